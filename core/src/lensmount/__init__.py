@@ -1,0 +1,1 @@
+"""lensmount: run any vision model on any backend."""

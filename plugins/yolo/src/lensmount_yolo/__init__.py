@@ -1,0 +1,1 @@
+"""YOLO v5u to 26 for lensmount."""
