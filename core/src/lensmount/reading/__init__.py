@@ -10,20 +10,35 @@ Nothing here imports torch but `as_torch_state_dict`, and numpy only where array
 """
 
 from lensmount.reading.checkpoint import Checkpoint, read_checkpoint
+from lensmount.reading.convert import to_safetensors
+from lensmount.reading.external_data import check_external_data
+from lensmount.reading.facts import FileFacts, GraphValue, TensorFact, inspect_file, require_usable
 from lensmount.reading.modules import module_records, module_state_dict, submodules
-from lensmount.reading.records import Record
+from lensmount.reading.onnx_file import ExternalData, OnnxFacts, read_onnx
+from lensmount.reading.records import GlobalName, Record
 from lensmount.reading.tensors import Storage, TensorRef
 from lensmount.reading.torch_bridge import as_torch_state_dict, tensor_to_torch
 
 __all__ = [
     "Checkpoint",
+    "ExternalData",
+    "FileFacts",
+    "GlobalName",
+    "GraphValue",
+    "OnnxFacts",
     "Record",
     "Storage",
+    "TensorFact",
     "TensorRef",
     "as_torch_state_dict",
+    "check_external_data",
+    "inspect_file",
     "module_records",
     "module_state_dict",
     "read_checkpoint",
+    "read_onnx",
+    "require_usable",
     "submodules",
     "tensor_to_torch",
+    "to_safetensors",
 ]

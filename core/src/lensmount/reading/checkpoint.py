@@ -79,9 +79,7 @@ def read_checkpoint(path: str | os.PathLike[str], *, modules: Literal["refuse", 
     """
     if modules not in ("refuse", "records"):
         raise InputError(f"modules={modules!r} is not known", expected='"refuse" or "records"')
-    location = Path(path)
-    if location.is_dir():
-        location = _in_folder(location)
+    location = find_checkpoint(Path(path))
     if location.name.endswith(".index.json"):
         return _read_shards(location)
     file = MappedFile(location)
@@ -96,6 +94,8 @@ def read_checkpoint(path: str | os.PathLike[str], *, modules: Literal["refuse", 
         scan = scan_legacy(file, policy)
         _check_size(scan, file)
         return Checkpoint(location, kind, scan.checked(), {}, scan.globals)
+    if kind == "protobuf":
+        kind = "onnx" if file.data[0] == 0x08 else "unknown"
     if kind == "pickle":
         bare = scan_pickle(file.data[: limits.MAX_PICKLE_BYTES], where=str(location), policy=policy)
         bare.checked()
@@ -127,21 +127,33 @@ def _read_archive(archive: TorchArchive, policy: str) -> Checkpoint:
     return Checkpoint(archive.file.path, archive.kind, scan.checked(), archive.metadata, scan.globals, constants)
 
 
+def declared_size_problem(scan: PickleScan, size: int) -> str | None:
+    """Say what is wrong where all tensors together are absurdly larger than the file: views must not multiply."""
+    if scan.declared_bytes <= max(limits.MAX_VIEW_FACTOR * size, limits.MAX_VIEW_FLOOR):
+        return None
+    return f"its tensors claim {scan.declared_bytes} bytes, in a file of {size} bytes"
+
+
 def _check_size(scan: PickleScan, file: MappedFile) -> None:
-    """Refuse tensors that together are absurdly larger than the file: copies of views must not multiply."""
-    if scan.declared_bytes > max(limits.MAX_VIEW_FACTOR * file.size, limits.MAX_VIEW_FLOOR):
+    problem = declared_size_problem(scan, file.size)
+    if problem is not None:
         raise UnsafeFileError(
-            f"{file.path} is refused: its tensors claim {scan.declared_bytes} bytes",
-            found=f"a file of {file.size} bytes",
-            fix="do not use this file; ask its maker for safetensors",
+            f"{file.path} is refused: {problem}", fix="do not use this file; ask its maker for safetensors"
         )
 
 
-def _in_folder(folder: Path) -> Path:
+def find_checkpoint(path: Path) -> Path:
+    """Return the file that a path stands for: itself, or the checkpoint in a folder.
+
+    Raises:
+        ModelFileError: A folder without a checkpoint.
+    """
+    if not path.is_dir():
+        return path
     for name in (SINGLE_NAME, INDEX_NAME):
-        if (folder / name).exists():
-            return folder / name
-    raise ModelFileError(f"{folder} holds no checkpoint", expected=f"{SINGLE_NAME} or {INDEX_NAME}")
+        if (path / name).exists():
+            return path / name
+    raise ModelFileError(f"{path} holds no checkpoint", expected=f"{SINGLE_NAME} or {INDEX_NAME}")
 
 
 def _read_shards(index: Path) -> Checkpoint:

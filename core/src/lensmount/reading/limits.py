@@ -72,5 +72,5 @@ MAX_SHARDS = 10_000
 MAX_GRAPH_DEPTH = 32
 """Nesting of ONNX subgraphs."""
 
-MAX_GRAPH_FIELDS = 20_000_000
+MAX_GRAPH_FIELDS = 5_000_000
 """Protobuf fields visited in one ONNX file."""
