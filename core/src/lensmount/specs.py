@@ -1,8 +1,8 @@
 """Frozen descriptors: what plugins hand to the core, and what the core knows of a model without loading it.
 
-Everything here is plain data: hashable, comparable, serialisable (`to_dict`), and built from the standard
-library and pluggy alone, since every plugin's hook module imports this file, and nothing else of lensmount. Code is named by *import strings*
-(`"package.module:attribute"`) and imported on first use only.
+Everything here is plain data: hashable, comparable, serialisable (`to_dict`), and built from the standard library
+and pluggy alone, since every plugin's hook module imports this file, and nothing else of lensmount. Code is named
+by *import strings* (`"package.module:attribute"`) and imported on first use only.
 """
 
 from __future__ import annotations
