@@ -295,7 +295,7 @@ def _notes(choices: Sequence[Choice], environment: Environment, request: Request
         names = ", ".join(gpu.name for gpu in environment.gpus)
         return (
             f"note: this machine has a GPU ({names}) that no installed backend can use for this model; "
-            'it will run on the CPU. Install one that can (pip install "lensmount[onnx-gpu]" or a CUDA build of torch), '
+            'it will run on the CPU. Install one that can (pip install "lensmount[onnx-gpu]" or a CUDA torch), '
             "or pass device='cpu' to say that this is meant.",
         )
     return ()
