@@ -177,13 +177,12 @@ def recognise(path: Path, index: Index, architecture: str | None = None) -> Mode
             found=", ".join(cards),
             fix=f"say which: architecture={next(iter(cards))!r}",
         )
-    plugins = [s for s in index.broken]
     raise UnsupportedModelError(
         f"no installed architecture recognises {path.name}",
         found=facts.summary(),
         expected=f"a model of: {', '.join(asked) or 'no architecture is installed'}",
         fix="; ".join(
-            [f"plugin {s.name!r} was left out: {s.error}" for s in plugins]
+            [f"plugin {s.name!r} was left out: {s.error}" for s in index.broken]
             or ["install the plugin of its architecture, e.g. pip install lensmount-yolo"]
         ),
     )
