@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from lensmount.masks import decode_prototypes
+from lensmount.results import Detections, InstanceSegmentation
 
 from lensmount.errors import UnsupportedModelError
-from lensmount.masks import decode_prototypes
 from lensmount.options import class_ids, class_thresholds, flag, fraction, positive
-from lensmount.results import Detections, InstanceSegmentation
 from lensmount.single_graph import SingleGraph
 from lensmount.specs import ModelCard, ModelPackage, Preprocess
 from lensmount_yolo.head import Head, read_head
@@ -21,9 +21,9 @@ from lensmount_yolo.options import LoadOptions
 from lensmount_yolo.postprocess import Filter, Kept, keep_boxes
 
 if TYPE_CHECKING:
+    from lensmount.geometry import Geometry
     from numpy.typing import NDArray
 
-    from lensmount.geometry import Geometry
     from lensmount.models import BuildContext, Model
 
 CONFIDENCE = 0.25
