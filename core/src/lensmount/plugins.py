@@ -143,7 +143,8 @@ def builtin() -> Candidate:
     def load() -> ModuleType:
         from lensmount import builtin_plugin
 
-        return builtin_plugin
+        module: ModuleType = builtin_plugin
+        return module
 
     from lensmount import __version__
 

@@ -192,8 +192,8 @@ def doctor(as_json: AsJson = False) -> None:
         todo = "" if status.usable else f"{status.reason or ''}; {status.fix or ''}".strip("; ")
         rows.add_row(backend.name, usable, status.version or "", ", ".join(status.devices), escape(todo))
     console.print(rows)
-    for status in broken:
-        console.print(f"[red]broken plugin[/] {status.name} ({status.distribution}): {escape(status.error or '')}")
+    for plugin in broken:
+        console.print(f"[red]broken plugin[/] {plugin.name} ({plugin.distribution}): {escape(plugin.error or '')}")
 
 
 def _plain(value: object) -> str:

@@ -53,7 +53,7 @@ def predict(
     }
     call = {name: value for name, value in options.items() if value is not None}
     work = items(source, max_frames)  # bad sources are refused before weights are fetched
-    extra = {} if threads is None else {"threads": threads}
+    extra: dict[str, Any] = {} if threads is None else {"threads": threads}
     with registry.load(
         model,
         backend=backend,

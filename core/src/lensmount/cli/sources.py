@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING
-
-from lensmount.errors import ImageError
 
 if TYPE_CHECKING:
     from lensmount.images import Image
-
-LIVE = ("rtsp://", "rtmp://", "udp://", "tcp://")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,44 +45,40 @@ def items(sources: Sequence[str], max_frames: int | None) -> Work:
     """Expands what the user named.
 
     Raises:
-        ImageError: A file or folder is not there, or a folder holds no pictures.
+        ImageError: A folder or glob holds no pictures.
     """
-    pictures: list[str] = []
-    streams: list[str] = []
-    for source in sources:
-        if source.isdigit() or source.lower().startswith(LIVE):
-            streams.append(source)
-        elif "://" in source or source.startswith("data:"):
-            (streams if _is_video(source.partition("?")[0]) else pictures).append(source)
-        else:
-            from lensmount.images import expand_sources
+    from lensmount.image_sources import expand_sources, is_video
 
-            for path in expand_sources([source]):
-                (streams if _is_video(str(path)) else pictures).append(str(path))
-    if not pictures and not streams:
-        raise ImageError("nothing to work on", expected="a picture, folder, glob, URL, video or camera number")
+    names = list(expand_sources(sources))
 
     def make() -> Iterator[Item]:
         from lensmount.images import load
 
-        for name in pictures:
-            yield Item(name, lambda name=name: load(name))  # type: ignore[misc]  # bound per item
-        for name in streams:
-            yield from _frames(name, max_frames)
+        for name in names:
+            if is_video(name):
+                yield from _frames(name, max_frames)
+            else:
+                yield Item(name, partial(load, name))
 
-    return Work(make, len(pictures) if not streams else None)
-
-
-def _is_video(name: str) -> bool:
-    from lensmount.images import VIDEO_SUFFIXES
-
-    return Path(name).suffix.lower() in VIDEO_SUFFIXES
+    return Work(make, None if any(is_video(name) for name in names) else len(names))
 
 
 def _frames(source: str, max_frames: int | None) -> Iterator[Item]:
-    from lensmount.images import video_frames
+    from lensmount.errors import ImageError
+    from lensmount.image_sources import video_frames
 
-    for index, seconds, image in video_frames(int(source) if source.isdigit() else source):
-        if max_frames is not None and index >= max_frames:
-            return
-        yield Item(f"{source}#{index}", lambda image=image: image, source, index, seconds)  # type: ignore[misc]
+    try:
+        for index, seconds, image in video_frames(source):
+            if max_frames is not None and index >= max_frames:
+                return
+            yield Item(f"{source}#{index}", partial(_same, image), source, index, seconds)
+    except ImageError as error:  # one bad video is an item that fails, like one bad picture
+        yield Item(source, partial(_fail, error), source)
+
+
+def _same(image: Image) -> Image:
+    return image
+
+
+def _fail(error: Exception) -> Image:
+    raise error

@@ -22,6 +22,7 @@ from lensmount_yolo.postprocess import Filter, Kept, keep_boxes
 
 if TYPE_CHECKING:
     from lensmount.geometry import Geometry
+    from lensmount.images import Color
     from numpy.typing import NDArray
 
     from lensmount.models import BuildContext, Model
@@ -106,7 +107,7 @@ class YoloDetector(SingleGraph):
         max_detections: int = MAX_DETECTIONS,
         class_agnostic: bool = False,
         classes: Classes | None = None,
-        color: str | None = None,
+        color: Color | None = None,
     ) -> list[Any]:
         """Finds objects in one or several pictures.
 
