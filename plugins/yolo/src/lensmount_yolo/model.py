@@ -21,10 +21,10 @@ from lensmount_yolo.options import LoadOptions
 from lensmount_yolo.postprocess import Filter, Kept, keep_boxes
 
 if TYPE_CHECKING:
-    from lensmount.geometry import Geometry
-    from lensmount.images import Color
     from numpy.typing import NDArray
 
+    from lensmount.geometry import Geometry
+    from lensmount.images import Color
     from lensmount.models import BuildContext, Model
 
 CONFIDENCE = 0.25

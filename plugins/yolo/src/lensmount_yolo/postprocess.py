@@ -9,9 +9,9 @@ import numpy as np
 from lensmount.boxes import cxcywh_to_xyxy, nms
 
 if TYPE_CHECKING:
-    from lensmount.geometry import Geometry
     from numpy.typing import NDArray
 
+    from lensmount.geometry import Geometry
     from lensmount_yolo.head import Head
 
 
