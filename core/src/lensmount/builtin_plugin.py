@@ -9,7 +9,7 @@ from lensmount.specs import Backend, CacheProvider, Source, hookimpl
 
 @hookimpl
 def lensmount_backends() -> Iterable[Backend]:
-    """onnxruntime and torch."""
+    """Graphs on onnxruntime, networks on torch."""
     yield Backend(
         name="onnx",
         formats=("onnx",),
