@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from lensmount.errors import ModelFileError, UnsafeFileError, UnsupportedModelError
 from lensmount.peer import config as mapping
 from lensmount.peer import schema

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from lensmount.errors import ModelFileError, UnsafeFileError, UnsupportedModelError
 from lensmount.peer.folder import is_peer_folder, read_peer_folder
 from lensmount.specs import BatchPolicy, to_dict
