@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import sys
+from dataclasses import replace
 from fnmatch import fnmatch
 from importlib import resources
 from pathlib import Path
@@ -149,6 +151,17 @@ def _from_path(path: Path, index: Index, architecture: str | None) -> ModelCard:
     return recognise(path, index, architecture)
 
 
+def _placed(card: ModelCard, path: Path) -> ModelCard:
+    """Fills in what a recogniser does not look at: the file's name and where it lies."""
+    file = path.resolve()
+    stem = re.sub(r"[^A-Za-z0-9._-]", "-", path.stem).strip("-._") or "model"
+    packages = tuple(
+        replace(package, artifacts=tuple(replace(a, uri=a.uri or file.as_uri()) for a in package.artifacts))
+        for package in card.packages
+    )
+    return replace(card, id=stem, packages=packages)
+
+
 def recognise(path: Path, index: Index, architecture: str | None = None) -> ModelCard:
     """Asks every architecture whether it knows a bare file (or Hugging Face folder), by its content alone.
 
@@ -157,9 +170,9 @@ def recognise(path: Path, index: Index, architecture: str | None = None) -> Mode
         AmbiguousModelError: Several do.
         ModelFileError: The file is corrupt.
     """
-    from lensmount.reading import inspect_file
+    from lensmount.reading import inspect_file, require_usable
 
-    facts = inspect_file(path)
+    facts = require_usable(inspect_file(path))
     cards: dict[str, ModelCard] = {}
     asked = []
     for name, descriptor in index.architectures.items():
@@ -170,7 +183,7 @@ def recognise(path: Path, index: Index, architecture: str | None = None) -> Mode
         if card is not None:
             cards[name] = card
     if len(cards) == 1:
-        return next(iter(cards.values()))
+        return _placed(next(iter(cards.values())), path)
     if cards:
         raise AmbiguousModelError(
             f"several architectures recognise {path.name}",

@@ -94,6 +94,25 @@ class FileFacts:
         """The checkpoint's tree, read on first use."""
         return self.checkpoint.tree
 
+    @property
+    def precision(self) -> str:
+        """What a graph computes in, or what a checkpoint's weights are stored in (`fp32`, `fp16`, `int8`, …)."""
+        from lensmount.reading.precision import graph_precision, stored_precision
+
+        if self.onnx is None:
+            return stored_precision(self.tensors)
+        inputs = tuple(value.dtype for value in self.inputs)
+        return graph_precision(self.tensors, self.onnx.operators, inputs, tuple(v.dtype for v in self.outputs))
+
+    def summary(self) -> str:
+        """One line for messages."""
+        if self.onnx is not None:
+            inputs = ", ".join(f"{value.name} {value.shape}" for value in self.inputs[:4])
+            outputs = ", ".join(f"{value.name} {value.shape}" for value in self.outputs[:6])
+            return f"onnx graph with inputs {inputs}; outputs {outputs}"
+        names = ", ".join(list(self.tensors)[:3])
+        return f"{self.kind} file of {self.size} bytes with {len(self.tensors)} tensors ({names}, …)"
+
 
 def inspect_file(path: str | os.PathLike[str]) -> FileFacts:
     """Find out what a file is and holds.
