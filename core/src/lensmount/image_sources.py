@@ -175,12 +175,12 @@ class Frame(NamedTuple):
     """One frame of a video.
 
     Attributes:
-        index: Number from 0.
+        number: Counts from 0.
         seconds: Time since the start.
         image: The picture, BGR.
     """
 
-    index: int
+    number: int
     seconds: float
     image: Image
 
