@@ -9,7 +9,6 @@ import subprocess
 import sys
 
 import pytest
-
 from lensmount.errors import LensmountError, OptionError
 from lensmount.specs import (
     Architecture,
@@ -87,7 +86,7 @@ def test_cards_have_distinct_packages():
 def test_architectures():
     made = Architecture(name="mine", tasks=("t",), factory="mine.model:build")
     assert made.network is None
-    with pytest.raises(OptionError, match="name of a architecture|name of an architecture"):
+    with pytest.raises(OptionError, match="architecture"):
         Architecture(name="Mine", tasks=("t",), factory="mine.model:build")
     with pytest.raises(OptionError, match="task"):
         Architecture(name="mine", tasks=(), factory="mine.model:build")
