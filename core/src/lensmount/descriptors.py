@@ -75,7 +75,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
 
 
 def _convert_tuple(args: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
-    if isinstance(value, Mapping):  # pairs written as a table
+    if isinstance(value, Mapping) and get_origin(args[0]) is tuple:  # pairs written as a table
         value = list(value.items())
     if not isinstance(value, list | tuple):
         raise ModelFileError(f"{where} should be a list", found=repr(value), expected="a list")

@@ -227,23 +227,18 @@ def _blocked(status: PluginStatus, environ: Mapping[str, str]) -> bool:
 def _check_requirement(candidate: Candidate) -> None:
     """Compares what the distribution requires of the core with this core, before any of its code runs."""
     from lensmount import __version__
+    from lensmount.requirement import satisfied
 
     for line in candidate.requires:
-        if not _normal(line).startswith("lensmount"):  # packaging costs milliseconds; most lines are not about us
+        if satisfied(line, __version__):
             continue
-        from packaging.requirements import Requirement
-
-        requirement = Requirement(line)
-        if _normal(requirement.name) != "lensmount" or requirement.marker is not None:
-            continue
-        if not requirement.specifier.contains(__version__, prereleases=True):
-            name = candidate.status.distribution
-            raise PluginError(
-                f"{name} was made for another lensmount",
-                found=f"lensmount {__version__}",
-                expected=str(requirement.specifier),
-                fix=f"pip install --upgrade lensmount {name}",
-            )
+        name = candidate.status.distribution
+        raise PluginError(
+            f"{name} was made for another lensmount",
+            found=f"lensmount {__version__}",
+            expected=line,
+            fix=f"pip install --upgrade lensmount {name}",
+        )
 
 
 def _register(manager: pluggy.PluginManager, plugin: object, status: PluginStatus) -> None:
