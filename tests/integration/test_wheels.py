@@ -38,7 +38,7 @@ needs_the_command_line = pytest.mark.skipif(
 
 # Runs at start-up of the clean environment's Python. Distributions count too: `importlib.metadata` is how lensmount
 # finds out what is installed, so a torch that is merely not importable would still be seen.
-HIDE = '''
+HIDE = """
 import importlib.metadata, sys
 
 HIDDEN = {"torch", "torchvision", "triton", "functorch", "torchgen"}
@@ -67,7 +67,7 @@ def _find(context=importlib.metadata.DistributionFinder.Context()):
 
 
 importlib.metadata.MetadataPathFinder.find_distributions = staticmethod(_find)
-'''
+"""
 
 
 def run(command: list[str | Path], cwd: Path, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -138,7 +138,9 @@ class Clean:
         self.folder = folder
         venv.create(folder, with_pip=False)
         self.python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-        site = Path(run([self.python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], folder).stdout.strip())
+        site = Path(
+            run([self.python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], folder).stdout.strip()
+        )
         shared = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
         shared |= {entry for entry in sys.path if entry.endswith(("site-packages", "dist-packages"))}
         # plain paths, not addsitedir: the .pth files over there, which lead to the workspace's sources, stay unread
@@ -180,8 +182,9 @@ def test_the_environment_is_clean(clean: Clean, wheels: dict[str, Path]) -> None
     code = (
         "import importlib.metadata as m, importlib.util as u, json, sys\n"
         "ours = {d.name: str(d.locate_file('')) for d in m.distributions() if d.name.startswith('lensmount')}\n"
+        "torches = [d.name for d in m.distributions() if d.name == 'torch']\n"
         "import lensmount\n"
-        "print(json.dumps([ours, lensmount.__file__, sys.prefix, [d.name for d in m.distributions() if d.name == 'torch']]))"
+        "print(json.dumps([ours, lensmount.__file__, sys.prefix, torches]))"
     )
     ours, where, prefix, torches = json.loads(clean.run("-c", code).stdout)
     assert {name.replace("-", "_") for name in ours} == set(wheels)
