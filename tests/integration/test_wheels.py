@@ -182,8 +182,9 @@ def test_the_environment_is_clean(clean: Clean, wheels: dict[str, Path]) -> None
     code = (
         "import importlib.metadata as m, importlib.util as u, json, sys\n"
         "ours = {d.name: str(d.locate_file('')) for d in m.distributions() if d.name.startswith('lensmount')}\n"
+        "torches = [d.name for d in m.distributions() if d.name == 'torch']\n"
         "import lensmount\n"
-        "print(json.dumps([ours, lensmount.__file__, sys.prefix, [d.name for d in m.distributions() if d.name == 'torch']]))"
+        "print(json.dumps([ours, lensmount.__file__, sys.prefix, torches]))"
     )
     ours, where, prefix, torches = json.loads(clean.run("-c", code).stdout)
     assert {name.replace("-", "_") for name in ours} == set(wheels)
