@@ -6,6 +6,7 @@ import sys
 import zipfile
 
 import pytest
+
 from lensmount.catalog import parse, read
 from lensmount.errors import LensmountError, ModelFileError, PluginError
 

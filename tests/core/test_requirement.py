@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from lensmount.requirement import satisfied
 from packaging.requirements import InvalidRequirement, Requirement
+
+from lensmount.requirement import satisfied
 
 RELEASES = st.lists(st.integers(0, 12), min_size=1, max_size=3).map(lambda parts: ".".join(map(str, parts)))
 

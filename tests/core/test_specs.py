@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+
 from lensmount.errors import LensmountError, OptionError
 from lensmount.specs import (
     Architecture,

@@ -8,9 +8,10 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 import lensmount_yolo
 import lensmount_yolo.plugin
-import pytest
 from lensmount.plugins import collect, given
 from lensmount.specs import read_catalog
 
