@@ -92,7 +92,7 @@ def read_checkpoint(path: str | os.PathLike[str], *, modules: Literal["refuse", 
         return _read_archive(TorchArchive(file), policy)
     if kind == "torch-legacy":
         scan = scan_legacy(file, policy)
-        _check_size(scan, file)
+        check_declared_size(scan, location, file.size)
         return Checkpoint(location, kind, scan.checked(), {}, scan.globals)
     if kind == "protobuf":
         kind = "onnx" if file.data[0] == 0x08 else "unknown"
@@ -119,7 +119,7 @@ _KIND_NAMES = {
 
 def _read_archive(archive: TorchArchive, policy: str) -> Checkpoint:
     scan = archive.scan(policy)
-    _check_size(scan, archive.file)
+    check_declared_size(scan, archive.file.path, archive.file.size)
     constants: tuple[object, ...] = ()
     if archive.kind == "torchscript" and archive.root + "constants.pkl" in archive.entries:
         found = archive.scan(policy, "constants").checked()
@@ -127,18 +127,13 @@ def _read_archive(archive: TorchArchive, policy: str) -> Checkpoint:
     return Checkpoint(archive.file.path, archive.kind, scan.checked(), archive.metadata, scan.globals, constants)
 
 
-def declared_size_problem(scan: PickleScan, size: int) -> str | None:
-    """Say what is wrong where all tensors together are absurdly larger than the file: views must not multiply."""
-    if scan.declared_bytes <= max(limits.MAX_VIEW_FACTOR * size, limits.MAX_VIEW_FLOOR):
-        return None
-    return f"its tensors claim {scan.declared_bytes} bytes, in a file of {size} bytes"
-
-
-def _check_size(scan: PickleScan, file: MappedFile) -> None:
-    problem = declared_size_problem(scan, file.size)
-    if problem is not None:
+def check_declared_size(scan: PickleScan, path: Path, size: int) -> None:
+    """Raise `UnsafeFileError` where all tensors together are absurdly larger than the file: views must not multiply."""
+    if scan.declared_bytes > max(limits.MAX_VIEW_FACTOR * size, limits.MAX_VIEW_FLOOR):
         raise UnsafeFileError(
-            f"{file.path} is refused: {problem}", fix="do not use this file; ask its maker for safetensors"
+            f"{path} is refused: its tensors claim {scan.declared_bytes} bytes",
+            found=f"a file of {size} bytes",
+            fix="do not use this file; ask its maker for safetensors",
         )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from lensmount.errors import ModelFileError, UnsupportedModelError
 from lensmount.reading import limits
 from lensmount.reading.archive import TorchArchive
-from lensmount.reading.checkpoint import declared_size_problem, find_checkpoint, read_checkpoint
+from lensmount.reading.checkpoint import check_declared_size, find_checkpoint, read_checkpoint
 from lensmount.reading.facts import FileFacts, TensorFact
 from lensmount.reading.legacy import scan_legacy
 from lensmount.reading.mapped import MappedFile
@@ -41,19 +41,20 @@ def inspect(path: Path) -> FileFacts:
         where = str(path)
         scan = scan_pickle(file.data[: limits.MAX_PICKLE_BYTES], where=where, policy="modules")
         facts = _pickled(FileFacts(path, kind, file.size), scan)
-        return facts if facts.problem else dataclasses.replace(facts, problem=f"{where} is a bare pickle")
+        bare = UnsupportedModelError(f"{where} is a bare pickle", expected="a file that torch.save wrote")
+        return dataclasses.replace(facts, error=facts.error or bare)
     if kind == "protobuf":
         return _onnx(file)
     if kind == "engine":
         return FileFacts(path, kind, file.size, metadata=_engine_metadata(file))
-    return FileFacts(path, kind, file.size, problem=f"{path} is of a kind that lensmount does not read")
+    return FileFacts(path, kind, file.size, error=UnsupportedModelError(f"{path} is no kind of model file known here"))
 
 
 def _archive(file: MappedFile) -> FileFacts:
     try:
         archive = TorchArchive(file)
     except UnsupportedModelError as error:
-        return FileFacts(file.path, "zip", file.size, problem=str(error))
+        return FileFacts(file.path, "zip", file.size, error=error)
     facts = FileFacts(file.path, archive.kind, file.size, metadata=archive.metadata)
     facts = _pickled(facts, archive.scan("modules"))
     extra = [archive.scan_extra(name) for name in archive.extra_pickles()]
@@ -65,17 +66,15 @@ def _archive(file: MappedFile) -> FileFacts:
 
 
 def _pickled(facts: FileFacts, scan: PickleScan) -> FileFacts:
-    problem = None if scan.problem is None else str(scan.problem)
     tensors: Mapping[str, TensorFact] = {}
-    if problem is None:
+    error = scan.problem
+    if error is None:
         try:
+            check_declared_size(scan, facts.path, facts.size)
             tensors = _facts_of(flatten(scan.tree))
-            problem = declared_size_problem(scan, facts.size)
-        except ModelFileError as error:
-            problem = str(error)
-    return dataclasses.replace(
-        facts, tensors=tensors, globals=scan.globals, refused_globals=scan.refused, problem=problem
-    )
+        except ModelFileError as problem:
+            error = problem
+    return dataclasses.replace(facts, tensors=tensors, globals=scan.globals, refused_globals=scan.refused, error=error)
 
 
 def _onnx(file: MappedFile) -> FileFacts:
@@ -84,7 +83,7 @@ def _onnx(file: MappedFile) -> FileFacts:
     except ModelFileError as error:
         # Many files could begin like this; only one that claims a format version was meant to be ONNX.
         kind = "onnx" if file.data[0] == 0x08 else "unknown"
-        return FileFacts(file.path, kind, file.size, problem=str(error))
+        return FileFacts(file.path, kind, file.size, error=error)
     return FileFacts(
         file.path,
         "onnx",

@@ -274,7 +274,7 @@ class _Model:
                 name = self.wire.text(start, stop)
             elif number == 2:
                 dtype, shape = self._type((start, stop))
-        return GraphValue(name, dtype, shape)
+        return GraphValue(name, dtype, shape or (), ranked=shape is not None)
 
     def _type(self, span: Span) -> tuple[str, tuple[Dimension, ...] | None]:
         others = {4: "sequence", 5: "map", 8: "sparse", 9: "optional"}
