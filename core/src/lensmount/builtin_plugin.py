@@ -31,14 +31,14 @@ def lensmount_backends() -> Iterable[Backend]:
 @hookimpl
 def lensmount_sources() -> Iterable[Source]:
     """The Hugging Face hub, web addresses, local files and files inside installed packages."""
-    yield Source(scheme="hf", finder="lensmount.sources.hf:HfFinder", description="a Hugging Face repository")
+    yield Source(scheme="hf", finder="lensmount.sources.hf:HubFinder", description="a Hugging Face repository")
     yield Source(scheme="https", finder="lensmount.sources.https:HttpsFinder", description="a web address")
     yield Source(
         scheme="http",
         finder="lensmount.sources.https:HttpsFinder",
         description="an unencrypted web address; refused unless a hash or the user vouches for the file",
     )
-    yield Source(scheme="file", finder="lensmount.sources.local:FileFinder", description="a file or folder")
+    yield Source(scheme="file", finder="lensmount.sources.local:LocalFinder", description="a file or folder")
     yield Source(
         scheme="package",
         finder="lensmount.sources.package:PackageFinder",
