@@ -1,99 +1,37 @@
 """Box arithmetic shared by every model: conversions, overlap, non-maximum suppression.
 
-Boxes are float32 `(N, 4)` rows `x1, y1, x2, y2` in continuous pixel coordinates (pixel `i` covers `[i, i + 1)`), unless a
-name says otherwise. Nothing here changes its arguments.
+Boxes are float32 `(N, 4)` rows `x1, y1, x2, y2` in continuous pixel coordinates (pixel `i` covers `[i, i + 1)`), unless
+a name says otherwise. Nothing here changes its arguments.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lensmount.errors import InputError, OptionError
+from lensmount.arrays import Floats, Indices, as_boxes, as_class_ids, as_scores, check_fraction
+from lensmount.errors import OptionError
+from lensmount.rotated_boxes import gaussians, probabilistic_iou, rotated_iou, xywhr_to_corners
 
-Floats = NDArray[np.float32]
-Indices = NDArray[np.int64]
+__all__ = [
+    "area",
+    "cxcywh_to_xyxy",
+    "iou_matrix",
+    "nms",
+    "nms_rotated",
+    "rotated_iou",
+    "top_candidates",
+    "xywh_to_xyxy",
+    "xywhr_to_corners",
+    "xyxy_to_cxcywh",
+    "xyxy_to_xywh",
+]
 
 # Rows compared with all that follow in one numpy step of the suppression: the temporaries stay in the L2 cache and the
 # calls few. 32 and 128 are slower at 1,000 candidates.
 _BLOCK = 64
-
-
-def as_boxes(boxes: ArrayLike, name: str = "boxes", columns: int = 4) -> Floats:
-    """Checks and casts an array of boxes.
-
-    Args:
-        boxes: Anything that makes an `(N, columns)` array; an empty list stands for no boxes.
-        name: What the error message calls it.
-        columns: Numbers per box: 4, or 5 for rotated boxes.
-
-    Returns:
-        float32 `(N, columns)`; the same array where nothing had to be cast.
-
-    Raises:
-        InputError: Wrong shape, not numeric, or not finite.
-    """
-    array = _numeric(boxes, name)
-    if array.size == 0 and array.ndim <= 2:
-        return np.zeros((0, columns), np.float32)
-    if array.ndim != 2 or array.shape[1] != columns:
-        raise InputError(f"{name} have the wrong shape", found=str(array.shape), expected=f"(N, {columns})")
-    if not np.isfinite(array).all():
-        raise InputError(f"{name} are not finite", found="NaN or infinity", expected="finite numbers")
-    return array.astype(np.float32, copy=False)
-
-
-def as_scores(scores: ArrayLike, length: int | None = None, name: str = "scores") -> Floats:
-    """Checks and casts one score per box to float32 `(N,)`.
-
-    Raises:
-        InputError: Wrong shape or length, not numeric, or not finite.
-    """
-    array = _numeric(scores, name)
-    if array.size == 0 and array.ndim <= 2:
-        array = array.reshape(0)
-    if array.ndim != 1 or (length is not None and len(array) != length):
-        expected = "(N,)" if length is None else f"({length},), one per box"
-        raise InputError(f"{name} have the wrong shape", found=str(array.shape), expected=expected)
-    if not np.isfinite(array).all():
-        raise InputError(f"{name} are not finite", found="NaN or infinity", expected="finite numbers")
-    return array.astype(np.float32, copy=False)
-
-
-def as_class_ids(class_ids: ArrayLike, length: int | None = None) -> Indices:
-    """Checks and casts one class id per box to int64 `(N,)`; floats must hold whole numbers.
-
-    Raises:
-        InputError: Wrong shape or length, not numeric, or not whole.
-    """
-    array = _per_box(_numeric(class_ids, "class ids"), length)
-    if array.dtype.kind == "f" and not (np.isfinite(array).all() and (array == np.trunc(array)).all()):
-        raise InputError("class ids are not whole numbers", found=str(array[:8]), expected="integers")
-    return array.astype(np.int64, copy=False)
-
-
-def _per_box(array: NDArray[Any], length: int | None) -> NDArray[Any]:
-    """An `(N,)` view of class ids, or an error."""
-    if array.size == 0 and array.ndim <= 2:
-        array = array.reshape(0)
-    if array.ndim != 1 or (length is not None and len(array) != length):
-        expected = "(N,)" if length is None else f"({length},), one per box"
-        raise InputError("class ids have the wrong shape", found=str(array.shape), expected=expected)
-    return array
-
-
-def _numeric(values: ArrayLike, name: str) -> NDArray[Any]:
-    try:
-        array = np.asarray(values)
-    except ValueError as error:
-        raise InputError(f"{name} are not an array", found=str(error), expected="rows of equal length") from error
-    if array.dtype.kind not in "fiub":
-        raise InputError(f"{name} are not numeric", found=f"dtype {array.dtype}", expected="float32")
-    return array
 
 
 # --- conversions ------------------------------------------------------------------------------------------------------
@@ -123,24 +61,6 @@ def xywh_to_xyxy(boxes: ArrayLike) -> Floats:
     """Turns COCO's left, top, width, height into corners."""
     array = as_boxes(boxes)
     return np.concatenate((array[:, :2], array[:, :2] + array[:, 2:]), axis=1)
-
-
-def xywhr_to_corners(boxes: ArrayLike) -> Floats:
-    """Corners of rotated boxes.
-
-    Args:
-        boxes: `(N, 5)` rows centre x, centre y, width, height, angle in radians; with y pointing down, a growing angle
-            turns clockwise.
-
-    Returns:
-        float32 `(N, 4, 2)`: top left, top right, bottom right, bottom left of the unrotated box, each turned.
-    """
-    array = as_boxes(boxes, "rotated boxes", 5).astype(np.float64)
-    cos, sin = np.cos(array[:, 4]), np.sin(array[:, 4])
-    along = np.stack((cos, sin), axis=1) * array[:, 2:3] / 2
-    across = np.stack((-sin, cos), axis=1) * array[:, 3:4] / 2
-    corners = array[:, None, :2] + np.stack((-along - across, along - across, along + across, across - along), axis=1)
-    return corners.astype(np.float32)
 
 
 def area(boxes: ArrayLike) -> Floats:
@@ -197,47 +117,6 @@ def _iou(a: _Columns, b: _Columns) -> Floats:
     with np.errstate(invalid="ignore", divide="ignore"):
         result: Floats = np.divide(overlap, union, out=overlap)
     return result
-
-
-def rotated_iou(a: ArrayLike, b: ArrayLike) -> Floats:
-    """Probabilistic IoU of every pair of rotated boxes.
-
-    Each box becomes the Gaussian with the mean and covariance of a uniform density over it; the overlap is one minus
-    the Hellinger distance of the two ("Gaussian Bounding Boxes and Probabilistic Intersection-over-Union for Object
-    Detection", arXiv 2106.06072). It is 1 for equal boxes, and what oriented-box detectors are trained and suppressed
-    with; it is not the IoU of the two areas.
-
-    Args:
-        a: `(N, 5)` rows centre x, centre y, width, height, angle in radians.
-        b: `(M, 5)` rows of the same.
-
-    Returns:
-        float32 `(N, M)` in 0..1.
-    """
-    return _probabilistic_iou(
-        _gaussians(as_boxes(a, "rotated boxes a", 5)), _gaussians(as_boxes(b, "rotated boxes b", 5))
-    )
-
-
-def _gaussians(boxes: Floats) -> NDArray[np.float64]:
-    """Columns x, y and the covariance's a, b, c, with its determinant."""
-    x, y, width, height, angle = boxes.astype(np.float64).T
-    # A box without thickness has no density: a millionth of a pixel keeps the logarithm finite.
-    along, across = np.maximum(width, 1e-6) ** 2 / 12, np.maximum(height, 1e-6) ** 2 / 12
-    cos, sin = np.cos(angle), np.sin(angle)
-    a, b = along * cos**2 + across * sin**2, along * sin**2 + across * cos**2
-    return np.stack((x, y, a, b, (along - across) * cos * sin, along * across), axis=1)
-
-
-def _probabilistic_iou(first: NDArray[np.float64], second: NDArray[np.float64]) -> Floats:
-    x1, y1, a1, b1, c1, det1 = first.T[:, :, None]
-    x2, y2, a2, b2, c2, det2 = second.T[:, None, :]
-    a, b, c, dx, dy = a1 + a2, b1 + b2, c1 + c2, x1 - x2, y1 - y2
-    determinant = a * b - c * c
-    distance = (a * dy * dy + b * dx * dx - 2 * c * dx * dy) / (4 * determinant)
-    distance += 0.5 * np.log(determinant / (4 * np.sqrt(det1 * det2)))
-    hellinger = np.sqrt(np.maximum(-np.expm1(-np.maximum(distance, 0)), 0))
-    return (1 - hellinger).astype(np.float32)
 
 
 # --- suppression ------------------------------------------------------------------------------------------------------
@@ -320,27 +199,14 @@ def nms_rotated(
     max_detections: int | None = None,
 ) -> Indices:
     """Greedy suppression of `(N, 5)` rotated boxes xywhr by `rotated_iou`; everything else as in `nms`."""
-    gaussians = _gaussians(as_boxes(boxes, "rotated boxes", 5))
+    densities = gaussians(as_boxes(boxes, "rotated boxes", 5))
     threshold = np.float32(check_fraction(iou_threshold, "iou_threshold"))
 
     def overlapping(rows: Indices, others: Indices) -> NDArray[np.bool_]:
-        result: NDArray[np.bool_] = _probabilistic_iou(gaussians[rows], gaussians[others]) > threshold
+        result: NDArray[np.bool_] = probabilistic_iou(densities[rows], densities[others]) > threshold
         return result
 
-    return _suppress(overlapping, len(gaussians), scores, class_ids, max_detections)
-
-
-def check_fraction(value: float, name: str) -> float:
-    """Returns a number in 0..1.
-
-    Raises:
-        OptionError: It is not one.
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.floating, np.integer)):
-        raise OptionError(f"{name} is not a number", found=repr(value), expected="a number in 0..1")
-    if not 0 <= value <= 1 or math.isnan(value):
-        raise OptionError(f"{name} is out of range", found=repr(value), expected="a number in 0..1")
-    return float(value)
+    return _suppress(overlapping, len(densities), scores, class_ids, max_detections)
 
 
 def _suppress(

@@ -16,9 +16,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from lensmount.masks import Crop
+
 Floats = NDArray[np.float32]
 Ranges = NDArray[np.int64]
-Crop = tuple[NDArray[np.bool_], tuple[int, int]]
 
 
 class GeometryLike(Protocol):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,12 +9,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lensmount import rle
-from lensmount.boxes import as_boxes, check_fraction
-from lensmount.errors import InputError, OptionError
-from lensmount.mask_sampling import Crop, GeometryLike, Stretch, axes, for_each, pixel_ranges, sample
+from lensmount.errors import InputError
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float32]
+Crop = tuple[Bools, tuple[int, int]]
 
 
 class Masks:
@@ -35,7 +33,7 @@ class Masks:
     __hash__ = None  # type: ignore[assignment]
 
     def __init__(self, crops: Sequence[NDArray[Any]], origins: ArrayLike, image_size: tuple[int, int]) -> None:
-        height, width = _size(image_size)
+        height, width = checked_size(image_size)
         places = np.asarray(origins, np.int64).reshape(-1, 2)
         if len(places) != len(crops):
             raise InputError("crops and origins differ in number", found=f"{len(crops)} and {len(places)}")
@@ -71,7 +69,7 @@ class Masks:
         if dense.ndim != 3:
             raise InputError("dense masks have the wrong shape", found=str(dense.shape), expected="(N, H, W)")
         whole = [(mask if mask.dtype == np.bool_ else mask != 0, (0, 0)) for mask in dense]
-        return cls._from_crops([_tighten(*crop) for crop in whole], (dense.shape[1], dense.shape[2]), copy=True)
+        return cls.from_crops([_tighten(*crop) for crop in whole], (dense.shape[1], dense.shape[2]), copy=True)
 
     @classmethod
     def from_rle(cls, segmentations: Sequence[Any], image_size: tuple[int, int] | None = None) -> Masks:
@@ -90,10 +88,11 @@ class Masks:
             crops.append(rle.decode(counts, image_size))
         if image_size is None:
             raise InputError("an empty list of masks has no image size", fix="pass image_size=(height, width)")
-        return cls._from_crops(crops, image_size)
+        return cls.from_crops(crops, image_size)
 
     @classmethod
-    def _from_crops(cls, crops: Sequence[Crop], image_size: tuple[int, int], copy: bool = False) -> Masks:
+    def from_crops(cls, crops: Sequence[Crop], image_size: tuple[int, int], *, copy: bool = False) -> Masks:
+        """Masks from pairs of crop and origin `(x, y)`."""
         arrays = [crop.copy() if copy else crop for crop, _ in crops]
         return cls(arrays, [origin for _, origin in crops], image_size)
 
@@ -155,7 +154,7 @@ class Masks:
         return np.array(rows, np.float32).reshape(-1, 4)
 
     def dense(self) -> Bools:
-        """bool `(N, H, W)`: every mask at full size."""
+        """Dense bool `(N, H, W)`: every mask at full size."""
         result = np.zeros((len(self), *self._image_size), np.bool_)
         for target, crop, (x, y) in zip(result, self._crops, self._origins.tolist(), strict=True):
             target[y : y + crop.shape[0], x : x + crop.shape[1]] = crop
@@ -218,7 +217,8 @@ class Masks:
         return result
 
 
-def _size(image_size: tuple[int, int]) -> tuple[int, int]:
+def checked_size(image_size: tuple[int, int]) -> tuple[int, int]:
+    """Returns `(height, width)` as integers, or raises `InputError`."""
     try:
         height, width = (int(value) for value in image_size)
     except (TypeError, ValueError):
@@ -236,129 +236,3 @@ def _tighten(crop: Bools, origin: tuple[int, int]) -> Crop:
     rows = np.flatnonzero(crop.any(axis=1))
     x, y = int(columns[0]), int(rows[0])
     return crop[y : int(rows[-1]) + 1, x : int(columns[-1]) + 1], (origin[0] + x, origin[1] + y)
-
-
-# --- from networks ----------------------------------------------------------------------------------------------------
-
-
-def decode_prototypes(
-    coefficients: ArrayLike, prototypes: ArrayLike, boxes: ArrayLike, geometry: GeometryLike, *, threshold: float = 0.5
-) -> Masks:
-    """Masks at image resolution from mask coefficients and prototypes (YOLACT, arXiv 1904.02689; YOLO's seg heads).
-
-    A mask's logits, `coefficients @ prototypes`, are computed where its box reaches and sampled bilinearly at the
-    image's pixels through the geometry, in one step; neither a network-sized nor an image-sized mask is made.
-
-    Args:
-        coefficients: `(N, K)`.
-        prototypes: `(K, h, w)`, covering the network's frame.
-        boxes: `(N, 4)` xyxy in *image* pixels; a mask is cut to its box.
-        geometry: How the image lies in the network's frame.
-        threshold: Probability above which a pixel is mask.
-
-    Returns:
-        N masks.
-
-    Raises:
-        InputError: Shapes do not fit.
-        OptionError: The threshold is not between 0 and 1.
-    """
-    probability = check_fraction(threshold, "threshold")
-    if probability in (0, 1):
-        raise OptionError("threshold is out of range", found=repr(threshold), expected="more than 0 and less than 1")
-    level = math.log(probability / (1 - probability))
-    weights, bases = _floats(coefficients), _floats(prototypes)
-    areas = as_boxes(boxes)
-    if bases.ndim != 3 or 0 in bases.shape:
-        raise InputError("prototypes have the wrong shape", found=str(bases.shape), expected="(K, h, w)")
-    if not len(areas) and weights.size == 0:
-        return Masks.empty(geometry.original_size)
-    if weights.shape != (len(areas), len(bases)):
-        raise InputError(
-            "mask coefficients have the wrong shape",
-            found=str(weights.shape),
-            expected=f"{(len(areas), len(bases))}: boxes, prototypes",
-        )
-    rows, columns = axes(geometry, (bases.shape[1], bases.shape[2]))
-    ranges = pixel_ranges(areas, geometry.original_size)
-
-    def decode(index: int) -> Crop:
-        x0, y0, x1, y1 = box = ranges[index].tolist()
-        if x0 == x1 or y0 == y1:
-            return np.zeros((0, 0), np.bool_), (0, 0)
-        (left, right), (top, bottom) = columns.reach(x0, x1), rows.reach(y0, y1)
-        # einsum's own loops: a BLAS product over so few numbers gains nothing, and its threads cost tens of
-        # milliseconds on a busy machine.
-        logits = np.einsum("k,khw->hw", weights[index], bases[:, top:bottom, left:right])
-        return sample(logits, rows, columns, box, (left, top), level)
-
-    return Masks._from_crops(for_each(decode, _pixels(ranges)), geometry.original_size)
-
-
-def resize_logits_in_boxes(
-    mask_logits: ArrayLike,
-    boxes: ArrayLike | None,
-    geometry: GeometryLike | tuple[int, int],
-    *,
-    threshold: float = 0.0,
-) -> Masks:
-    """Masks at image resolution from one low-resolution logit map per instance (RF-DETR, SAM).
-
-    Args:
-        mask_logits: `(N, h, w)`, covering the network's frame.
-        boxes: `(N, 4)` xyxy in image pixels that the masks are cut to; None leaves them whole, and still samples only
-            around the logits above the threshold.
-        geometry: How the image lies in the network's frame, or `(height, width)` of an image that was stretched to it.
-        threshold: Logit above which a pixel is mask.
-
-    Returns:
-        N masks, equal to `interpolate(mode="bilinear", align_corners=False) > threshold` inside the boxes.
-
-    Raises:
-        InputError: Shapes do not fit.
-    """
-    logits = _floats(mask_logits)
-    if logits.ndim != 3:
-        raise InputError("mask logits have the wrong shape", found=str(logits.shape), expected="(N, h, w)")
-    if isinstance(geometry, tuple):
-        geometry = Stretch(_size(geometry), (max(logits.shape[1], 1), max(logits.shape[2], 1)))
-    height, width = geometry.original_size
-    whole = np.tile(np.array([[0, 0, width, height]], np.float32), (len(logits), 1))
-    areas = whole if boxes is None else as_boxes(boxes)
-    if len(areas) != len(logits):
-        raise InputError("boxes and mask logits differ in number", found=f"{len(areas)} and {len(logits)}")
-    if not len(logits):
-        return Masks.empty((height, width))
-    rows, columns = axes(geometry, (logits.shape[1], logits.shape[2]))
-    ranges = pixel_ranges(areas, (height, width))
-    for index in range(len(logits)):
-        # Between four logits at or below the threshold there is nothing above it.
-        above = logits[index] > threshold
-        if not above.any():
-            ranges[index, 2:] = ranges[index, :2]
-            continue
-        (left, right), (top, bottom) = columns.support(above.any(axis=0)), rows.support(above.any(axis=1))
-        ranges[index, :2] = np.maximum(ranges[index, :2], (left, top))
-        ranges[index, 2:] = np.maximum(np.minimum(ranges[index, 2:], (right, bottom)), ranges[index, :2])
-
-    def decode(index: int) -> Crop:
-        x0, y0, x1, y1 = box = ranges[index].tolist()
-        if x0 == x1 or y0 == y1:
-            return np.zeros((0, 0), np.bool_), (0, 0)
-        (left, right), (top, bottom) = columns.reach(x0, x1), rows.reach(y0, y1)
-        part = logits[index, top:bottom, left:right]
-        return sample(part, rows, columns, box, (left, top), threshold)
-
-    return Masks._from_crops(for_each(decode, _pixels(ranges)), (height, width))
-
-
-def _floats(values: ArrayLike) -> Floats:
-    array = np.asarray(values)
-    if array.dtype.kind not in "fiub":
-        raise InputError("mask values are not numeric", found=f"dtype {array.dtype}", expected="float32")
-    return array.astype(np.float32, copy=False)
-
-
-def _pixels(ranges: NDArray[np.int64]) -> NDArray[np.int64]:
-    result: NDArray[np.int64] = (ranges[:, 2] - ranges[:, 0]) * (ranges[:, 3] - ranges[:, 1])
-    return result

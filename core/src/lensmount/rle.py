@@ -112,7 +112,8 @@ def compress(runs: Sequence[Counts]) -> list[str]:
 
 
 def _unfinished(rest: Counts, group: Counts) -> NDArray[np.bool_]:
-    return (rest >> 5) != -(group >> 4)
+    unfinished: NDArray[np.bool_] = (rest >> 5) != -(group >> 4)
+    return unfinished
 
 
 def decompress(text: str | bytes) -> Counts:
