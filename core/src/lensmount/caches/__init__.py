@@ -1,0 +1,1 @@
+"""Caches for embeddings and other costly intermediate results."""

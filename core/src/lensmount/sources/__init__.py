@@ -1,0 +1,1 @@
+"""Weight sources and the artifact store."""

@@ -1,0 +1,64 @@
+"""What a weight source promises. Imports no network library."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from lensmount.specs import Artifact, ModelCard
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FetchOptions:
+    """How artifacts may be fetched.
+
+    Attributes:
+        offline: Open no socket; None to follow `HF_HUB_OFFLINE` and `LENSMOUNT_OFFLINE`.
+        progress: Show a progress bar; None for "on a terminal".
+        allow_insecure: Accept plain http, and https without a hash, from the user's own command.
+        credentials: By source (`{"roboflow": "…"}`); never logged nor written.
+    """
+
+    offline: bool | None = None
+    progress: bool | None = None
+    allow_insecure: bool = False
+    credentials: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetched:
+    """A file that is whole and verified.
+
+    Attributes:
+        path: Where it lies; read-only for the caller.
+        size: Bytes.
+        sha256: Hex digest of its content.
+        revision: The source's resolved revision (a commit), where it has one.
+    """
+
+    path: Path
+    size: int
+    sha256: str
+    revision: str | None = None
+
+
+@runtime_checkable
+class Finder(Protocol):
+    """Answers for one URI scheme."""
+
+    def fetch(self, artifact: Artifact, options: FetchOptions) -> Fetched:
+        """Brings one file, verified against what the artifact promises.
+
+        Raises:
+            SourceError: Or one of its children: offline, not found, refused, damaged, store full.
+        """
+
+    def find(self, uri: str, options: FetchOptions) -> ModelCard | None:
+        """Makes a card of a whole model that the URI names (`hf://owner/repo`), or None when it cannot.
+
+        Raises:
+            SourceError: As for `fetch`.
+        """
