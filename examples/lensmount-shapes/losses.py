@@ -88,7 +88,7 @@ def loss(raw: RawOutputs, truth: Targets) -> tuple[Tensor, dict[str, float]]:
     """Total loss of a batch and its parts, for the log."""
     points, strides = sampling_points([level.float() for level in raw.distances], raw.strides)
     logits = flatten_levels(raw.scores).float().transpose(1, 2)  # (B, N, C)
-    batch, count, classes = logits.shape
+    batch, count = logits.shape[:2]
     bins = flatten_levels(raw.distances).float().transpose(1, 2).reshape(batch, count, 4, -1)
     reach = bins.shape[-1]
     distances = bins.softmax(-1) @ torch.arange(reach, dtype=torch.float32)

@@ -191,7 +191,8 @@ def _ramp(rng: np.random.Generator, height: int, width: int) -> F32:
     angle = rng.uniform(0, 2 * np.pi)
     x = np.linspace(-0.5, 0.5, width, dtype=np.float32) * np.float32(np.cos(angle))
     y = np.linspace(-0.5, 0.5, height, dtype=np.float32) * np.float32(np.sin(angle))
-    return y[:, None] + x[None, :]
+    ramp: F32 = y[:, None] + x[None, :]
+    return ramp
 
 
 def _background(rng: np.random.Generator, width: int, height: int) -> F32:
@@ -244,7 +245,7 @@ def _distractors(rng: np.random.Generator, canvas: F32) -> None:
             for wave in (2, 3, 5):
                 radii += rng.uniform(0.1, 0.3) * np.cos(wave * angles + rng.uniform(0, 2 * np.pi))
             points = np.stack([np.cos(angles), np.sin(angles)], 1) * (radii * short * rng.uniform(0.04, 0.13))[:, None]
-            cv2.fillPoly(canvas, [(points + (x, y)).astype(np.int32)], colour, cv2.LINE_AA)
+            cv2.fillPoly(canvas, [(points + np.array([x, y])).astype(np.int32)], colour, cv2.LINE_AA)
 
 
 def _camera(rng: np.random.Generator, canvas: F32) -> U8:
@@ -256,4 +257,5 @@ def _camera(rng: np.random.Generator, canvas: F32) -> U8:
         sigma = rng.uniform(0.3, 0.9) * max(1.0, min(height, width) / 256)
         canvas = cv2.GaussianBlur(canvas, (0, 0), sigma)
     noise = rng.standard_normal(canvas.shape, np.float32) * np.float32(rng.uniform(0, 14))
-    return np.clip(np.round(canvas + noise), 0, 255).astype(np.uint8)
+    picture: U8 = np.clip(np.round(canvas + noise), 0, 255).astype(np.uint8)
+    return picture
