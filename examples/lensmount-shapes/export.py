@@ -26,6 +26,8 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import save_file
 from train import DEMO_SEED, IMAGE_SIZE, SCALE, make_network
 
+#: A scene of twelve shapes, all classes among them, some covered in part.
+DEMO_INDEX = 20
 DATA = Path(__file__).parent / "src" / "lensmount_shapes" / "data"
 #: What other tools read in a YOLO graph; the weights file says the same.
 METADATA = {
@@ -108,7 +110,7 @@ def write_onnx(network: YoloNetwork, path: Path) -> None:
 
 def write_demo(path: Path) -> None:
     """A picture of a series that neither training nor evaluation uses."""
-    scene = make_scene(DEMO_SEED, 0, 960, 640, count=12)
+    scene = make_scene(DEMO_SEED, DEMO_INDEX, 960, 640, count=12)
     cv2.imwrite(str(path), scene.image, [cv2.IMWRITE_JPEG_QUALITY, 85])
 
 
