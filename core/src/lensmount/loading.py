@@ -211,9 +211,9 @@ def show_licence(card: ModelCard) -> None:
     """Shows what the weights' licence asks, once per machine (a marker in the store remembers)."""
     if not card.licence_notice:
         return
-    from lensmount.sources.store import store_root
+    from lensmount.sources.store import default_root
 
-    marker = store_root() / "notices" / f"{card.licence}-{card.architecture}"
+    marker = default_root() / "notices" / f"{card.licence}-{card.architecture}"
     if marker.exists():
         return
     warnings.warn(f"{card.id}: {card.licence_notice}", LicenceNotice, stacklevel=4)
@@ -224,6 +224,47 @@ def show_licence(card: ModelCard) -> None:
         return
 
 
-def environ_flag(name: str) -> bool:
-    """Whether an environment variable is set to something other than empty, 0 or false."""
-    return os.environ.get(name, "").strip().lower() not in ("", "0", "false", "no", "off")
+def export_model(
+    card: ModelCard,
+    architecture: Architecture,
+    index: Index,
+    *,
+    fetch: FetchOptions,
+    target: str,
+    output: str | os.PathLike[str] | None,
+    precision: str,
+    dynamic: bool,
+    batch: int,
+    settings: Mapping[str, Any],
+) -> Path:
+    """Fetches the torch package and calls the architecture's exporter.
+
+    Raises:
+        UnsupportedModelError: The architecture exports nothing, or the model has no torch package.
+    """
+    from lensmount.errors import UnsupportedModelError
+    from lensmount.models import ExportContext
+    from lensmount.sources.fetch import fetch_package
+
+    package = next((p for p in card.packages if p.format == "torch"), None)
+    if architecture.exporter is None or package is None:
+        found = "no exporter" if package is not None else f"packages: {', '.join(p.format for p in card.packages)}"
+        raise UnsupportedModelError(
+            f"{card.id!r} cannot be exported", found=found, expected="an architecture with an exporter, a torch package"
+        )
+    exporter = import_string(architecture.exporter, f"architecture {architecture.name!r}")
+    fetched = fetch_package(card, package, finders_for(package, index), fetch)
+    path = Path(output) if output is not None else Path(f"{card.id.replace('/', '-')}.{target}")
+    context = ExportContext(
+        card=card,
+        package=package,
+        files=fetched.files,
+        target=target,
+        output=path,
+        precision=precision,
+        dynamic=dynamic,
+        batch=batch,
+        settings=settings,
+    )
+    written: Path = exporter(context)
+    return written

@@ -92,7 +92,7 @@ def class_ids(classes: str | int | Iterable[str | int] | None, names: Sequence[s
         return None
     import numpy as np
 
-    ids = set()
+    ids: set[int] = set()
     items: Iterable[str | int] = (classes,) if isinstance(classes, str | int) else classes
     for item in items:
         if isinstance(item, str):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lensmount.errors import ModelNotFoundError, UnknownBackendError
@@ -184,6 +185,55 @@ class Registry:
             session_options=session_options,
             options=own,
             caches=caches or {},
+        )
+
+    def export(
+        self,
+        id_or_path: Name,
+        *,
+        to: str = "onnx",
+        output: str | os.PathLike[str] | None = None,
+        precision: str = "fp32",
+        dynamic: bool = False,
+        batch: int = 1,
+        architecture: str | None = None,
+        offline: bool | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> Path:
+        """Writes another format of a model; the result is compared with the original before it is kept.
+
+        Args:
+            id_or_path: Model id, path or address; it needs a package of format `torch`.
+            to: Format to write.
+            output: File to write; None for `<name>.<format>` in the working folder.
+            precision: `fp32` or `fp16`.
+            dynamic: Dynamic batch, and size where the network can.
+            batch: Batch size of a static export.
+            architecture: For files that several architectures recognise.
+            offline: Open no socket.
+            settings: The architecture's own export settings.
+
+        Returns:
+            What was written.
+
+        Raises:
+            UnsupportedModelError: The architecture exports nothing, or the model has no torch package.
+        """
+        from lensmount.loading import export_model
+        from lensmount.sources.base import FetchOptions
+
+        card = self._resolve(id_or_path, architecture, None, offline)
+        return export_model(
+            card,
+            self._architecture(card),
+            self.index,
+            fetch=FetchOptions(offline=offline),
+            target=to,
+            output=output,
+            precision=precision,
+            dynamic=dynamic,
+            batch=batch,
+            settings=settings or {},
         )
 
     def _resolve(self, name: Name, architecture: str | None, task: str | None, offline: bool | None) -> ModelCard:

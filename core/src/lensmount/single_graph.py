@@ -6,16 +6,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from lensmount.backends.batching import batch_policy, run_batched
 from lensmount.errors import ClosedError, ModelFileError
-from lensmount.specs import BatchPolicy
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lensmount.geometry import Geometry
-    from lensmount.images import Image
+    from lensmount.images import Color, Image
     from lensmount.models import BuildContext
     from lensmount.specs import ModelCard, ModelPackage, Preprocess
+    from lensmount.transforms import DType
 
 
 class SingleGraph:
@@ -43,8 +44,8 @@ class SingleGraph:
                 expected="one input of 4 dimensions",
             )
         self._input = inputs[0]
-        batch, channels, *_ = self._input.shape
-        self.batch = BatchPolicy(static=batch) if isinstance(batch, int) else (context.package.batch or BatchPolicy())
+        channels = self._input.shape[1]
+        self.batch = batch_policy(self._session, context.package.batch)
         self.preprocess_spec = self._complete(preprocess)
         if isinstance(channels, int) and channels != self.preprocess_spec.channels:
             raise ModelFileError(
@@ -52,6 +53,7 @@ class SingleGraph:
                 found=str(channels),
                 expected=str(self.preprocess_spec.channels),
             )
+        self._dtype = _input_dtype(self._input.dtype, context.card.id)
         self._closed = False
 
     def _complete(self, preprocess: Preprocess) -> Preprocess:
@@ -97,7 +99,7 @@ class SingleGraph:
         """The runtime's own word for what executes the network."""
         return self._session.provider
 
-    def load_images(self, images: Any, color: str | None) -> list[Image]:
+    def load_images(self, images: Any, color: Color | None) -> list[Image]:
         """Turns whatever the caller passed into pictures; see `lensmount.images.load_many`."""
         from lensmount.images import load_many
 
@@ -105,7 +107,7 @@ class SingleGraph:
             raise ClosedError(f"model {self._card.id!r} was closed", fix="load it again")
         return load_many(images, color=color)
 
-    def preprocess(self, images: Any, *, color: str | None = None) -> tuple[NDArray[Any], list[Geometry]]:
+    def preprocess(self, images: Any, *, color: Color | None = None) -> tuple[NDArray[Any], list[Geometry]]:
         """Pictures to the network's input.
 
         Args:
@@ -120,7 +122,7 @@ class SingleGraph:
     def _prepare(self, pictures: Sequence[Image]) -> tuple[NDArray[Any], list[Geometry]]:
         from lensmount.transforms import prepare
 
-        return prepare(pictures, self.preprocess_spec, dtype=self._input.dtype)
+        return prepare(pictures, self.preprocess_spec, dtype=self._dtype)
 
     def forward(self, batch: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """Runs the network; a static graph gets the batch in chunks, the last one padded.
@@ -135,11 +137,9 @@ class SingleGraph:
             BackendError: The runtime failed.
             ClosedError: The model was closed.
         """
-        from lensmount.backends.batching import run_in_chunks
-
         if self._closed:
             raise ClosedError(f"model {self._card.id!r} was closed", fix="load it again")
-        return run_in_chunks(self._session, self._input.name, batch, self.batch)
+        return run_batched(self._session, {self._input.name: batch}, self.batch)
 
     def groups(self, pictures: Sequence[Image], size: int) -> list[Sequence[Image]]:
         """Splits pictures so that one group's input never takes unbounded memory."""
@@ -168,3 +168,17 @@ class SingleGraph:
 
     def __repr__(self) -> str:
         return f"<{self._card.id} {self._card.task} on {self.backend} {self.device} {self.precision}>"
+
+
+def _input_dtype(dtype: str, name: str) -> DType:
+    if dtype == "float32":
+        return "float32"
+    if dtype == "float16":
+        return "float16"
+    if dtype == "uint8":
+        return "uint8"
+    raise ModelFileError(
+        f"the graph of {name!r} takes pictures of a dtype that is not made here",
+        found=dtype,
+        expected="float32, float16 or uint8",
+    )
