@@ -8,12 +8,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image as Pillow
+
 from lensmount.contrast import adjust_contrast
 from lensmount.errors import InputError, OptionError
 from lensmount.images import Image, load
 from lensmount.specs import Preprocess
 from lensmount.transforms import prepare
-from PIL import Image as Pillow
 
 RNG = np.random.default_rng(0)
 WIDE = RNG.integers(0, 256, (54, 96, 3), np.uint8)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lensmount.resample import resize
 from PIL import Image as Pillow
+
+from lensmount.resample import resize
 
 FILTERS = {
     "bilinear": Pillow.Resampling.BILINEAR,
