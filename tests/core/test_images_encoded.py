@@ -10,12 +10,13 @@ import zlib
 import cv2
 import numpy as np
 import pytest
+from PIL import Image as Pillow
+from PIL import ImageOps
+
 from lensmount.decoding import import_cv2
 from lensmount.errors import ImageError, ImageTooLargeError, MissingDependencyError, OptionError
 from lensmount.image_headers import read_header
 from lensmount.images import load
-from PIL import Image as Pillow
-from PIL import ImageOps
 
 
 def scene(height: int = 96, width: int = 128) -> np.ndarray:
@@ -53,8 +54,11 @@ def test_alpha_is_dropped_not_composited():
     np.testing.assert_array_equal(rgb(encode(pixels, "PNG")), scene())
 
 
-@pytest.mark.parametrize(("fmt", "options"), [("JPEG", {"quality": 92}), ("JPEG", {"progressive": True}), ("BMP", {}),
-                                              ("WEBP", {"lossless": True}), ("TIFF", {}), ("PPM", {}), ("GIF", {})])  # fmt: skip
+LOSSLESS = {"lossless": True}
+FORMATS = [("JPEG", {"quality": 92}), ("JPEG", {"progressive": True}), ("BMP", {}), ("WEBP", LOSSLESS), ("TIFF", {})]
+
+
+@pytest.mark.parametrize(("fmt", "options"), [*FORMATS, ("PPM", {}), ("GIF", {})])
 def test_formats_equal_pillow(fmt: str, options: dict):
     data = encode(scene(), fmt, **options)
     # Two builds of libjpeg-turbo may differ in the inverse transform's last bit.
@@ -222,7 +226,9 @@ def test_header_tells_the_size(fmt: str):
     assert header.complete
 
 
-@pytest.mark.parametrize("options", [{"lossless": True}, {"quality": 80}, {"quality": 80, "exif": b"Exif\0\0MM\0*\0\0\0\x08\0\0"}])
+@pytest.mark.parametrize(
+    "options", [{"lossless": True}, {"quality": 80}, {"quality": 80, "exif": b"Exif\0\0MM\0*\0\0\0\x08\0\0"}]
+)
 def test_webp_kinds(options: dict):
     assert read_header(encode(scene(37, 91), "WEBP", **options)).size == (37, 91)
 
@@ -243,12 +249,24 @@ def test_every_container_of_bytes(tmp_path):
     path.write_bytes(data)
     uri = "data:image/png;base64," + base64.b64encode(data).decode()
     with path.open("rb") as file:
-        for source in (data, bytearray(data), memoryview(data), path, str(path), path.as_uri(), uri, file, io.BytesIO(data)):
+        for source in (
+            data,
+            bytearray(data),
+            memoryview(data),
+            path,
+            str(path),
+            path.as_uri(),
+            uri,
+            file,
+            io.BytesIO(data),
+        ):
             np.testing.assert_array_equal(rgb(source), scene())
     assert load(path).path == str(path)
 
 
-@pytest.mark.parametrize("uri", ["data:image/png;base64,@@@", "data:image/png;base64", "data:,", "data:image/png;base64,QUJD"])
+@pytest.mark.parametrize(
+    "uri", ["data:image/png;base64,@@@", "data:image/png;base64", "data:,", "data:image/png;base64,QUJD"]
+)
 def test_bad_data_uri(uri: str):
     with pytest.raises(ImageError):
         load(uri)

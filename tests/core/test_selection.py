@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 
 import pytest
+
 from lensmount.environment import Environment, Gpu
 from lensmount.selection import Reason, Request, normalise_device, select
 from lensmount.specs import Architecture, Artifact, Backend, BackendStatus, ModelCard, ModelPackage, Requirements

@@ -17,7 +17,7 @@ from typing import Literal
 
 from lensmount.errors import InputError, ModelFileError, UnsafeFileError, UnsupportedModelError
 from lensmount.reading import limits
-from lensmount.reading.archive import TorchArchive
+from lensmount.reading.archive import TorchArchive, with_trailing
 from lensmount.reading.legacy import scan_legacy
 from lensmount.reading.mapped import MappedFile
 from lensmount.reading.modules import flatten
@@ -97,8 +97,7 @@ def read_checkpoint(path: str | os.PathLike[str], *, modules: Literal["refuse", 
     if kind == "protobuf":
         kind = "onnx" if file.data[0] == 0x08 else "unknown"
     if kind == "pickle":
-        bare = scan_pickle(file.data[: limits.MAX_PICKLE_BYTES], where=str(location), policy=policy)
-        bare.checked()
+        scan_bare_pickle(file, policy).checked()
     raise UnsupportedModelError(
         f"{location} is not a checkpoint that can be read",
         found=_KIND_NAMES.get(kind, f"a file that starts with {printable(file.data[:16])}"),
@@ -125,6 +124,13 @@ def _read_archive(archive: TorchArchive, policy: str) -> Checkpoint:
         found = archive.scan(policy, "constants").checked()
         constants = tuple(found) if isinstance(found, (tuple, list)) else (found,)
     return Checkpoint(archive.file.path, archive.kind, scan.checked(), archive.metadata, scan.globals, constants)
+
+
+def scan_bare_pickle(file: MappedFile, policy: str) -> PickleScan:
+    """Read a file that is one pickle and nothing else; good for naming what it asks for."""
+    data = file.data[: limits.MAX_PICKLE_BYTES]
+    scan = scan_pickle(data, where=str(file.path), policy=policy)
+    return with_trailing(scan, data, str(file.path), policy)
 
 
 def check_declared_size(scan: PickleScan, path: Path, size: int) -> None:

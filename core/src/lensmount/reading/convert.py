@@ -91,7 +91,8 @@ def _header(tensors: Mapping[str, TensorRef], metadata: Mapping[str, str]) -> by
         stop = position + tensor.nbytes
         header[key] = {"dtype": row.safetensors, "shape": list(tensor.shape), "data_offsets": [position, stop]}
         position = stop
-    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+    # ASCII with escapes: a key may hold half a surrogate pair, which has no UTF-8.
+    text = json.dumps(header, separators=(",", ":")).encode("ascii")
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text
 

@@ -66,7 +66,8 @@ class FileFacts:
         metadata: Texts beside the data: ONNX `metadata_props`, safetensors' metadata, TorchScript's extra files.
         globals: Classes and functions that pickles in the file name.
         refused_globals: Those that no reading allows; a file that has any cannot be loaded.
-        error: Why the file cannot be read for use, or None; `require_usable` raises it.
+        error: Why the file cannot be read for use (cut, damaged, refused, of no known kind), or None;
+            `require_usable` raises it.
         onnx: More about an ONNX model.
     """
 
@@ -139,7 +140,7 @@ def inspect_file(path: str | os.PathLike[str]) -> FileFacts:
         path: A file, or what else `read_checkpoint` takes.
 
     Raises:
-        ModelFileError: The file is missing, empty, or not even its kind can be made out because it is cut or damaged.
+        ModelFileError: There is nothing to look at: the file is missing, empty, unreadable or no regular file.
     """
     from lensmount.reading.inspection import inspect
 
