@@ -108,8 +108,8 @@ def _style(canvas: Pixels, thickness: int | None, color: Color | None) -> _Style
         color = (int(color[0]), int(color[1]), int(color[2]))
     # The geometric mean of the sides: a long thin picture gets lines that fit its short side too.
     side = float(np.sqrt(canvas.shape[0] * canvas.shape[1]))
-    line = thickness or max(1, round(side / 500))
-    scale = max(0.4, side / 1800)
+    line = thickness or round(1 + side / 800)
+    scale = max(0.4, side / 1700)
     return _Style(line, scale, max(1, round(scale * 1.6)), color)
 
 
@@ -240,31 +240,24 @@ def _shared(a: Rectangle, b: Rectangle) -> int:
 
 
 def _text_size(text: str, style: _Style) -> tuple[int, int, int]:
-    """Width and height of a label with its margins, and the height of the baseline from its bottom."""
+    """Width and height of a label, and the margin around its text."""
     import cv2
 
     (width, height), below = cv2.getTextSize(_ascii(text), _FONT, style.font_scale, style.font_weight)
     margin = max(2, round(height * 0.3))
-    return width + 2 * margin, height + below // 2 + 2 * margin, margin + below // 2
+    return width + 2 * margin, height + below // 2 + 2 * margin, margin
 
 
 def _write(canvas: Pixels, text: str, where: Rectangle, background: Color, style: _Style) -> None:
     import cv2
 
     x0, y0, x1, y1 = where
-    _, height, below = _text_size(text, style)
-    margin = below - (height - below) // 8
+    margin = _text_size(text, style)[2]
+    _, below = cv2.getTextSize(_ascii(text), _FONT, style.font_scale, style.font_weight)
     cv2.rectangle(canvas, (x0, y0), (x1 - 1, y1 - 1), background, -1)
-    cv2.putText(
-        canvas,
-        _ascii(text),
-        (x0 + max(2, margin), y1 - below),
-        _FONT,
-        style.font_scale,
-        text_color(background),
-        style.font_weight,
-        cv2.LINE_AA,
-    )
+    at = (x0 + margin, y1 - margin - below // 2)
+    ink = text_color(background)
+    cv2.putText(canvas, _ascii(text), at, _FONT, style.font_scale, ink, style.font_weight, cv2.LINE_AA)
 
 
 _FONT = 0  # cv2.FONT_HERSHEY_SIMPLEX, named so that importing this module does not import cv2
