@@ -227,8 +227,7 @@ def _device(needs: Requirements, status: BackendStatus, request: Request) -> tup
     if not usable:
         required = " or ".join(needs.devices) or "any device"
         return "cpu", Reason(check="device", required=required, found=", ".join(status.devices) or "none")
-    best = min(usable, key=lambda d: DEVICE_ORDER.index(device_kind(d)) if device_kind(d) in DEVICE_ORDER else 9)
-    return best, None
+    return usable[0], None  # a backend names its devices best first
 
 
 def _precision(
