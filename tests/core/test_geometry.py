@@ -37,7 +37,9 @@ def test_maps_are_inverse(geometry: Geometry, values: list[float]):
     np.testing.assert_allclose(there_and_back, points, rtol=1e-9, atol=1e-6)
     boxes = np.array([values])
     np.testing.assert_allclose(geometry.boxes_to_network(geometry.boxes_to_image(boxes, clip=False)), boxes, atol=1e-6)
-    np.testing.assert_array_equal(geometry.boxes_to_image(boxes, clip=False).reshape(2, 2), geometry.points_to_image(points))
+    np.testing.assert_array_equal(
+        geometry.boxes_to_image(boxes, clip=False).reshape(2, 2), geometry.points_to_image(points)
+    )
 
 
 @given(geometries())

@@ -222,7 +222,9 @@ def test_header_tells_the_size(fmt: str):
     assert header.complete
 
 
-@pytest.mark.parametrize("options", [{"lossless": True}, {"quality": 80}, {"quality": 80, "exif": b"Exif\0\0MM\0*\0\0\0\x08\0\0"}])
+@pytest.mark.parametrize(
+    "options", [{"lossless": True}, {"quality": 80}, {"quality": 80, "exif": b"Exif\0\0MM\0*\0\0\0\x08\0\0"}]
+)
 def test_webp_kinds(options: dict):
     assert read_header(encode(scene(37, 91), "WEBP", **options)).size == (37, 91)
 
@@ -243,12 +245,24 @@ def test_every_container_of_bytes(tmp_path):
     path.write_bytes(data)
     uri = "data:image/png;base64," + base64.b64encode(data).decode()
     with path.open("rb") as file:
-        for source in (data, bytearray(data), memoryview(data), path, str(path), path.as_uri(), uri, file, io.BytesIO(data)):
+        for source in (
+            data,
+            bytearray(data),
+            memoryview(data),
+            path,
+            str(path),
+            path.as_uri(),
+            uri,
+            file,
+            io.BytesIO(data),
+        ):
             np.testing.assert_array_equal(rgb(source), scene())
     assert load(path).path == str(path)
 
 
-@pytest.mark.parametrize("uri", ["data:image/png;base64,@@@", "data:image/png;base64", "data:,", "data:image/png;base64,QUJD"])
+@pytest.mark.parametrize(
+    "uri", ["data:image/png;base64,@@@", "data:image/png;base64", "data:,", "data:image/png;base64,QUJD"]
+)
 def test_bad_data_uri(uri: str):
     with pytest.raises(ImageError):
         load(uri)

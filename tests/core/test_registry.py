@@ -127,7 +127,10 @@ def plugin(path, *cards, backends=True):
         def lensmount_backends(self):
             if backends:
                 yield Backend(
-                    name="fake", formats=("fake",), probe="fake_plugin_code:probe", opener="fake_plugin_code:FakeSession"
+                    name="fake",
+                    formats=("fake",),
+                    probe="fake_plugin_code:probe",
+                    opener="fake_plugin_code:FakeSession",
                 )
                 yield Backend(
                     name="absent", formats=("fake",), probe="fake_plugin_code:absent", opener="fake_plugin_code:nowhere"
