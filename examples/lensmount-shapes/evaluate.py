@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 from faster_coco_eval.core import mask as rle
+from numpy.typing import NDArray
+
 from lensmount import registry
 from lensmount_shapes.scenes import CLASSES, make_scene
-from numpy.typing import NDArray
 
 #: Training uses series 1, the demo picture series 3.
 HELD_OUT_SEED = 2

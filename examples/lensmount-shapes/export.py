@@ -19,12 +19,13 @@ from pathlib import Path
 import cv2
 import onnx
 import torch
-from lensmount_shapes.scenes import CLASSES, make_scene
-from lensmount_yolo.networks.build import YoloNetwork
-from lensmount_yolo.networks.fuse import fuse_conv_bn
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import save_file
 from train import DEMO_SEED, IMAGE_SIZE, SCALE, make_network
+
+from lensmount_shapes.scenes import CLASSES, make_scene
+from lensmount_yolo.networks.build import YoloNetwork
+from lensmount_yolo.networks.fuse import fuse_conv_bn
 
 #: A scene of twelve shapes, all classes among them, some covered in part.
 DEMO_INDEX = 20

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from lensmount_yolo.networks.heads import RawOutputs, flatten_levels, sampling_points
 from torch import Tensor
+
+from lensmount_yolo.networks.heads import RawOutputs, flatten_levels, sampling_points
 
 ALPHA, BETA, TOP_K = 0.5, 6.0, 10
 WEIGHTS = {"class": 1.0, "box": 6.0, "dfl": 1.5, "mask": 5.0}

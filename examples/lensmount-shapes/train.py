@@ -19,12 +19,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from lensmount_shapes.scenes import CLASSES, make_scene
-from lensmount_yolo.networks import v8
-from lensmount_yolo.networks.build import Scale, YoloNetwork, build_network
 from losses import Targets, loss
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
+
+from lensmount_shapes.scenes import CLASSES, make_scene
+from lensmount_yolo.networks import v8
+from lensmount_yolo.networks.build import Scale, YoloNetwork, build_network
 
 IMAGE_SIZE = 256
 #: A third of v8's depth, a quarter of its width, and no more than 48 channels anywhere in the body.

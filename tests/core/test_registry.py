@@ -285,7 +285,7 @@ def test_caches_that_are_none_are_refused(registry):
 
 
 def test_plugins_added_by_hand_and_refresh(weights):
-    registry = Registry(lambda: [])
+    registry = Registry(list)
     assert registry.models() == []
     status = registry.add_plugin(plugin(weights).load(), "by-hand")
     assert (status.state, status.name) == ("active", "by-hand")

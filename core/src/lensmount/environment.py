@@ -177,8 +177,8 @@ def detect(where: Host | None = None) -> Environment:
     found = [(name, found) for name in DISTRIBUTIONS if (found := where.distribution(name)) is not None]
     packages = {name: distribution.version for name, distribution in found}
     folders = dict(found)
-    if "torch" in packages and "+" not in packages["torch"]:
-        packages["torch"] += _torch_build(folders["torch"], where.system)
+    if "torch" in packages:
+        packages["torch"] = _torch_version(folders["torch"], where.system)
     memory = host.memory_bytes(root, where.system)
     release = host.l4t(root)
     driver = nvidia.read_driver(where.system, where.environ, where.load_library)
@@ -233,15 +233,23 @@ def _file(distribution: metadata.Distribution, name: str) -> str:
     return host.read_text(Path(str(distribution.locate_file(name))))
 
 
-def _torch_build(distribution: metadata.Distribution, system: str) -> str:
-    """Which device torch was built for, from the text of its `version.py`, as a local version (`+cu130`, `+cpu`)."""
+def _torch_version(distribution: metadata.Distribution, system: str) -> str:
+    """The version of torch with its build as a local part (`+cu130`, `+cpu`), from the text of its `version.py`.
+
+    Builds from elsewhere carry other local parts (`2.5.0a0+872d972e41.nv24.08` from NVIDIA); the build comes last.
+    """
+    version = distribution.version
     text = _file(distribution, "torch/version.py")
-    for variable, prefix in (("cuda", "cu"), ("hip", "rocm"), ("xpu", "xpu")):
-        built = re.search(rf"^{variable}\b[^=]*=\s*['\"]([\d.]+)", text, re.MULTILINE)
-        if built:
-            return "+" + prefix + (built[1].replace(".", "") if prefix == "cu" else built[1])
     # A Mac's build has no tag: it is neither a CUDA nor a CPU-only one.
-    return "+cpu" if text and system != "darwin" else ""
+    build = "cpu" if text and system != "darwin" else ""
+    for variable, prefix in (("cuda", "cu"), ("hip", "rocm"), ("xpu", "xpu")):
+        found = re.search(rf"^{variable}\b[^=]*=\s*['\"]([\d.]+)", text, re.MULTILINE)
+        if found:
+            build = prefix + (found[1].replace(".", "") if prefix == "cu" else found[1])
+            break
+    if not build or version.endswith(build):
+        return version
+    return f"{version}{'.' if '+' in version else '+'}{build}"
 
 
 def _onnxruntime(found: Mapping[str, metadata.Distribution]) -> str | None:
