@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import builtins
 import io
 import struct
+import sys
 import zlib
 
 import cv2
@@ -112,6 +114,16 @@ def test_avif_when_pillow_reads_it():
     except (KeyError, OSError):
         pytest.skip("this Pillow has no AVIF")
     np.testing.assert_array_equal(rgb(data), pillow_rgb(data))
+
+
+def test_format_that_opencv_lacks(monkeypatch):
+    data = encode(Pillow.fromarray(scene()).convert("P"), "GIF")
+    monkeypatch.setattr("lensmount.decoding._decode_cv2", lambda *_: None)
+    np.testing.assert_array_equal(rgb(data), pillow_rgb(data))
+    monkeypatch.setitem(sys.modules, "PIL", None)  # as if not installed
+    with pytest.raises(MissingDependencyError, match="does not read") as caught:
+        load(data)
+    assert caught.value.fix == "pip install pillow"
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 20000), (20000, 1)])
@@ -289,9 +301,6 @@ def test_bad_paths(tmp_path):
 
 
 def test_missing_libgl_is_explained(monkeypatch):
-    import builtins
-    import sys
-
     real = builtins.__import__
 
     def fail(name, *args, **kwargs):

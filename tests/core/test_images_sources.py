@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lensmount.errors import ImageError, OfflineError
-from lensmount.image_sources import expand_sources, is_video, offline, video_frames
+from lensmount.image_sources import expand_sources, is_video, video_frames
 from lensmount.images import load
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
@@ -88,7 +88,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.path == "/missing":
             self.send_error(404)
             return
-        body = {"/image": PNG, "/text": b"<html>no picture</html>", "/short": PNG[:-20], "/empty": b""}[self.path]
+        if self.path == "/private" and self.headers.get("Authorization") != "Basic dXNlcjpwYXNzQDE=":
+            self.send_error(401)
+            return
+        body = {
+            "/private": PNG,
+            "/image": PNG,
+            "/text": b"<html>no picture</html>",
+            "/short": PNG[:-20],
+            "/empty": b"",
+        }[self.path]
         self.send_response(200)
         self.send_header("Content-Type", "text/plain")  # decoded by content, not by this
         self.send_header("Content-Length", str(len(PNG) if self.path == "/short" else len(body)))
@@ -109,7 +118,7 @@ def server():
 
 @pytest.fixture(autouse=True)
 def online(monkeypatch):
-    for name in ("LENSMOUNT_OFFLINE", "HF_HUB_OFFLINE", "http_proxy", "HTTP_PROXY"):
+    for name in ("LENSMOUNT_OFFLINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "http_proxy", "HTTP_PROXY"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -142,6 +151,24 @@ def test_unreachable(url: str):
         load(url)
 
 
+def test_login_in_the_address(server: str):
+    host = server.removeprefix("http://")
+    assert load(f"http://user:pass%401@{host}/private").size == (20, 30)
+    with pytest.raises(ImageError, match="HTTP 401"):
+        load(f"{server}/private")
+
+
+def test_errors_keep_secrets():
+    address = "127.0.0.1:9/a.png?token=hush"
+    for call in (
+        lambda: load(f"http://user:hush@{address}"),
+        lambda: next(video_frames(f"http://user:hush@{address}")),
+    ):
+        with pytest.raises(ImageError) as caught:
+            call()
+        assert "hush" not in str(caught.value)
+
+
 @pytest.mark.parametrize("name", ["LENSMOUNT_OFFLINE", "HF_HUB_OFFLINE"])
 def test_offline_opens_no_socket(server: str, monkeypatch, name: str):
     monkeypatch.setenv(name, "1")
@@ -152,7 +179,7 @@ def test_offline_opens_no_socket(server: str, monkeypatch, name: str):
         next(video_frames("rtsp://127.0.0.1:9/x"))
     assert Handler.hits == before
     monkeypatch.setenv(name, "0")
-    assert not offline()
+    assert load(server + "/image").size == (20, 30)
 
 
 # --- videos -----------------------------------------------------------------------------------------------------------

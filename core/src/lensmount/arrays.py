@@ -14,6 +14,18 @@ Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]
 
 
+def as_array(values: ArrayLike, name: str) -> Floats:
+    """Checks and casts an array of any shape to float32.
+
+    Raises:
+        InputError: Not numeric, or not finite.
+    """
+    array = _numeric(values, name)
+    if not np.isfinite(array).all():
+        raise InputError(f"{name} are not finite", found="NaN or infinity", expected="finite numbers")
+    return array.astype(np.float32, copy=False)
+
+
 def as_boxes(boxes: ArrayLike, name: str = "boxes", columns: int = 4) -> Floats:
     """Checks and casts an array of boxes.
 

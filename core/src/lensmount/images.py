@@ -151,9 +151,9 @@ def _image(pixels: NDArray[np.uint8], color: Color, path: str | None = None) -> 
 def _from_text(text: str, limit: int) -> Image:
     scheme = text.split(":", 1)[0].lower() if ":" in text[:32] else ""
     if scheme in ("http", "https"):
-        from lensmount.image_sources import fetch
+        from lensmount.image_sources import fetch, shown
 
-        return _image(decode(fetch(text, limit), text, limit), "bgr", text)
+        return _image(decode(fetch(text, limit), shown(text), limit), "bgr", text)
     if scheme == "data":
         return _image(decode(_data_uri(text), "the data URI", limit), "bgr")
     if text.startswith("file://"):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 import lzma
-import os
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ import pytest
 torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 
+from lensmount.reading import as_torch_state_dict, module_state_dict, read_checkpoint  # noqa: E402
 from lensmount_yolo.networks import v8  # noqa: E402 - after the skips
 from lensmount_yolo.networks.blocks import BATCH_NORM_EPS, Conv  # noqa: E402
 from lensmount_yolo.networks.build import (  # noqa: E402
@@ -44,11 +45,22 @@ ROWS = {"detect": v8.DETECT, "segment": v8.SEGMENT}
 
 
 @pytest.fixture
-def goldens(pytestconfig: pytest.Config) -> Path:
-    folder = pytestconfig.getoption("--reference-data", default=None) or os.environ.get("LENSMOUNT_REFERENCE_DATA")
-    if not folder:
-        pytest.skip("needs the reference data: --reference-data or LENSMOUNT_REFERENCE_DATA")
-    return Path(folder) / "goldens"
+def goldens(reference_data: Path) -> Path:
+    return reference_data / "goldens"
+
+
+def from_export(goldens: Path, name: str) -> dict[str, Any]:
+    """The exported graph's initialisers bear the same names as the folded network's tensors."""
+    graph = onnx.load_from_string(lzma.decompress((goldens / f"{name}.onnx.xz").read_bytes())).graph
+    return {i.name: torch.from_numpy(onnx.numpy_helper.to_array(i).copy()) for i in graph.initializer}
+
+
+def from_checkpoint(goldens: Path, name: str, folder: Path) -> dict[str, Any]:
+    """The tensors of a released-layout file: half precision, batch normalisation not folded."""
+    path = folder / f"{name}.pt"
+    path.write_bytes(lzma.decompress((goldens / f"{name}.pt.xz").read_bytes()))
+    model = read_checkpoint(path, modules="records").tree["model"]
+    return as_torch_state_dict(module_state_dict(model), dtype=torch.float32)
 
 
 def lively(task: str = "segment", classes: int = 3, scale: Scale = TINY, seed: int = 0) -> YoloNetwork:
@@ -72,16 +84,18 @@ def test_parameter_counts_are_the_published_ones(task, scale):
     assert round(millions, 1) == PUBLISHED[task, scale]
 
 
+@pytest.mark.parametrize("form", ["export", "checkpoint", "checkpoint, folded"])
 @pytest.mark.parametrize("name", ["yolov8n", "yolov8n-seg"])
-def test_outputs_equal_the_reference(goldens, name):
-    # The exported graph's initialisers bear the same names as the folded network's tensors.
-    graph = onnx.load_from_string(lzma.decompress((goldens / f"{name}.onnx.xz").read_bytes())).graph
-    tensors = {i.name: torch.from_numpy(onnx.numpy_helper.to_array(i).copy()) for i in graph.initializer}
+def test_outputs_equal_the_reference(goldens, tmp_path, name, form):
+    tensors = from_export(goldens, name) if form == "export" else from_checkpoint(goldens, name, tmp_path)
     rows = v8.SEGMENT if "seg" in name else v8.DETECT
     network = rebuild_network(rows, {key: value.shape for key, value in tensors.items()})
     assert network.layers == scale_layers(rows, v8.SCALES["n"])
-    network = fuse_conv_bn(network).eval()
-    network.load_state_dict(tensors)  # strict: no tensor missing, none left over
+    if form == "export":
+        fuse_conv_bn(network)
+    network.eval().load_state_dict(tensors)  # strict: no tensor missing, none left over
+    if "folded" in form:
+        fuse_conv_bn(network)
 
     truth = np.load(goldens / f"{name}.npz")
     pictures = torch.from_numpy(np.load(goldens / "yolov8n.npz")["x_uint8"]).float() / 255

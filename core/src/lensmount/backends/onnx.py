@@ -11,6 +11,7 @@ import contextlib
 import io
 import threading
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lensmount.backends import onnx_errors, onnx_graph, onnx_providers
@@ -83,11 +84,13 @@ def open_session(request: OpenRequest) -> OnnxSession:
     ort = _import()
     if not path.is_file():
         raise ModelFileError(f"{subject} is not there", found=str(path), expected="a file")
-    onnx_graph.check(path)
+    graph = onnx_graph.inspect(path, request.package)
     chosen = onnx_providers.choose(request, ort.get_available_providers())
     said = _preload(ort) if request.device.startswith("cuda") else ""
+    options = _session_options(ort, threads)
     try:
-        session = ort.InferenceSession(str(path), _session_options(ort, threads), providers=chosen, enable_fallback=0)
+        with onnx_graph.supply(options, graph.linked):
+            session = ort.InferenceSession(str(path), options, providers=chosen, enable_fallback=0)
         session.disable_fallback()
     except Exception as error:
         raise onnx_errors.opening(error, subject, request.device) from error
@@ -96,7 +99,9 @@ def open_session(request: OpenRequest) -> OnnxSession:
     except BackendError as error:
         error.found = f"{error.found}; {said}" if said else error.found
         raise
-    return OnnxSession(session, request, provider, device)
+    # The TensorRT provider lowers a float graph to half precision; every other runs the graph as it is.
+    lowered = provider == onnx_providers.TENSORRT and request.precision == "fp16" and graph.precision == "fp32"
+    return OnnxSession(session, path, provider, device, "fp16" if lowered else graph.precision)
 
 
 def _import() -> Any:
@@ -145,7 +150,7 @@ class OnnxSession:
     Attributes:
         backend: `onnx`.
         device: Device that it effectively runs on.
-        precision: Precision of the graph's weights.
+        precision: Precision that the graph computes in.
         provider: First execution provider, as onnxruntime names it.
         inputs: Inputs in order.
         outputs: Outputs in order.
@@ -153,10 +158,9 @@ class OnnxSession:
         assignment: Nodes by the provider that runs them; empty where onnxruntime is too old to tell.
     """
 
-    def __init__(self, session: Any, request: OpenRequest, provider: str, device: str) -> None:
-        assert request.path is not None
+    def __init__(self, session: Any, path: Path, provider: str, device: str, precision: str) -> None:
         self._session: Any | None = session
-        self._subject = f"graph {request.path.name!r}"
+        self._subject = f"graph {path.name!r}"
         self._on_host = not device.startswith("cuda")
         self.backend = "onnx"
         self.device = device
@@ -166,7 +170,7 @@ class OnnxSession:
         self._names = [spec.name for spec in self.outputs]
         self.metadata: Mapping[str, str] = dict(session.get_modelmeta().custom_metadata_map)
         self.assignment = onnx_providers.assignment(session)
-        self.precision = request.package.precision
+        self.precision = precision
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Runs once; see `lensmount.backends.Session.run`."""

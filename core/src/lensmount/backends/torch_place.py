@@ -93,7 +93,7 @@ def _dtype_name(torch: Any, device: Any, precision: str) -> str:
 def may_use_tf32(torch: Any, device: str) -> bool:
     """Whether fp32 convolutions on a device may keep 10 bits of the mantissa: torch's default on CUDA."""
     # Not `allow_tf32`: reading it raises once someone has used the newer setting.
-    return device.startswith("cuda") and torch.backends.cudnn.conv.fp32_precision in ("tf32", "none")
+    return device.startswith("cuda") and str(torch.backends.cudnn.conv.fp32_precision) != "ieee"
 
 
 def _cpu_has_fp16(torch: Any) -> bool:
@@ -107,7 +107,7 @@ def _pays(torch: Any, module: Any, device: Any, dtype: Any) -> bool:
         return False
     sizes = [parameter.numel() for parameter in module.parameters()]
     convolutions = [m.weight.numel() for m in module.modules() if isinstance(m, torch.nn.Conv2d)]
-    return sum(convolutions) * 2 > sum(sizes)
+    return bool(sum(convolutions) * 2 > sum(sizes))
 
 
 def read_back(torch: Any, module: Any, request: OpenRequest) -> tuple[str, str, Any]:
