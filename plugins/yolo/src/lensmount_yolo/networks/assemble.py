@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lensmount.errors import ModelFileError, UnsupportedModelError
+from lensmount.errors import UnsupportedModelError
 
 from . import attention, blocks, elan, heads, lean, task_heads
 from .base import Block
@@ -140,13 +140,14 @@ def assemble(network: Node) -> Network:
     """A network from its tree, with fresh weights; under `torch.device("meta")` nothing is allocated.
 
     Raises:
-        UnsupportedModelError: A part is of a kind that is not known here.
-        ModelFileError: The tree contradicts itself.
+        UnsupportedModelError: The tree contradicts itself, or has a part that is not known here.
     """
     try:
         return Network([module(part) for part in network.parts.values()], network.settings["sources"])
     except (TypeError, ValueError, KeyError, RuntimeError, OverflowError, ZeroDivisionError) as error:
-        raise ModelFileError("the file describes a network that cannot be built", found=str(error)[:200]) from error
+        raise UnsupportedModelError(
+            "the file describes a network that cannot be built here", found=str(error)[:200]
+        ) from error
 
 
 def module(node: Node) -> nn.Module:
