@@ -46,6 +46,11 @@ class Loaded:
     described: Described
     outputs: tuple[TensorSpec, ...]
 
+    @property
+    def module_channels(self) -> int:
+        """Channels of the picture that the network takes."""
+        return input_channels(self.described.network)
+
 
 def network(context: NetworkContext) -> TorchNetwork:
     """Builds the network that the package's weights file describes, folded for use.
@@ -60,7 +65,7 @@ def network(context: NetworkContext) -> TorchNetwork:
     options = context.options if isinstance(context.options, LoadOptions) else LoadOptions()
     loaded = load_network(path, end_to_end=options.end_to_end)
     fuse(loaded.module)
-    channels = input_channels(loaded.described.network)
+    channels = loaded.module_channels
     return TorchNetwork(
         module=loaded.module,
         inputs=(TensorSpec("images", ("batch", channels, "height", "width"), "float32"),),

@@ -7,7 +7,7 @@ distribution over `reg_max` bins of one stride (Li et al., "Generalized Focal Lo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -139,6 +139,9 @@ class Detect(Block):
         if len(self.strides) != len(self.one2one_cv2 if self.end_to_end else self.cv2):
             raise ValueError(f"the head has another number of levels than strides: {self.strides}")
 
+    #: Boxes in pixels do not fit into half precision; set where the network computes in it.
+    decode_in_float32 = False
+
     def raw(self, maps: list[Tensor]) -> RawOutputs:
         """Predictions before decoding, from the levels' feature maps."""
         single = self.end_to_end and not self.training
@@ -174,6 +177,17 @@ class Detect(Block):
         """What the task adds to each cell, `(B, extra, N)`."""
         return None
 
+    def readied(self, raw: RawOutputs) -> RawOutputs:
+        """The maps in the precision that they are to be decoded in."""
+        if not self.decode_in_float32:
+            return raw
+        return replace(
+            raw,
+            distances=[level.float() for level in raw.distances],
+            scores=[level.float() for level in raw.scores],
+            coefficients=[level.float() for level in raw.coefficients],
+        )
+
     def predictions(self, raw: RawOutputs) -> Tensor:
         """The main output: `(B, 4 + classes + extra, N)`, or rows `(B, 300, 6 + extra)` of final boxes."""
         decoded = self.decode(raw)
@@ -185,7 +199,7 @@ class Detect(Block):
     def forward(self, maps: list[Tensor]) -> RawOutputs | Tensor | tuple[Tensor, ...]:
         """`RawOutputs` in training mode; what the official exports return otherwise."""
         raw = self.raw(maps)
-        return raw if self.training else self.predictions(raw)
+        return raw if self.training else self.predictions(self.readied(raw))
 
 
 def best_rows(decoded: Tensor, classes: int, extras: Tensor | None, count: int = END_TO_END_ROWS) -> Tensor:
@@ -290,7 +304,7 @@ class Segment(Detect):
         if self.training:
             return raw
         assert raw.prototypes is not None
-        return self.predictions(raw), raw.prototypes
+        return self.predictions(self.readied(raw)), raw.prototypes
 
 
 def branch(in_channels: int, hidden: int, out_channels: int) -> nn.Sequential:
