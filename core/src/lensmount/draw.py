@@ -165,7 +165,7 @@ def _draw_masks(canvas: Pixels, masks: Masks, colors: Sequence[Color], style: _S
 def _draw_keypoints(canvas: Pixels, result: Keypoints, colors: Sequence[Color], style: _Style) -> None:
     import cv2
 
-    radius = style.line + 1
+    radius = style.line + 2
     for points, color in zip(result.keypoints, colors, strict=True):
         at = np.round((points[:, :2] - 0.5) * 16).clip(-(2**30), 2**30).astype(np.int32).tolist()
         seen = (points[:, 2] >= _VISIBLE).tolist()
@@ -226,9 +226,12 @@ def _place(box: Rectangle, width: int, height: int, taken: Sequence[Rectangle], 
         left, top = max(0, min(x, columns - width)), max(0, min(y, rows - height))
         place = (left, top, left + width, top + height)
         covered = sum(_shared(place, other) for other in taken)
-        # A place that had to be pushed into the image is as bad as one that covers a little.
+        # Covering another label is worse than standing a little away from the box at the image's edge.
         cost = (
-            covered + 0.3 * min(abs(left - x), width) * height + 0.9 * min(abs(top - y), height) * width + wish * 1e-3
+            2 * covered
+            + 0.3 * min(abs(left - x), width) * height
+            + 0.9 * min(abs(top - y), height) * width
+            + wish * 1e-3
         )
         if cost < least:
             best, least = place, cost
@@ -267,7 +270,10 @@ def _ascii(text: str) -> str:
     """OpenCV's built-in fonts know ASCII only: accents are dropped, other characters become `?`."""
     import unicodedata
 
-    return unicodedata.normalize("NFKD", text).encode("ascii", "replace").decode() if not text.isascii() else text
+    if text.isascii():
+        return text
+    letters = (c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
+    return "".join(letters).encode("ascii", "replace").decode()
 
 
 def _pixels(box: NDArray[np.float32], canvas: Pixels) -> Rectangle:

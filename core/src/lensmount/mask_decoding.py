@@ -7,12 +7,10 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lensmount.arrays import as_boxes, check_fraction
+from lensmount.arrays import as_array, as_boxes, check_fraction
 from lensmount.errors import InputError, OptionError
 from lensmount.mask_sampling import GeometryLike, Stretch, axes, for_each, pixel_ranges, sample
 from lensmount.masks import Crop, Masks, checked_size
-
-Floats = NDArray[np.float32]
 
 
 def decode_prototypes(
@@ -41,7 +39,7 @@ def decode_prototypes(
     if probability in (0, 1):
         raise OptionError("threshold is out of range", found=repr(threshold), expected="more than 0 and less than 1")
     level = math.log(probability / (1 - probability))
-    weights, bases = _floats(coefficients), _floats(prototypes)
+    weights, bases = as_array(coefficients, "mask coefficients"), as_array(prototypes, "prototypes")
     areas = as_boxes(boxes)
     if bases.ndim != 3 or 0 in bases.shape:
         raise InputError("prototypes have the wrong shape", found=str(bases.shape), expected="(K, h, w)")
@@ -91,7 +89,7 @@ def resize_logits_in_boxes(
     Raises:
         InputError: Shapes do not fit.
     """
-    logits = _floats(mask_logits)
+    logits = as_array(mask_logits, "mask logits")
     if logits.ndim != 3:
         raise InputError("mask logits have the wrong shape", found=str(logits.shape), expected="(N, h, w)")
     if isinstance(geometry, tuple):
@@ -124,13 +122,6 @@ def resize_logits_in_boxes(
         return sample(part, rows, columns, box, (left, top), threshold)
 
     return Masks.from_crops(for_each(decode, _pixels(ranges)), (height, width))
-
-
-def _floats(values: ArrayLike) -> Floats:
-    array = np.asarray(values)
-    if array.dtype.kind not in "fiub":
-        raise InputError("mask values are not numeric", found=f"dtype {array.dtype}", expected="float32")
-    return array.astype(np.float32, copy=False)
 
 
 def _pixels(ranges: NDArray[np.int64]) -> NDArray[np.int64]:
