@@ -145,7 +145,9 @@ def test_int8_graphs(tmp_path, style):
     source, path = save(tmp_path, conv_model(batch=1), "float.onnx"), tmp_path / "g.onnx"
     x = images()
     if style == "dynamic":
-        quantization.quantize_dynamic(source, path, op_types_to_quantize=["Conv"])
+        # Unsigned weights: onnxruntime's oldest supported version has no ConvInteger for signed ones.
+        kind = quantization.QuantType.QUInt8
+        quantization.quantize_dynamic(source, path, op_types_to_quantize=["Conv"], weight_type=kind)
     else:
 
         class Reader(quantization.CalibrationDataReader):
@@ -470,7 +472,8 @@ def test_an_unknown_provider(tmp_path):
 
 def test_the_plain_provider_by_name(tmp_path):
     session = open_session(request(save(tmp_path, conv_model()), providers=("CPUExecutionProvider",)))
-    assert session.assignment == {"CPUExecutionProvider": 1}
+    tells = hasattr(ort.InferenceSession, "get_provider_graph_assignment_info")
+    assert session.assignment == ({"CPUExecutionProvider": 1} if tells else {})
 
 
 def test_a_provider_that_the_package_excludes(tmp_path):
