@@ -7,9 +7,10 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image as Pillow
+
 from lensmount.errors import ImageError, ImageTooLargeError, OptionError
 from lensmount.images import Image, load, load_many
-from PIL import Image as Pillow
 
 RNG = np.random.default_rng(0)
 ARRAY = RNG.integers(0, 256, (24, 32, 3), np.uint8)

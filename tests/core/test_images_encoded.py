@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import base64
+import builtins
 import io
 import struct
+import sys
 import zlib
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image as Pillow
+from PIL import ImageOps
+
 from lensmount.decoding import import_cv2
 from lensmount.errors import ImageError, ImageTooLargeError, MissingDependencyError, OptionError
 from lensmount.image_headers import read_header
 from lensmount.images import load
-from PIL import Image as Pillow
-from PIL import ImageOps
 
 
 def scene(height: int = 96, width: int = 128) -> np.ndarray:
@@ -53,8 +56,11 @@ def test_alpha_is_dropped_not_composited():
     np.testing.assert_array_equal(rgb(encode(pixels, "PNG")), scene())
 
 
-@pytest.mark.parametrize(("fmt", "options"), [("JPEG", {"quality": 92}), ("JPEG", {"progressive": True}), ("BMP", {}),
-                                              ("WEBP", {"lossless": True}), ("TIFF", {}), ("PPM", {}), ("GIF", {})])  # fmt: skip
+LOSSLESS = {"lossless": True}
+FORMATS = [("JPEG", {"quality": 92}), ("JPEG", {"progressive": True}), ("BMP", {}), ("WEBP", LOSSLESS), ("TIFF", {})]
+
+
+@pytest.mark.parametrize(("fmt", "options"), [*FORMATS, ("PPM", {}), ("GIF", {})])
 def test_formats_equal_pillow(fmt: str, options: dict):
     data = encode(scene(), fmt, **options)
     # Two builds of libjpeg-turbo may differ in the inverse transform's last bit.
@@ -108,6 +114,16 @@ def test_avif_when_pillow_reads_it():
     except (KeyError, OSError):
         pytest.skip("this Pillow has no AVIF")
     np.testing.assert_array_equal(rgb(data), pillow_rgb(data))
+
+
+def test_format_that_opencv_lacks(monkeypatch):
+    data = encode(Pillow.fromarray(scene()).convert("P"), "GIF")
+    monkeypatch.setattr("lensmount.decoding._decode_cv2", lambda *_: None)
+    np.testing.assert_array_equal(rgb(data), pillow_rgb(data))
+    monkeypatch.setitem(sys.modules, "PIL", None)  # as if not installed
+    with pytest.raises(MissingDependencyError, match="does not read") as caught:
+        load(data)
+    assert caught.value.fix == "pip install pillow"
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 20000), (20000, 1)])
@@ -222,7 +238,9 @@ def test_header_tells_the_size(fmt: str):
     assert header.complete
 
 
-@pytest.mark.parametrize("options", [{"lossless": True}, {"quality": 80}, {"quality": 80, "exif": b"Exif\0\0MM\0*\0\0\0\x08\0\0"}])
+@pytest.mark.parametrize(
+    "options", [{"lossless": True}, {"quality": 80}, {"quality": 80, "exif": b"Exif\0\0MM\0*\0\0\0\x08\0\0"}]
+)
 def test_webp_kinds(options: dict):
     assert read_header(encode(scene(37, 91), "WEBP", **options)).size == (37, 91)
 
@@ -243,12 +261,24 @@ def test_every_container_of_bytes(tmp_path):
     path.write_bytes(data)
     uri = "data:image/png;base64," + base64.b64encode(data).decode()
     with path.open("rb") as file:
-        for source in (data, bytearray(data), memoryview(data), path, str(path), path.as_uri(), uri, file, io.BytesIO(data)):
+        for source in (
+            data,
+            bytearray(data),
+            memoryview(data),
+            path,
+            str(path),
+            path.as_uri(),
+            uri,
+            file,
+            io.BytesIO(data),
+        ):
             np.testing.assert_array_equal(rgb(source), scene())
     assert load(path).path == str(path)
 
 
-@pytest.mark.parametrize("uri", ["data:image/png;base64,@@@", "data:image/png;base64", "data:,", "data:image/png;base64,QUJD"])
+@pytest.mark.parametrize(
+    "uri", ["data:image/png;base64,@@@", "data:image/png;base64", "data:,", "data:image/png;base64,QUJD"]
+)
 def test_bad_data_uri(uri: str):
     with pytest.raises(ImageError):
         load(uri)
@@ -271,9 +301,6 @@ def test_bad_paths(tmp_path):
 
 
 def test_missing_libgl_is_explained(monkeypatch):
-    import builtins
-    import sys
-
     real = builtins.__import__
 
     def fail(name, *args, **kwargs):

@@ -12,6 +12,7 @@ import warnings
 from types import SimpleNamespace
 
 import pytest
+
 from lensmount.errors import PluginError
 from lensmount.plugins import PluginWarning, collect, find_entry_points, given
 from lensmount.specs import Architecture, Backend, ModelCard, Source, hookimpl

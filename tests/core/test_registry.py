@@ -127,7 +127,10 @@ def plugin(path, *cards, backends=True):
         def lensmount_backends(self):
             if backends:
                 yield Backend(
-                    name="fake", formats=("fake",), probe="fake_plugin_code:probe", opener="fake_plugin_code:FakeSession"
+                    name="fake",
+                    formats=("fake",),
+                    probe="fake_plugin_code:probe",
+                    opener="fake_plugin_code:FakeSession",
                 )
                 yield Backend(
                     name="absent", formats=("fake",), probe="fake_plugin_code:absent", opener="fake_plugin_code:nowhere"
@@ -282,7 +285,7 @@ def test_caches_that_are_none_are_refused(registry):
 
 
 def test_plugins_added_by_hand_and_refresh(weights):
-    registry = Registry(lambda: [])
+    registry = Registry(list)
     assert registry.models() == []
     status = registry.add_plugin(plugin(weights).load(), "by-hand")
     assert (status.state, status.name) == ("active", "by-hand")

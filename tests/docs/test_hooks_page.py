@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import get_type_hints
 
 import pytest
+
 from lensmount import hookspecs, specs
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/hooks.md").read_text(encoding="utf-8")

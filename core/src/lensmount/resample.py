@@ -2,7 +2,9 @@
 
 The antialiased kernels follow Pillow's `Resample.c` as a specification: kernel widened by the shrink factor, weights
 in fixed point with 22 bits, a horizontal pass rounded to uint8, then a vertical one. uint8 results equal Pillow's bit
-for bit; float results equal `torch.nn.functional.interpolate(antialias=True)`, which has the same weights.
+for bit. (Pillow 13 takes the vertical pass first where a picture loses much more height than width, older ones never;
+there single grey values differ.) Float results equal `torch.nn.functional.interpolate(antialias=True)`, which has the
+same weights.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensmount.contrast import adjust_contrast, to_grey
-from lensmount.decoding import import_cv2
+from lensmount.decoding import check_size, import_cv2, pixel_limit
 from lensmount.errors import InputError, OptionError
 from lensmount.geometry import Geometry, plan
 from lensmount.images import Image
@@ -52,6 +52,7 @@ def prepare(
     Raises:
         InputError: No pictures, pictures whose network sizes differ, or an `out` that does not fit.
         OptionError: The spec cannot be carried out.
+        ImageTooLargeError: `pad-square` would make a picture beyond the limit on pixels.
     """
     _check(spec, dtype, layout)
     if not images:
@@ -128,6 +129,7 @@ def _content(image: Image, geometry: Geometry, spec: Preprocess, size: tuple[int
     if spec.resize == "pad-square":
         cv2 = import_cv2()
         side, value = max(height, width), (spec.padding_value,) * 3
+        check_size((side, side), f"the square around a picture of {width}x{height}", pixel_limit())
         pixels = cv2.copyMakeBorder(pixels, 0, side - height, 0, side - width, cv2.BORDER_CONSTANT, value=value)
     if spec.resample_dtype == "float32" and pixels.shape[:2] != size:
         pixels = pixels.astype(np.float32)

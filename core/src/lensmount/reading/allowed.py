@@ -77,8 +77,8 @@ _MODULE_TREES = ("torch.nn.modules.", "ultralytics.", "models.", "yolov5.models.
 
 _SCRIPT_CLASSES = "__torch__."
 
-_MODULE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*", re.ASCII)
-_CLASS_NAME = re.compile(r"_*[A-Za-z0-9_]*[A-Z][A-Za-z0-9_]*", re.ASCII)
+_MAX_NAME = 512
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
 POLICIES = ("plain", "modules", "script")
 """`plain`: state dicts. `modules`: also module trees. `script`: also TorchScript's own classes."""
@@ -120,17 +120,20 @@ def kind_of(module: str, name: str, policy: str) -> str:
         return "storage"
     if (module, name) in _INERT_ANYWHERE:
         return "record"
-    if not (_MODULE_NAME.fullmatch(module) and _CLASS_NAME.fullmatch(name)):
+    if not _plain_path(module) or not _plain_path(name) or "." in name:
         return "refused"
     if policy == "script" and module.startswith(_SCRIPT_CLASSES):
         return "record"
-    dunder = any(part.startswith("__") for part in module.split("."))
-    if policy == "modules" and not dunder and not name.startswith("__") and _class_like(name):
-        return "record" if module.startswith(_MODULE_TREES) else "refused"
+    if policy == "modules" and module.startswith(_MODULE_TREES) and _class_like(name) and "__" not in module:
+        return "record"
     return "refused"
 
 
+def _plain_path(path: str) -> bool:
+    """Whether a dotted path consists of ASCII identifiers."""
+    return len(path) <= _MAX_NAME and all(map(_IDENTIFIER.fullmatch, path.split(".")))
+
+
 def _class_like(name: str) -> bool:
-    """Classes of module trees start with a capital, or with `v10` as in `v10Detect`; functions do not."""
-    bare = name.lstrip("_")
-    return bare[:1].isupper() or re.match(r"v\d+[A-Z]", bare) is not None
+    """Classes of module trees have a capital (`Conv`, `v10Detect`, `autoShape`), their functions have none."""
+    return not name.startswith("__") and any(map(str.isupper, name))

@@ -2,6 +2,7 @@
 
 Layout (torch/serialization.py, caffe2/serialize): one folder, in it `data.pkl`, the storages `data/0`, `data/1`, …
 uncompressed, `byteorder`, `version`; TorchScript adds `constants.pkl`, `constants/…`, `code/…` and `extra/…`.
+The entries' CRCs are not checked, since torch can write archives without them; whole files are checked by their hash.
 """
 
 from __future__ import annotations
@@ -15,8 +16,7 @@ from lensmount.reading.allowed import storage_dtype
 from lensmount.reading.dtypes import DTYPES
 from lensmount.reading.mapped import MappedFile
 from lensmount.reading.pickles import PickleScan, scan_pickle
-from lensmount.reading.rebuild import describe
-from lensmount.reading.records import GlobalName
+from lensmount.reading.records import GlobalName, describe
 from lensmount.reading.tensors import Storage
 from lensmount.reading.text import printable
 from lensmount.reading.zipdir import DEFLATED, STORED, ZipEntry, read_directory
@@ -46,7 +46,7 @@ class TorchArchive:
         )
         self.kind = "torchscript" if script else "torch"
         self.metadata = self._read_metadata()
-        order = self.metadata.get("byteorder", "little")
+        order = self.metadata["byteorder"] if self.root + "byteorder" in self.entries else "little"
         if order not in ("little", "big"):
             raise ModelFileError(f"{file.path} has an unknown byte order", found=printable(order))
         self.big_endian = order == "big"
@@ -96,14 +96,17 @@ class TorchArchive:
         )
 
     def _read_metadata(self) -> dict[str, str]:
-        found = {}
+        found: dict[str, str] = {}
         for name, entry in self.entries.items():
             inside = name.removeprefix(self.root)
             if inside in ("version", "byteorder", ".format_version") or inside.startswith("extra/"):
                 if entry.method != STORED or entry.size > limits.MAX_TEXT_ENTRY:
                     continue
                 text = str(self._bytes(name, limits.MAX_TEXT_ENTRY), "utf-8", "backslashreplace")
-                found[inside.removeprefix("extra/")] = text.strip() if "/" not in inside else text
+                if inside.startswith("extra/"):
+                    found.setdefault(inside.removeprefix("extra/"), text)
+                else:
+                    found[inside] = text.strip()
         return found
 
     def _entry(self, name: str) -> ZipEntry:

@@ -17,7 +17,7 @@ from typing import Literal
 
 from lensmount.errors import InputError, ModelFileError, UnsafeFileError, UnsupportedModelError
 from lensmount.reading import limits
-from lensmount.reading.archive import TorchArchive
+from lensmount.reading.archive import TorchArchive, with_trailing
 from lensmount.reading.legacy import scan_legacy
 from lensmount.reading.mapped import MappedFile
 from lensmount.reading.modules import flatten
@@ -92,13 +92,12 @@ def read_checkpoint(path: str | os.PathLike[str], *, modules: Literal["refuse", 
         return _read_archive(TorchArchive(file), policy)
     if kind == "torch-legacy":
         scan = scan_legacy(file, policy)
-        _check_size(scan, file)
+        check_declared_size(scan, location, file.size)
         return Checkpoint(location, kind, scan.checked(), {}, scan.globals)
     if kind == "protobuf":
         kind = "onnx" if file.data[0] == 0x08 else "unknown"
     if kind == "pickle":
-        bare = scan_pickle(file.data[: limits.MAX_PICKLE_BYTES], where=str(location), policy=policy)
-        bare.checked()
+        scan_bare_pickle(file, policy).checked()
     raise UnsupportedModelError(
         f"{location} is not a checkpoint that can be read",
         found=_KIND_NAMES.get(kind, f"a file that starts with {printable(file.data[:16])}"),
@@ -119,7 +118,7 @@ _KIND_NAMES = {
 
 def _read_archive(archive: TorchArchive, policy: str) -> Checkpoint:
     scan = archive.scan(policy)
-    _check_size(scan, archive.file)
+    check_declared_size(scan, archive.file.path, archive.file.size)
     constants: tuple[object, ...] = ()
     if archive.kind == "torchscript" and archive.root + "constants.pkl" in archive.entries:
         found = archive.scan(policy, "constants").checked()
@@ -127,18 +126,20 @@ def _read_archive(archive: TorchArchive, policy: str) -> Checkpoint:
     return Checkpoint(archive.file.path, archive.kind, scan.checked(), archive.metadata, scan.globals, constants)
 
 
-def declared_size_problem(scan: PickleScan, size: int) -> str | None:
-    """Say what is wrong where all tensors together are absurdly larger than the file: views must not multiply."""
-    if scan.declared_bytes <= max(limits.MAX_VIEW_FACTOR * size, limits.MAX_VIEW_FLOOR):
-        return None
-    return f"its tensors claim {scan.declared_bytes} bytes, in a file of {size} bytes"
+def scan_bare_pickle(file: MappedFile, policy: str) -> PickleScan:
+    """Read a file that is one pickle and nothing else; good for naming what it asks for."""
+    data = file.data[: limits.MAX_PICKLE_BYTES]
+    scan = scan_pickle(data, where=str(file.path), policy=policy)
+    return with_trailing(scan, data, str(file.path), policy)
 
 
-def _check_size(scan: PickleScan, file: MappedFile) -> None:
-    problem = declared_size_problem(scan, file.size)
-    if problem is not None:
+def check_declared_size(scan: PickleScan, path: Path, size: int) -> None:
+    """Raise `UnsafeFileError` where all tensors together are absurdly larger than the file: views must not multiply."""
+    if scan.declared_bytes > max(limits.MAX_VIEW_FACTOR * size, limits.MAX_VIEW_FLOOR):
         raise UnsafeFileError(
-            f"{file.path} is refused: {problem}", fix="do not use this file; ask its maker for safetensors"
+            f"{path} is refused: its tensors claim {scan.declared_bytes} bytes",
+            found=f"a file of {size} bytes",
+            fix="do not use this file; ask its maker for safetensors",
         )
 
 

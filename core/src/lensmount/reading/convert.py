@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
@@ -55,16 +55,14 @@ def to_safetensors(
     target = Path(path)
     temporary: Path | None = None
     try:
-        with tempfile.NamedTemporaryFile(
-            dir=target.parent, prefix=f".{target.name}.", suffix=".partial", delete=False
-        ) as file:
-            temporary = Path(file.name)
+        partial = target.with_name(f".{target.name}.{secrets.token_hex(8)}.partial")
+        with partial.open("xb") as file:
+            temporary = partial
             file.write(head)
             for key in order:
                 _write(file, tensors[key])
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
         temporary.replace(target)
         temporary = None
         _sync_folder(target.parent)
@@ -93,7 +91,8 @@ def _header(tensors: Mapping[str, TensorRef], metadata: Mapping[str, str]) -> by
         stop = position + tensor.nbytes
         header[key] = {"dtype": row.safetensors, "shape": list(tensor.shape), "data_offsets": [position, stop]}
         position = stop
-    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+    # ASCII with escapes: a key may hold half a surrogate pair, which has no UTF-8.
+    text = json.dumps(header, separators=(",", ":")).encode("ascii")
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text
 
@@ -107,13 +106,6 @@ def _write(file: IO[bytes], tensor: TensorRef) -> None:
     packed = np.ascontiguousarray(raw)
     little = packed.astype(packed.dtype.newbyteorder("<"), copy=False)
     file.write(little.reshape(-1).view(np.uint8).data)
-
-
-def _umask() -> int:
-    # There is no way to ask without setting it; temporary files are made unreadable to others.
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
 
 
 def _sync_folder(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,9 +10,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lensmount.errors import ModelFileError
+from lensmount.reading.text import listing, printable
 
 if TYPE_CHECKING:
+    from lensmount.errors import ModelFileError
     from lensmount.reading.checkpoint import Checkpoint
     from lensmount.reading.onnx_file import OnnxFacts
 
@@ -39,12 +41,14 @@ class GraphValue:
     Attributes:
         name: Its name.
         dtype: As in `TensorFact`; `"sequence"`, `"map"`, `"optional"` or `"unknown"` for what is no plain tensor.
-        shape: Sizes; None where the graph does not say how many dimensions there are.
+        shape: Sizes; empty for a scalar, and where `ranked` is False.
+        ranked: Whether the graph says how many dimensions there are.
     """
 
     name: str
     dtype: str
-    shape: tuple[Dimension, ...] | None
+    shape: tuple[Dimension, ...]
+    ranked: bool = True
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,8 @@ class FileFacts:
         metadata: Texts beside the data: ONNX `metadata_props`, safetensors' metadata, TorchScript's extra files.
         globals: Classes and functions that pickles in the file name.
         refused_globals: Those that no reading allows; a file that has any cannot be loaded.
-        problem: Why the file cannot be read for use, or None.
+        error: Why the file cannot be read for use (cut, damaged, refused, of no known kind), or None;
+            `require_usable` raises it.
         onnx: More about an ONNX model.
     """
 
@@ -75,7 +80,7 @@ class FileFacts:
     metadata: Mapping[str, str] = field(default_factory=dict)
     globals: tuple[str, ...] = ()
     refused_globals: tuple[str, ...] = ()
-    problem: str | None = None
+    error: ModelFileError | None = None
     onnx: OnnxFacts | None = None
 
     @cached_property
@@ -96,35 +101,46 @@ class FileFacts:
 
     @property
     def precision(self) -> str:
-        """What a graph computes in, or what a checkpoint's weights are stored in (`fp32`, `fp16`, `int8`, …)."""
-        from lensmount.reading.precision import graph_precision, stored_precision
+        """Precision of the stored weights: `"fp32"`, `"fp16"`, `"bf16"` or `"int8"`.
 
-        if self.onnx is None:
-            return stored_precision(self.tensors)
-        inputs = tuple(value.dtype for value in self.inputs)
-        return graph_precision(self.tensors, self.onnx.operators, inputs, tuple(v.dtype for v in self.outputs))
+        `"int8"` where an ONNX graph has quantised operators; else the float type that most elements have.
+        """
+        if self.onnx is not None and any(name.split("::")[-1] in _QUANTISED for name in self.onnx.operators):
+            return "int8"
+        counts: dict[str, int] = {}
+        for fact in self.tensors.values():
+            name = _PRECISIONS.get(fact.dtype)
+            if name is not None:
+                counts[name] = counts.get(name, 0) + math.prod(fact.shape)
+        return max(counts, key=counts.__getitem__, default="fp32")
 
     def summary(self) -> str:
-        """One line for messages."""
-        if self.onnx is not None:
-            inputs = ", ".join(f"{value.name} {value.shape}" for value in self.inputs[:4])
-            outputs = ", ".join(f"{value.name} {value.shape}" for value in self.outputs[:6])
-            return f"onnx graph with inputs {inputs}; outputs {outputs}"
-        names = ", ".join(list(self.tensors)[:3])
-        return f"{self.kind} file of {self.size} bytes with {len(self.tensors)} tensors ({names}, …)"
+        """One line for people: kind, size, contents, and what is wrong with it."""
+        parts = [_KIND_NAMES.get(self.kind, self.kind), f"{self.size:,} bytes"]
+        if self.inputs or self.outputs:
+            for label, values in (("inputs", self.inputs), ("outputs", self.outputs)):
+                parts.append(f"{label} " + listing((_shown(value) for value in values), 4))
+        elif self.tensors:
+            keys = listing((printable(key, 60) for key in self.tensors), 3)
+            parts.append(f"{len(self.tensors)} tensors: {keys}")
+        if self.refused_globals:
+            parts.append("refused: it asks for " + listing(self.refused_globals, 5))
+        elif self.error is not None:
+            parts.append(self.error.problem)
+        return "; ".join(parts)
 
 
 def inspect_file(path: str | os.PathLike[str]) -> FileFacts:
     """Find out what a file is and holds.
 
-    A file that asks for dangerous things is described all the same, with `refused_globals` and `problem`; only
+    A file that asks for dangerous things is described all the same, with `refused_globals` and `error`; only
     reading it for use raises. The extension is not looked at.
 
     Args:
         path: A file, or what else `read_checkpoint` takes.
 
     Raises:
-        ModelFileError: The file is missing, empty, or not even its kind can be made out because it is cut or damaged.
+        ModelFileError: There is nothing to look at: the file is missing, empty, unreadable or no regular file.
     """
     from lensmount.reading.inspection import inspect
 
@@ -132,7 +148,37 @@ def inspect_file(path: str | os.PathLike[str]) -> FileFacts:
 
 
 def require_usable(facts: FileFacts) -> FileFacts:
-    """Return the facts, or raise `ModelFileError` with the problem that they state."""
-    if facts.problem is not None:
-        raise ModelFileError(facts.problem)
+    """Return the facts, or raise the `ModelFileError` that they hold."""
+    if facts.error is not None:
+        raise facts.error
     return facts
+
+
+def _shown(value: GraphValue) -> str:
+    sizes = "x".join("?" if size is None else printable(size, 20) for size in value.shape)
+    return f"{printable(value.name, 60)} {value.dtype} {sizes if value.ranked else 'of any shape'}".rstrip()
+
+
+_KIND_NAMES = {
+    "onnx": "an ONNX model",
+    "torch": "a torch checkpoint",
+    "torch-legacy": "a torch checkpoint from before 1.6",
+    "torchscript": "a TorchScript archive",
+    "safetensors": "safetensors",
+    "engine": "a TensorRT engine",
+    "pickle": "a bare pickle",
+    "zip": "a zip archive that is not torch's",
+    "unknown": "a file of unknown kind",
+}
+_PRECISIONS = {"float32": "fp32", "float64": "fp32", "float16": "fp16", "bfloat16": "bf16"}
+_QUANTISED = frozenset(
+    {
+        "ConvInteger",
+        "DequantizeLinear",
+        "DynamicQuantizeLinear",
+        "MatMulInteger",
+        "QLinearConv",
+        "QLinearMatMul",
+        "QuantizeLinear",
+    }
+)

@@ -10,13 +10,13 @@ from pathlib import Path
 from lensmount.errors import ModelFileError, UnsupportedModelError
 from lensmount.reading import limits
 from lensmount.reading.archive import TorchArchive
-from lensmount.reading.checkpoint import declared_size_problem, find_checkpoint, read_checkpoint
+from lensmount.reading.checkpoint import check_declared_size, find_checkpoint, read_checkpoint, scan_bare_pickle
 from lensmount.reading.facts import FileFacts, TensorFact
 from lensmount.reading.legacy import scan_legacy
 from lensmount.reading.mapped import MappedFile
 from lensmount.reading.modules import flatten
 from lensmount.reading.onnx_file import onnx_facts
-from lensmount.reading.pickles import PickleScan, scan_pickle
+from lensmount.reading.pickles import PickleScan
 from lensmount.reading.sniff import sniff
 from lensmount.reading.tensors import TensorRef
 
@@ -25,57 +25,70 @@ def inspect(path: Path) -> FileFacts:
     """Do what `facts.inspect_file` promises."""
     path = find_checkpoint(path)
     if path.name.endswith(".index.json"):
-        checkpoint = read_checkpoint(path)
-        size = sum(tensor.nbytes for tensor in checkpoint.tensors.values())
-        return FileFacts(path, "safetensors", size, tensors=_facts_of(checkpoint.tensors), metadata=checkpoint.metadata)
+        return _tensors_only(FileFacts(path, "safetensors", path.stat().st_size))
     file = MappedFile(path)
     kind = sniff(file)
+    facts = FileFacts(path, kind, file.size)
     if kind == "zip":
-        return _archive(file)
+        return _archive(facts, file)
     if kind == "safetensors":
-        checkpoint = read_checkpoint(path)
-        return FileFacts(path, kind, file.size, tensors=_facts_of(checkpoint.tensors), metadata=checkpoint.metadata)
+        return _tensors_only(facts)
     if kind == "torch-legacy":
-        return _pickled(FileFacts(path, kind, file.size), scan_legacy(file, "modules"))
+        return _pickled(facts, scan_legacy(file, "modules"))
     if kind == "pickle":
-        where = str(path)
-        scan = scan_pickle(file.data[: limits.MAX_PICKLE_BYTES], where=where, policy="modules")
-        facts = _pickled(FileFacts(path, kind, file.size), scan)
-        return facts if facts.problem else dataclasses.replace(facts, problem=f"{where} is a bare pickle")
+        bare = UnsupportedModelError(f"{path} is a bare pickle", expected="a file that torch.save wrote")
+        facts = _pickled(facts, scan_bare_pickle(file, "modules"))
+        return dataclasses.replace(facts, error=facts.error or bare)
     if kind == "protobuf":
         return _onnx(file)
     if kind == "engine":
-        return FileFacts(path, kind, file.size, metadata=_engine_metadata(file))
-    return FileFacts(path, kind, file.size, problem=f"{path} is of a kind that lensmount does not read")
+        return dataclasses.replace(facts, metadata=_engine_metadata(file))
+    return dataclasses.replace(facts, error=UnsupportedModelError(f"{path} is no kind of model file known here"))
 
 
-def _archive(file: MappedFile) -> FileFacts:
+def _tensors_only(facts: FileFacts) -> FileFacts:
+    try:
+        checkpoint = read_checkpoint(facts.path)
+    except ModelFileError as error:
+        return dataclasses.replace(facts, error=error)
+    tensors = checkpoint.tensors
+    size = facts.size
+    if facts.path.name.endswith(".index.json"):
+        size += sum(tensor.nbytes for tensor in tensors.values())
+    return dataclasses.replace(facts, size=size, tensors=_facts_of(tensors), metadata=checkpoint.metadata)
+
+
+def _archive(facts: FileFacts, file: MappedFile) -> FileFacts:
     try:
         archive = TorchArchive(file)
-    except UnsupportedModelError as error:
-        return FileFacts(file.path, "zip", file.size, problem=str(error))
-    facts = FileFacts(file.path, archive.kind, file.size, metadata=archive.metadata)
-    facts = _pickled(facts, archive.scan("modules"))
-    extra = [archive.scan_extra(name) for name in archive.extra_pickles()]
-    return dataclasses.replace(
-        facts,
-        globals=_merged(facts.globals, *(scan.globals for scan in extra)),
-        refused_globals=_merged(facts.refused_globals, *(scan.refused for scan in extra)),
-    )
+        facts = dataclasses.replace(facts, kind=archive.kind, metadata=archive.metadata)
+        facts = _pickled(facts, archive.scan("modules"))
+    except ModelFileError as error:
+        return dataclasses.replace(facts, error=error)
+    # Pickles that reading ignores are named too: another program might load them.
+    for name in archive.extra_pickles():
+        try:
+            scan = archive.scan_extra(name)
+        except ModelFileError:
+            continue  # compressed or too large: neither is ever read
+        facts = dataclasses.replace(
+            facts,
+            globals=_merged(facts.globals, scan.globals),
+            refused_globals=_merged(facts.refused_globals, scan.refused),
+        )
+    return facts
 
 
 def _pickled(facts: FileFacts, scan: PickleScan) -> FileFacts:
-    problem = None if scan.problem is None else str(scan.problem)
     tensors: Mapping[str, TensorFact] = {}
-    if problem is None:
+    error = scan.problem
+    if error is None:
         try:
+            check_declared_size(scan, facts.path, facts.size)
             tensors = _facts_of(flatten(scan.tree))
-            problem = declared_size_problem(scan, facts.size)
-        except ModelFileError as error:
-            problem = str(error)
-    return dataclasses.replace(
-        facts, tensors=tensors, globals=scan.globals, refused_globals=scan.refused, problem=problem
-    )
+        except ModelFileError as problem:
+            error = problem
+    return dataclasses.replace(facts, tensors=tensors, globals=scan.globals, refused_globals=scan.refused, error=error)
 
 
 def _onnx(file: MappedFile) -> FileFacts:
@@ -84,7 +97,7 @@ def _onnx(file: MappedFile) -> FileFacts:
     except ModelFileError as error:
         # Many files could begin like this; only one that claims a format version was meant to be ONNX.
         kind = "onnx" if file.data[0] == 0x08 else "unknown"
-        return FileFacts(file.path, kind, file.size, problem=str(error))
+        return FileFacts(file.path, kind, file.size, error=error)
     return FileFacts(
         file.path,
         "onnx",

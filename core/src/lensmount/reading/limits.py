@@ -45,6 +45,9 @@ MAX_NODES = 1_000_000
 MAX_KEY_LENGTH = 1_024
 """Characters of a dotted tensor key."""
 
+MAX_KEY_CHARACTERS = 1 << 26
+"""Characters of all dotted keys that one walk makes."""
+
 MAX_DIMENSIONS = 32
 """Dimensions of a tensor (numpy 1.x has no more)."""
 

@@ -7,7 +7,6 @@ each of a hundred levels, so that the tree is small and its unfolding endless.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import NoReturn
 
 from lensmount.errors import ModelFileError, UnsafeFileError
 from lensmount.reading import limits
@@ -42,24 +41,46 @@ def _walk(tree: object) -> Iterator[tuple[str, TensorRef]]:
     on_path: set[int] = set()
     # A path of None marks the way back out of a container.
     pending: list[tuple[str | None, object]] = [("", tree)]
-    nodes = 0
+    budget = _Budget()
     while pending:
         path, value = pending.pop()
         if path is None:
             on_path.discard(id(value))
-            continue
-        nodes += 1
-        if nodes > limits.MAX_NODES:
-            _endless()
-        if isinstance(value, TensorRef):
+        elif isinstance(value, TensorRef):
             yield path or "tensor", value
-        elif isinstance(value, (dict, list, tuple, Record)) and id(value) not in on_path:
+        elif _branches(value) and id(value) not in on_path:
             children = _children(value)
+            budget.spend(1 + len(children))
             if children:
                 on_path.add(id(value))
                 pending.append((None, value))
-                nodes += len(children)
-                pending.extend((_join(path, key), child) for key, child in reversed(children) if _branches(child))
+                pending.extend((budget.join(path, key), child) for key, child in reversed(children) if _branches(child))
+
+
+class _Budget:
+    """How far a walk may still go: values met, characters of the keys made."""
+
+    def __init__(self) -> None:
+        self.nodes = limits.MAX_NODES
+        self.characters = limits.MAX_KEY_CHARACTERS
+
+    def spend(self, nodes: int) -> None:
+        self.nodes -= nodes
+        if self.nodes < 0 or self.characters < 0:
+            raise UnsafeFileError(
+                f"the tree unfolds to more than {limits.MAX_NODES} values, or to keys without end",
+                expected="a model's tree",
+                fix="do not use this file; ask its maker for safetensors",
+            )
+
+    def join(self, path: str, key: object) -> str:
+        name = key if isinstance(key, str) else printable(key)
+        joined = f"{path}.{name}" if path else name
+        self.characters -= len(joined)
+        if len(joined) > limits.MAX_KEY_LENGTH:
+            problem = f"a tensor key is longer than {limits.MAX_KEY_LENGTH} characters"
+            raise UnsafeFileError(problem, found=printable(joined))
+        return joined
 
 
 def _branches(value: object) -> bool:
@@ -84,24 +105,6 @@ def _children(value: object) -> list[tuple[object, object]]:
     return children
 
 
-def _join(path: str, key: object) -> str:
-    name = key if isinstance(key, str) else printable(key)
-    joined = f"{path}.{name}" if path else name
-    if len(joined) > limits.MAX_KEY_LENGTH:
-        raise UnsafeFileError(
-            f"a tensor key is longer than {limits.MAX_KEY_LENGTH} characters", found=printable(joined)
-        )
-    return joined
-
-
-def _endless() -> NoReturn:
-    raise UnsafeFileError(
-        f"the tree unfolds to more than {limits.MAX_NODES} values",
-        expected="a model's tree",
-        fix="do not use this file; ask its maker for safetensors",
-    )
-
-
 def module_records(root: Record) -> Iterator[tuple[str, Record]]:
     """Walk a module tree as `nn.Module.named_modules()` does.
 
@@ -117,6 +120,7 @@ def module_records(root: Record) -> Iterator[tuple[str, Record]]:
         UnsafeFileError: The tree unfolds without end.
     """
     seen: set[int] = set()
+    budget = _Budget()
     pending: list[tuple[str, Record]] = [("", root)]
     while pending:
         path, record = pending.pop()
@@ -124,7 +128,9 @@ def module_records(root: Record) -> Iterator[tuple[str, Record]]:
             continue
         seen.add(id(record))
         yield path, record
-        pending.extend((_join(path, name), child) for name, child in reversed(list(submodules(record).items())))
+        children = submodules(record)
+        budget.spend(1 + len(children))
+        pending.extend((budget.join(path, name), child) for name, child in reversed(list(children.items())))
 
 
 def submodules(record: Record) -> Mapping[str, Record]:
@@ -159,7 +165,7 @@ def module_state_dict(root: Record) -> dict[str, TensorRef]:
     found: dict[str, TensorRef] = {}
     on_path: set[int] = set()
     pending: list[tuple[str | None, Record]] = [("", root)]
-    nodes = 0
+    budget = _Budget()
     while pending:
         path, record = pending.pop()
         if path is None:
@@ -171,11 +177,9 @@ def module_state_dict(root: Record) -> dict[str, TensorRef]:
         pending.append((None, record))
         own = _own_tensors(record)
         children = submodules(record)
-        nodes += 1 + len(own) + len(children)
-        if nodes > limits.MAX_NODES:
-            _endless()
-        found.update((_join(path, name), tensor) for name, tensor in own.items())
-        pending.extend((_join(path, name), child) for name, child in reversed(list(children.items())))
+        budget.spend(1 + len(own) + len(children))
+        found.update((budget.join(path, name), tensor) for name, tensor in own.items())
+        pending.extend((budget.join(path, name), child) for name, child in reversed(list(children.items())))
     return found
 
 

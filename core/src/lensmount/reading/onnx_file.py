@@ -18,6 +18,7 @@ from lensmount.reading.mapped import MappedFile
 from lensmount.reading.text import printable
 from lensmount.reading.wire import BYTES, VARINT, Span, WireReader, signed
 
+_MAX_DIMENSIONS = 64
 _STANDARD_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "ai.onnx.training", "ai.onnx.preview.training"})
 
 
@@ -213,7 +214,7 @@ class _Model:
         entries: list[tuple[str, str]] = []
         for number, kind, start, stop in self.wire.fields(span):
             if number == 1:
-                dims.extend(map(signed, [start] if kind == VARINT else self.wire.packed(start, stop)))
+                self._sizes(dims, kind, start, stop)
             elif number == 2 and kind == VARINT:
                 code = start
             elif number == 14 and kind == VARINT:
@@ -254,6 +255,11 @@ class _Model:
         bits = int(fact.dtype[-1]) if fact.dtype in ("int4", "uint4", "int2", "uint2") else 4
         return (count * bits + 7) // 8
 
+    def _sizes(self, dims: list[int], kind: int, start: int, stop: int) -> None:
+        dims.extend(map(signed, [start] if kind == VARINT else self.wire.packed(start, stop)))
+        if len(dims) > _MAX_DIMENSIONS:
+            self._unsafe(f"a tensor has more than {_MAX_DIMENSIONS} dimensions")
+
     def _sparse(self, span: Span) -> tuple[str, TensorFact]:
         name, dtype = "", "unknown"
         dims: list[int] = []
@@ -263,7 +269,7 @@ class _Model:
                 if number == 1:
                     name, dtype = found, fact.dtype
             elif number == 3:
-                dims.extend(map(signed, [start] if kind == VARINT else self.wire.packed(start, stop)))
+                self._sizes(dims, kind, start, stop)
         return name, TensorFact(tuple(dims), dtype)
 
     def _value(self, span: Span) -> GraphValue:
@@ -274,7 +280,7 @@ class _Model:
                 name = self.wire.text(start, stop)
             elif number == 2:
                 dtype, shape = self._type((start, stop))
-        return GraphValue(name, dtype, shape)
+        return GraphValue(name, dtype, shape or (), ranked=shape is not None)
 
     def _type(self, span: Span) -> tuple[str, tuple[Dimension, ...] | None]:
         others = {4: "sequence", 5: "map", 8: "sparse", 9: "optional"}

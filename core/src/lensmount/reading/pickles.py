@@ -23,8 +23,8 @@ from lensmount.errors import ModelFileError, UnsafeFileError
 from lensmount.reading import limits
 from lensmount.reading.allowed import dtype_of_global, kind_of, present_module
 from lensmount.reading.opcodes import HANDLERS, STOP
-from lensmount.reading.rebuild import Rebuilder, describe
-from lensmount.reading.records import GlobalName, Record
+from lensmount.reading.rebuild import Rebuilder
+from lensmount.reading.records import GlobalName, Record, describe
 from lensmount.reading.text import listing, printable
 
 _DECIMAL = re.compile(rb"[-+]?[0-9]+", re.ASCII)
@@ -78,13 +78,7 @@ def scan_pickle(
     except ModelFileError as error:
         problem = error
     if machine.refused:
-        names = listing(machine.refused)
-        problem = UnsafeFileError(
-            f"{where} is refused: it asks for {names}",
-            found=names,
-            expected="tensors, plain containers and classes of known model code",
-            fix="do not use this file; ask its maker for safetensors or a plain state dict",
-        )
+        problem = _refusal(machine)
     return PickleScan(
         tree if problem is None else None,
         machine.position,
@@ -92,6 +86,19 @@ def scan_pickle(
         tuple(machine.refused),
         problem,
         machine.rebuilder.declared_bytes,
+    )
+
+
+def _refusal(machine: Machine) -> UnsafeFileError:
+    names = listing(machine.refused)
+    fix = "do not use this file; ask its maker for safetensors or a plain state dict"
+    if machine.policy == "plain" and machine.only_modules:
+        fix = "it holds a whole pickled model, which a plugin for its architecture reads as modules='records'"
+    return UnsafeFileError(
+        f"{machine.where} is refused: it asks for {names}",
+        found=names,
+        expected="tensors, plain containers and classes of known model code",
+        fix=fix,
     )
 
 
@@ -112,6 +119,7 @@ class Machine:
         self.memo: dict[int, object] = {}
         self.seen: dict[str, None] = {}
         self.refused: dict[str, None] = {}
+        self.only_modules = True  # whether all that is refused would be records of a module tree
         self.rebuilder = Rebuilder(where)
         self._globals: dict[tuple[str, str], object] = {}
 
@@ -221,13 +229,16 @@ class Machine:
             self._globals[module, name] = known
             self.seen[found.full_name] = None
             if dtype is None and kind == "refused":
+                only_modules = self.only_modules and kind_of(present, name, "modules") == "record"
                 self.note_refused(found.full_name)
+                self.only_modules = only_modules
         return known
 
     def note_refused(self, name: str) -> None:
         """Remember a refused name and go on."""
         self.seen[name] = None
         self.refused[name] = None
+        self.only_modules = False
 
     def find_persistent(self, identifier: object) -> object:
         """Return what a persistent id stands for."""

@@ -14,19 +14,11 @@ from lensmount.errors import ModelFileError, UnsafeFileError
 from lensmount.reading import limits
 from lensmount.reading.allowed import INTERPRETED
 from lensmount.reading.dtypes import DTYPES
-from lensmount.reading.records import GlobalName, Record
+from lensmount.reading.numpy_values import ArrayRef, scalar
+from lensmount.reading.records import GlobalName, Record, describe
 from lensmount.reading.tensors import Storage, TensorRef
 from lensmount.reading.text import printable
 
-_NUMPY_CODES = {
-    "f2": "float16", "f4": "float32", "f8": "float64", "c8": "complex64", "c16": "complex128", "b1": "bool",
-    "i1": "int8", "i2": "int16", "i4": "int32", "i8": "int64",
-    "u1": "uint8", "u2": "uint16", "u4": "uint32", "u8": "uint64",
-}  # fmt: skip
-_SCALAR_FORMATS = {
-    "float16": "e", "float32": "f", "float64": "d", "bool": "?", "int8": "b", "int16": "h", "int32": "i", "int64": "q",
-    "uint8": "B", "uint16": "H", "uint32": "I", "uint64": "Q",
-}  # fmt: skip
 _KEY_TYPES = (str, bytes, type(None), bool)
 
 
@@ -75,8 +67,14 @@ class Rebuilder:
             if type(state) is tuple and len(state) == 2 and all(type(part) in (dict, type(None)) for part in state):
                 state = state[0] or state[1] if not (state[0] and state[1]) else state
             target.state = state
-        elif type(target) is _ArrayRef:
-            self._fill_array(target, state)
+        elif type(target) is ArrayRef:
+            try:
+                target.fill(state)
+            except (IndexError, TypeError, ValueError) as error:
+                if isinstance(error, ModelFileError):
+                    raise
+                self.malformed(f"a numpy array has a state that it cannot have: {printable(error)}")
+            self.declared_bytes += target.nbytes
         elif type(target) is not dict:
             # An ordered dict may carry attributes (`_metadata` of a state dict); they are dropped.
             self.unsafe(f"it sets the state of {describe(target)}")
@@ -286,64 +284,10 @@ class Rebuilder:
         self.count_container()
         return Record("numpy", "dtype", args)
 
-    def _element_type(self, dtype: object) -> tuple[str, bool]:
-        """Name in `DTYPES` and whether big-endian, of a pickled numpy dtype."""
-        if type(dtype) is not Record or (dtype.module, dtype.name) != ("numpy", "dtype"):
-            self.malformed(f"a numpy value has the dtype {describe(dtype)}")
-        code = dtype.args[0]
-        if type(code) is not str or code.lstrip("<>|=") not in _NUMPY_CODES:
-            self.malformed(f"numpy values of dtype {printable(code)} are not supported")
-        state = dtype.state
-        order = state[1] if type(state) is tuple and len(state) > 1 else "<"
-        return _NUMPY_CODES[code.lstrip("<>|=")], order == ">"
-
     def _numpy_array(self, args: tuple[object, ...]) -> object:
         self.count_container()
-        return _ArrayRef()
-
-    def _fill_array(self, target: _ArrayRef, state: object) -> None:
-        if type(state) is not tuple or len(state) != 5 or target.filled:
-            self.malformed("a numpy array's state is not (version, shape, dtype, order, data)")
-        _version, shape, dtype, fortran, data = state
-        name, big_endian = self._element_type(dtype)
-        if type(shape) is not tuple or type(data) is not bytes:
-            self.malformed("a numpy array's shape or data has the wrong type")
-        storage = Storage("numpy", name, len(data) // DTYPES[name].itemsize, data, 0, big_endian)
-        target.fill(storage, shape, fortran is True)
-        self.declared_bytes += target.nbytes
+        return ArrayRef()
 
     def _numpy_scalar(self, args: tuple[object, ...]) -> object:
         dtype, data = args
-        name, big_endian = self._element_type(dtype)
-        if type(data) is not bytes or name not in _SCALAR_FORMATS:
-            self.malformed("a numpy scalar has no usable data")
-        return struct.unpack((">" if big_endian else "<") + _SCALAR_FORMATS[name], data)[0]
-
-
-class _ArrayRef(TensorRef):
-    """A numpy array of a pickle, which names the array before it describes it."""
-
-    __slots__ = ("filled",)
-
-    def __init__(self) -> None:
-        super().__init__(Storage("numpy", "uint8", 0, b""), "uint8", 0, (0,), (1,))
-        self.filled = False
-
-    def fill(self, storage: Storage, shape: tuple[int, ...], fortran: bool) -> None:
-        """Take on shape and data."""
-        order = range(len(shape)) if fortran else range(len(shape) - 1, -1, -1)
-        steps, step = [0] * len(shape), 1
-        for axis in order:
-            steps[axis] = step
-            step *= max(shape[axis], 1)
-        TensorRef.__init__(self, storage, storage.dtype, 0, shape, tuple(steps))
-        self.filled = True
-
-
-def describe(value: object) -> str:
-    """What a value is, for messages."""
-    if isinstance(value, GlobalName):
-        return value.full_name
-    if isinstance(value, Record):
-        return f"a {value.full_name}"
-    return f"a {type(value).__name__.lower().lstrip('_')}"
+        return scalar(dtype, data)

@@ -75,3 +75,12 @@ class Record:
     def __repr__(self) -> str:
         # Attributes may refer back to this record, so only their number is shown.
         return f"Record({self.full_name}, {len(self.attributes)} attributes)"
+
+
+def describe(value: object) -> str:
+    """What a value is, for messages."""
+    if isinstance(value, GlobalName):
+        return value.full_name
+    if isinstance(value, Record):
+        return f"a {value.full_name}"
+    return f"a {type(value).__name__.lower().lstrip('_')}"

@@ -180,7 +180,8 @@ class _Reader:
         name = raw.decode("utf-8" if flags & 0x800 else "cp437")
         parts = name.split("/")
         inner = parts[:-1] if name.endswith("/") else parts
-        if not inner or any(part in ("", ".", "..") for part in inner) or any(mark in name for mark in '\\:\0"'):
+        drive = len(inner[0]) == 2 and inner[0][1] == ":" if inner else False
+        if not inner or drive or any(part in ("", ".", "..") for part in inner) or "\\" in name or "\0" in name:
             self._unsafe(f"the entry name {printable(name)} could leave a folder")
         return name
 
