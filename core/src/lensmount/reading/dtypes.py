@@ -102,7 +102,7 @@ def decode(raw: NDArray[Any], name: str) -> NDArray[Any]:
         values = halves.view(np.complex64).reshape(raw.shape)
     elif name.startswith("float8_"):
         values = _float8_values(name)[raw]
-    return values
+    return np.asarray(values)  # numpy answers with a scalar for an array without dimensions
 
 
 def _float8_values(name: str) -> NDArray[np.float32]:

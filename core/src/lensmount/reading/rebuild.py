@@ -19,6 +19,7 @@ from lensmount.reading.records import GlobalName, Record, describe
 from lensmount.reading.tensors import Storage, TensorRef
 from lensmount.reading.text import printable
 
+_ITEM_BYTES = 64  # of a set, the widest container
 _KEY_TYPES = (str, bytes, type(None), bool)
 
 
@@ -130,7 +131,7 @@ class Rebuilder:
         (source,) = args
         if not isinstance(source, (list, tuple, set, frozenset, dict)):
             self.malformed(f"a container is made from {describe(source)}")
-        self._spend(len(source))
+        self._spend(_ITEM_BYTES * len(source))
         return source
 
     def _list(self, args: tuple[object, ...]) -> object:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from lensmount.reading.legacy import MAGIC_BYTES
+from lensmount.reading.legacy import magic_end
 from lensmount.reading.mapped import MappedFile
 from lensmount.reading.safetensors_file import looks_like_safetensors
 
@@ -22,7 +22,7 @@ def sniff(file: MappedFile) -> str:
     head = file.data[:_HEAD]
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return "zip"
-    if head.startswith(MAGIC_BYTES):
+    if magic_end(head) is not None:
         return "torch-legacy"
     if looks_like_safetensors(file):
         return "safetensors"
