@@ -142,7 +142,12 @@ def test_offline_by_environment(finder, monkeypatch, no_sockets, name):
 @pytest.mark.parametrize(
     ("status", "headers", "kind", "said"),
     [
-        (403, {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access is restricted"}, AuthenticationError, "HF_TOKEN"),
+        (
+            403,
+            {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access is restricted"},
+            AuthenticationError,
+            "HF_TOKEN",
+        ),
         (401, {"X-Error-Code": "GatedRepo"}, AuthenticationError, "hf auth login"),
         (401, {}, SourceError, "HF_TOKEN"),
         (404, {"X-Error-Code": "RepoNotFound"}, ArtifactNotFoundError, "private"),
