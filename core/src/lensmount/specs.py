@@ -123,6 +123,8 @@ class Preprocess:
         padding_value: Grey value of the padding, 0..255.
         interpolation: Resampling kernel.
         antialias: Widens the kernel when shrinking (PIL's behaviour).
+        resample_dtype: What resampling computes in: `uint8` rounds to whole grey values (OpenCV on images, Pillow),
+            `float32` does not (torchvision on floating tensors).
         scale: Multiplies the 0..255 values, before `mean` and `std`.
         mean: Subtracted per channel, in `color` order, after `scale`; None for none.
         std: Divides per channel after `mean`; None for none.
@@ -141,6 +143,7 @@ class Preprocess:
     padding_value: int = 114
     interpolation: Literal["nearest", "bilinear", "bicubic", "area", "lanczos"] = "bilinear"
     antialias: bool = False
+    resample_dtype: Literal["uint8", "float32"] = "uint8"
     scale: float = 1 / 255
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None

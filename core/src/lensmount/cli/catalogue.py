@@ -1,0 +1,204 @@
+"""`models`, `describe`, `explain`, `plugins`, `doctor`: what there is, and what would run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from lensmount.specs import ModelCard
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+ModelName = Annotated[str, typer.Argument(help="Model id, path of a file or folder, or address (hf://owner/repo).")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Registers the commands."""
+    for command in (models, describe, explain, plugins, doctor):
+        app.command()(command)
+
+
+def models(
+    task: Annotated[str | None, typer.Option(help="Only models of this task.")] = None,
+    architecture: Annotated[str | None, typer.Option(help="Only models of this architecture.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the models that installed plugins know."""
+    from lensmount import registry
+    from lensmount.cli.output import err, out, table, write_json
+    from lensmount.specs import to_dict
+
+    cards = registry.models(task=task, architecture=architecture)
+    if as_json:
+        write_json([to_dict(card) for card in cards], "-")
+        return
+    if not cards:
+        err().print("no models" + (" match" if task or architecture else ": install a plugin, e.g. lensmount-yolo"))
+        return
+    rows = table("id", "architecture", "task", "licence", "formats")
+    for card in cards:
+        formats = ", ".join(dict.fromkeys(p.format for p in card.packages))
+        rows.add_row(card.id, card.architecture, card.task, card.licence, formats)
+    out().print(rows)
+
+
+def describe(
+    model: ModelName,
+    architecture: Annotated[str | None, typer.Option(help="Architecture, where several recognise the file.")] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Open no socket.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what is known of a model, without loading it."""
+    from lensmount import registry
+    from lensmount.cli.output import out, write_json
+    from lensmount.specs import to_dict
+
+    card = registry.describe(model, architecture=architecture, offline=offline or None)
+    if as_json:
+        write_json(to_dict(card), "-")
+        return
+    console = out()
+    for label, text in _facts(card):
+        if text:
+            console.print(f"[bold]{label:<13}[/]", end="")
+            console.print(text, markup=False, soft_wrap=True)
+    _packages(card)
+
+
+def _facts(card: ModelCard) -> list[tuple[str, str]]:
+    shown = ", ".join(card.classes[:12]) + (", …" if len(card.classes) > 12 else "")
+    return [
+        ("id", card.id),
+        ("aliases", ", ".join(card.aliases)),
+        ("description", card.description),
+        ("architecture", card.architecture),
+        ("task", card.task),
+        ("classes", f"{len(card.classes)}: {shown}" if card.classes else "named by the weights"),
+        ("licence", card.licence),
+        ("notice", card.licence_notice or ""),
+        ("homepage", card.homepage or ""),
+        ("settings", ", ".join(f"{k}={v}" for k, v in card.settings)),
+        ("recommended", ", ".join(f"{k}={v}" for k, v in card.recommended)),
+        ("published", ", ".join(f"{k}={v}" for k, v in card.published)),
+        *[("note", note) for note in card.notes],
+    ]
+
+
+def _packages(card: ModelCard) -> None:
+    from lensmount.cli.output import out, size, table
+
+    rows = table("package", "format", "precision", "batch", "input", "geometry", "file", "size", "sha256", "known from")
+    for package in card.packages:
+        spec = package.preprocess
+        dims = f"{spec.size[0]}x{spec.size[1]}" if spec and spec.size else "any" if spec else "from the file"
+        batch = f"{package.batch}" if package.batch else "from the file"
+        for i, artifact in enumerate(package.artifacts):
+            head = (package.name, package.format, package.precision, batch, dims, spec.resize if spec else "")
+            digest = artifact.sha256[:12] if artifact.sha256 else "recorded at first use"
+            rows.add_row(
+                *(head if i == 0 else ("",) * 6), artifact.uri, size(artifact.size), digest, artifact.confidence
+            )
+    console = out()
+    console.print(rows)
+    if any(p.batch and p.batch.static for p in card.packages):
+        console.print("A static batch takes larger requests in chunks and pads the last one.")
+
+
+def explain(
+    model: ModelName,
+    backend: Annotated[str | None, typer.Option(help="Backend to ask for.")] = None,
+    device: Annotated[str | None, typer.Option(help="Device to ask for: cpu, cuda:0, mps.")] = None,
+    precision: Annotated[str | None, typer.Option(help="Precision to ask for: fp32, fp16, bf16.")] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Open no socket.")] = False,
+) -> None:
+    """Show which package would be loaded here, and why every other would not."""
+    from lensmount import registry
+    from lensmount.cli.output import out, table
+
+    plan = registry.explain(model, backend=backend, device=device, precision=precision, offline=offline or None)
+    rows = table("package", "backend", "device", "precision", "verdict")
+    for i, choice in enumerate(plan.choices):
+        verdict = "[green]selected[/]" if i == 0 else "also usable"
+        rows.add_row(choice.package.name, choice.backend.name, choice.device, choice.precision, verdict)
+    from rich.markup import escape
+
+    for rejection in plan.rejected:
+        backend_name = rejection.backend.name if rejection.backend else "-"
+        reasons = "\n".join(escape(str(reason)) for reason in rejection.reasons)
+        rows.add_row(
+            rejection.package.name, backend_name, "-", rejection.package.precision, f"[red]rejected[/]: {reasons}"
+        )
+    console = out()
+    console.print(f"{plan.card.id} ({plan.card.architecture}, {plan.card.task})", markup=False)
+    console.print(rows)
+    for note in plan.notes:
+        console.print(note, markup=False)
+    if plan.selected is None:
+        raise typer.Exit(1)
+
+
+def plugins(as_json: AsJson = False) -> None:
+    """List the plugins found, and what became of each."""
+    from rich.markup import escape
+
+    from lensmount import registry
+    from lensmount.cli.output import out, table, write_json
+    from lensmount.specs import to_dict
+
+    statuses = registry.plugins()
+    if as_json:
+        write_json([to_dict(status) for status in statuses], "-")
+        return
+    colours = {"active": "green", "blocked": "yellow", "broken": "red"}
+    rows = table("plugin", "distribution", "version", "state", "hooks", "from")
+    for status in statuses:
+        state = f"[{colours[status.state]}]{status.state}[/]"
+        if status.error:
+            state += f" ({status.stage}: {escape(status.error)})"
+        hooks = ", ".join(hook.removeprefix("lensmount_") for hook in status.hooks)
+        rows.add_row(status.name, status.distribution, status.version, state, hooks, status.location or "")
+    out().print(rows)
+
+
+def doctor(as_json: AsJson = False) -> None:
+    """Show what this machine has, and which backends can run on it."""
+    from rich.markup import escape
+
+    from lensmount import registry
+    from lensmount.cli.output import out, table, write_json
+    from lensmount.specs import to_dict
+
+    found = registry.default().environment
+    backends = registry.backends()
+    broken = [status for status in registry.plugins() if status.state == "broken"]
+    if as_json:
+        report = {
+            "environment": to_dict(found),
+            "backends": [{"name": b.name, **to_dict(s)} for b, s in backends],
+            "broken_plugins": [to_dict(status) for status in broken],
+        }
+        write_json(report, "-")
+        return
+    console = out()
+    facts = table("this machine", "")
+    for name, value in to_dict(found).items():
+        if value not in (None, [], "", False):
+            facts.add_row(name, escape(_plain(value)))
+    console.print(facts)
+    rows = table("backend", "usable", "version", "devices", "what to do")
+    for backend, status in backends:
+        usable = "[green]yes[/]" if status.usable else "[red]no[/]"
+        todo = "" if status.usable else f"{status.reason or ''}; {status.fix or ''}".strip("; ")
+        rows.add_row(backend.name, usable, status.version or "", ", ".join(status.devices), escape(todo))
+    console.print(rows)
+    for plugin in broken:
+        console.print(f"[red]broken plugin[/] {plugin.name} ({plugin.distribution}): {escape(plugin.error or '')}")
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, list):
+        return "; ".join(_plain(item) for item in value)
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {_plain(v)}" for k, v in value.items() if v is not None)
+    return str(value)

@@ -1,0 +1,174 @@
+"""Checks of call and load options, in one place, so that every plugin refuses the same values in the same words."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from lensmount.errors import OptionError, UnknownOptionError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+T = TypeVar("T")
+
+
+def fraction(name: str, value: object) -> float:
+    """A number in [0, 1]; an int is taken as it stands (`confidence=1` means 1.0).
+
+    Raises:
+        OptionError: Not a number (a bool is not), or outside.
+    """
+    number = _number(name, value, "a number from 0 to 1")
+    if not 0 <= number <= 1:
+        raise OptionError(f"{name} is out of range", found=repr(value), expected="a number from 0 to 1")
+    return number
+
+
+def positive(name: str, value: object) -> int:
+    """A whole number of at least 1.
+
+    Raises:
+        OptionError: Anything else.
+    """
+    number = _number(name, value, "a whole number of at least 1")
+    if number < 1 or number != int(number):
+        raise OptionError(f"{name} is out of range", found=repr(value), expected="a whole number of at least 1")
+    return int(number)
+
+
+def flag(name: str, value: object) -> bool:
+    """True or False.
+
+    Raises:
+        OptionError: Anything else.
+    """
+    if not isinstance(value, bool):
+        raise OptionError(f"{name} should be a flag", found=repr(value), expected="True or False")
+    return value
+
+
+def one_of(name: str, value: object, allowed: Sequence[str]) -> str:
+    """One of the named values.
+
+    Raises:
+        OptionError: Anything else, with near matches.
+    """
+    if value not in allowed:
+        near = difflib.get_close_matches(str(value), allowed, 1)
+        hint = f"did you mean {near[0]!r}?" if near else None
+        raise OptionError(f"{name} has an unknown value", found=repr(value), expected=", ".join(allowed), fix=hint)
+    return str(value)
+
+
+def _number(name: str, value: object, expected: str) -> float:
+    kind = type(value).__name__
+    if isinstance(value, bool) or not (isinstance(value, int | float) or kind.startswith(("float", "int", "uint"))):
+        raise OptionError(f"{name} has the wrong type", found=repr(value), expected=expected)
+    number = float(value)  # type: ignore[arg-type]  # numpy scalars convert
+    if not math.isfinite(number):
+        raise OptionError(f"{name} is not finite", found=repr(value), expected=expected)
+    return number
+
+
+def class_ids(classes: str | int | Iterable[str | int] | None, names: Sequence[str]) -> NDArray[np.int64] | None:
+    """Class ids for a filter given as names or ids.
+
+    Args:
+        classes: One name or id, several, or None for all.
+        names: Class names by id.
+
+    Returns:
+        Sorted unique ids, or None for all.
+
+    Raises:
+        OptionError: A name or id that the model does not have, with near matches.
+    """
+    if classes is None:
+        return None
+    import numpy as np
+
+    ids: set[int] = set()
+    items: Iterable[str | int] = (classes,) if isinstance(classes, str | int) else classes
+    for item in items:
+        if isinstance(item, str):
+            if item not in names:
+                near = difflib.get_close_matches(item, names, 3)
+                raise OptionError(
+                    "classes names a class that this model does not have",
+                    found=repr(item),
+                    expected=f"one of {len(names)} names such as {', '.join(list(names)[:5])}",
+                    fix=f"did you mean {', '.join(near)}?" if near else None,
+                )
+            ids.update(i for i, name in enumerate(names) if name == item)
+            continue
+        number = int(_number("classes", item, "class names or ids"))
+        if not 0 <= number < len(names):
+            raise OptionError("classes holds an unknown id", found=repr(item), expected=f"0 to {len(names) - 1}")
+        ids.add(number)
+    return np.array(sorted(ids), dtype=np.int64)
+
+
+def class_thresholds(
+    confidence: float | Mapping[str | int, float], names: Sequence[str], default: float
+) -> tuple[float, NDArray[np.float32] | None]:
+    """Confidence thresholds, one for all classes or one per class.
+
+    Args:
+        confidence: One number, or a mapping from class name or id to one; classes not named take `default`.
+        names: Class names by id.
+        default: For classes that the mapping does not name.
+
+    Returns:
+        The lowest threshold, and an array of one per class, or None when all are the same.
+
+    Raises:
+        OptionError: A number outside [0, 1], or an unknown class.
+    """
+    if not isinstance(confidence, Mapping):
+        return fraction("confidence", confidence), None
+    import numpy as np
+
+    table = np.full(len(names), fraction("confidence", default), np.float32)
+    for key, value in confidence.items():
+        table[class_ids(key, names)] = fraction(f"confidence[{key!r}]", value)
+    return float(table.min()) if len(table) else default, table
+
+
+def build_options(kind: type[T], values: Mapping[str, Any], subject: str, also: Iterable[str] = ()) -> T:
+    """Builds a dataclass of options, refusing names that it does not have.
+
+    Args:
+        kind: The dataclass; its `__post_init__` checks values.
+        values: What the user gave.
+        subject: For the message: `architecture 'yolo'`.
+        also: Names valid elsewhere, for near matches only.
+
+    Raises:
+        UnknownOptionError: A name is unknown.
+    """
+    known = [f.name for f in fields(kind)]  # type: ignore[arg-type]  # callers pass dataclasses only
+    check_names(values, known, subject, also)
+    return kind(**values)
+
+
+def check_names(values: Mapping[str, Any], known: Iterable[str], subject: str, also: Iterable[str] = ()) -> None:
+    """Refuses option names that are not known.
+
+    Raises:
+        UnknownOptionError: With near matches.
+    """
+    allowed = list(known)
+    for name in values:
+        if name not in allowed:
+            everything = sorted({*allowed, *also})
+            near = difflib.get_close_matches(name, everything, 1)
+            raise UnknownOptionError(
+                f"{subject} has no option {name!r}",
+                expected=", ".join(everything) or "no options",
+                fix=f"did you mean {near[0]!r}?" if near else None,
+            )

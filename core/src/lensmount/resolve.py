@@ -1,0 +1,214 @@
+"""From what the user names - an id, a path, an address - to a model card."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import sys
+from dataclasses import replace
+from fnmatch import fnmatch
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lensmount.errors import AmbiguousModelError, ModelFileError, ModelNotFoundError, UnsupportedModelError
+from lensmount.imports import import_string
+
+if TYPE_CHECKING:
+    from lensmount.plugins import Index
+    from lensmount.sources.base import FetchOptions, Finder
+    from lensmount.specs import ModelCard
+
+MODEL_SUFFIXES = (".onnx", ".pt", ".pth", ".safetensors", ".bin", ".engine", ".plan", ".torchscript")
+
+
+def resolve(
+    name: str | os.PathLike[str],
+    index: Index,
+    *,
+    architecture: str | None = None,
+    task: str | None = None,
+    fetch: FetchOptions | None = None,
+) -> ModelCard:
+    """Finds the card of a model.
+
+    Args:
+        name: Model id, alias, `distribution:id`, path of a file or folder, or address (`hf://owner/repo`).
+        index: What the plugins contribute.
+        architecture: Asks only this architecture to recognise a bare file.
+        task: Must be the model's task where given.
+        fetch: How an address may be reached.
+
+    Raises:
+        ModelNotFoundError: Nothing answers to it; with near matches and the plugin that would.
+        AmbiguousModelError: Several plugins, or several architectures, answer.
+        ModelFileError: A path exists but is not a usable model.
+    """
+    text = os.fspath(name)
+    if "://" in text and not text.startswith("file://"):
+        card = _from_address(text, index, fetch, architecture)
+    elif isinstance(name, os.PathLike) or looks_like_path(text):
+        path = Path(text.removeprefix("file://")).expanduser()
+        card = _from_path(path, index, architecture)
+    else:
+        card = _from_id(text, index)
+    if task is not None and card.task != task:
+        raise ModelNotFoundError(f"{text!r} is for another task", found=card.task, expected=task)
+    if architecture is not None and card.architecture != architecture:
+        raise ModelNotFoundError(f"{text!r} has another architecture", found=card.architecture, expected=architecture)
+    return card
+
+
+def looks_like_path(text: str) -> bool:
+    """Whether a string can only be meant as a path: it starts like one, ends like a model file, or exists."""
+    if text.startswith(("file://", "./", "../", "/", "~", ".\\", "..\\")) or text.lower().endswith(MODEL_SUFFIXES):
+        return True
+    return Path(text).is_dir() and any((Path(text) / f).exists() for f in ("lensmount.json", "model_config.json"))
+
+
+def _from_id(text: str, index: Index) -> ModelCard:
+    distribution, _, rest = text.rpartition(":")
+    entries = index.cards.get(rest if distribution else text, [])
+    if distribution:
+        entries = [e for e in entries if _same(e.distribution, distribution)]
+    if len(entries) == 1:
+        return entries[0].card
+    if not entries:
+        raise _not_found(text, index)
+    owners = sorted({e.distribution for e in entries})
+    raise AmbiguousModelError(
+        f"model id {text!r} is claimed by several plugins",
+        found=", ".join(owners),
+        fix="name one: " + " or ".join(repr(f"{owner}:{text}") for owner in owners),
+    )
+
+
+def _same(a: str, b: str) -> bool:
+    return a.lower().replace("_", "-") == b.lower().replace("_", "-")
+
+
+def _not_found(text: str, index: Index) -> ModelNotFoundError:
+    near = difflib.get_close_matches(text, list(index.cards), 4, 0.6)
+    fixes = [f"did you mean {', '.join(near)}?"] if near else []
+    plugin = known_plugin(text)
+    installed = {s.distribution for s in index.statuses if s.state == "active"}
+    if plugin and plugin not in installed:
+        fixes.insert(0, f"pip install {plugin}")
+    if Path(text).exists():
+        fixes.append(f"to load the path of this name, write ./{text}")
+    for status in index.broken:
+        fixes.append(f"plugin {status.name!r} of {status.distribution} was left out ({status.stage}: {status.error})")
+    return ModelNotFoundError(
+        f"no model {text!r}",
+        found=f"{len(index.cards)} known ids and aliases",
+        expected="a model id (see: lensmount models), a path, or an address such as hf://owner/repo",
+        fix="; ".join(fixes) or "lensmount models",
+    )
+
+
+def known_plugin(text: str) -> str | None:
+    """The first-party plugin that has models of such an id."""
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    table = tomllib.loads((resources.files("lensmount") / "first_party.toml").read_text(encoding="utf-8"))
+    return next((dist for dist, patterns in table.items() if any(fnmatch(text, p) for p in patterns)), None)
+
+
+def _from_address(text: str, index: Index, fetch: FetchOptions | None, architecture: str | None) -> ModelCard:
+    from lensmount.sources.base import FetchOptions as Options
+
+    scheme = text.partition("://")[0]
+    source = index.sources.get(scheme)
+    if source is None:
+        raise ModelNotFoundError(
+            f"no source for addresses of scheme {scheme!r}", found=text, expected=", ".join(sorted(index.sources))
+        )
+    options = fetch or Options()
+    finder: Finder = import_string(source.finder, f"source {scheme!r}")()
+    card = finder.find(text, options)
+    if card is not None:
+        return card
+    if not text.partition("#")[0].lower().endswith(MODEL_SUFFIXES):
+        raise ModelNotFoundError(
+            f"{text!r} names neither a model file nor a folder with a lensmount manifest",
+            expected=f"an address that ends in {', '.join(MODEL_SUFFIXES)}, or a repository with a lensmount.json",
+        )
+    from lensmount.sources.fetch import fetch_uri
+
+    fetched = fetch_uri(text, {scheme: finder}, options)
+    name = text.partition("#")[0].rpartition("/")[2]
+    return recognise(fetched.path, index, architecture, name=name)
+
+
+def _from_path(path: Path, index: Index, architecture: str | None) -> ModelCard:
+    if not path.exists():
+        raise ModelFileError(f"no such file or folder: {path}", fix="check the path; model ids: lensmount models")
+    if path.is_dir():
+        if (path / "lensmount.json").exists():
+            from lensmount.manifests import read_manifest
+
+            return read_manifest(path)
+        if (path / "model_config.json").exists():
+            from lensmount.peer.folder import read_peer_folder
+
+            return read_peer_folder(path)
+    return recognise(path, index, architecture)
+
+
+def _placed(card: ModelCard, path: Path, name: str) -> ModelCard:
+    """Fills in what a recogniser does not look at: the file's name and where it lies."""
+    file = path.absolute()
+    stem = re.sub(r"[^A-Za-z0-9._-]", "-", Path(name).stem).strip("-._") or "model"
+    packages = tuple(
+        replace(package, artifacts=tuple(replace(a, uri=a.uri or file.as_uri()) for a in package.artifacts))
+        for package in card.packages
+    )
+    return replace(card, id=stem, packages=packages)
+
+
+def recognise(path: Path, index: Index, architecture: str | None = None, *, name: str | None = None) -> ModelCard:
+    """Asks every architecture whether it knows a bare file (or Hugging Face folder), by its content alone.
+
+    Args:
+        path: The file or folder.
+        index: What the plugins contribute.
+        architecture: Asks only this one.
+        name: What to call the model; None for the file's name.
+
+    Raises:
+        UnsupportedModelError: None does.
+        AmbiguousModelError: Several do.
+        ModelFileError: The file is corrupt.
+    """
+    from lensmount.reading import inspect_file, require_usable
+
+    facts = require_usable(inspect_file(path))
+    cards: dict[str, ModelCard] = {}
+    asked = []
+    for name, descriptor in index.architectures.items():
+        if descriptor.recognise is None or (architecture is not None and name != architecture):
+            continue
+        asked.append(name)
+        card = import_string(descriptor.recognise, f"architecture {name!r}")(facts)
+        if card is not None:
+            cards[name] = card
+    if len(cards) == 1:
+        return _placed(next(iter(cards.values())), path, name or path.name)
+    if cards:
+        raise AmbiguousModelError(
+            f"several architectures recognise {path.name}",
+            found=", ".join(cards),
+            fix=f"say which: architecture={next(iter(cards))!r}",
+        )
+    raise UnsupportedModelError(
+        f"no installed architecture recognises {path.name}",
+        found=facts.summary(),
+        expected=f"a model of: {', '.join(asked) or 'no architecture is installed'}",
+        fix="; ".join(
+            [f"plugin {s.name!r} was left out: {s.error}" for s in index.broken]
+            or ["install the plugin of its architecture, e.g. pip install lensmount-yolo"]
+        ),
+    )

@@ -1,0 +1,184 @@
+"""The common part of models that are one network between preprocess and postprocess."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from lensmount.backends.batching import batch_policy, run_batched
+from lensmount.errors import ClosedError, ModelFileError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from lensmount.geometry import Geometry
+    from lensmount.images import Color, Image
+    from lensmount.models import BuildContext
+    from lensmount.specs import ModelCard, ModelPackage, Preprocess
+    from lensmount.transforms import DType
+
+
+class SingleGraph:
+    """Holds a session and runs pictures through it in the batches that its graph takes.
+
+    Thread-safe: nothing is kept between calls.
+
+    Args:
+        context: What the core hands to a factory.
+        preprocess: How pictures become the network's input; `size` is completed from the graph.
+
+    Raises:
+        ModelFileError: The graph does not take one NCHW picture input, or its size contradicts `preprocess`.
+    """
+
+    def __init__(self, context: BuildContext, preprocess: Preprocess) -> None:
+        self._card = context.card
+        self._package = context.package
+        self._session = context.session
+        inputs = self._session.inputs
+        if len(inputs) != 1 or len(inputs[0].shape) != 4:
+            raise ModelFileError(
+                f"{context.card.id!r} should take one picture input of shape (batch, channels, height, width)",
+                found=str([(spec.name, spec.shape) for spec in inputs]),
+                expected="one input of 4 dimensions",
+            )
+        self._input = inputs[0]
+        channels = self._input.shape[1]
+        self.batch = batch_policy(self._session, context.package.batch)
+        self.preprocess_spec = self._complete(preprocess)
+        if isinstance(channels, int) and channels != self.preprocess_spec.channels:
+            raise ModelFileError(
+                f"the graph of {context.card.id!r} takes another number of channels than its package says",
+                found=str(channels),
+                expected=str(self.preprocess_spec.channels),
+            )
+        self._dtype = _input_dtype(self._input.dtype, context.card.id)
+        self._closed = False
+
+    def _complete(self, preprocess: Preprocess) -> Preprocess:
+        """The graph's fixed size wins where the package names none; a contradiction is an error."""
+        height, width = self._input.shape[2:]
+        if not (isinstance(height, int) and isinstance(width, int)):
+            return preprocess
+        if preprocess.size is None or preprocess.size == (height, width):
+            return replace(preprocess, size=(height, width), divisible_by=None)
+        raise ModelFileError(
+            f"the graph of {self._card.id!r} has another input size than its package says",
+            found=f"{height}x{width}",
+            expected=f"{preprocess.size[0]}x{preprocess.size[1]}",
+        )
+
+    @property
+    def card(self) -> ModelCard:
+        """The model's card."""
+        return self._card
+
+    @property
+    def package(self) -> ModelPackage:
+        """The package that runs."""
+        return self._package
+
+    @property
+    def backend(self) -> str:
+        """Name of the backend that it runs on."""
+        return self._session.backend
+
+    @property
+    def device(self) -> str:
+        """Device that it effectively runs on."""
+        return self._session.device
+
+    @property
+    def precision(self) -> str:
+        """Precision that it effectively computes in."""
+        return self._session.precision
+
+    @property
+    def provider(self) -> str:
+        """The runtime's own word for what executes the network."""
+        return self._session.provider
+
+    def load_images(self, images: Any, color: Color | None) -> list[Image]:
+        """Turns whatever the caller passed into pictures; see `lensmount.images.load_many`."""
+        from lensmount.images import load_many
+
+        if self._closed:
+            raise ClosedError(f"model {self._card.id!r} was closed", fix="load it again")
+        return load_many(images, color=color)
+
+    def preprocess(self, images: Any, *, color: Color | None = None) -> tuple[NDArray[Any], list[Geometry]]:
+        """Pictures to the network's input.
+
+        Args:
+            images: One picture or several; see `lensmount.images.load_many`.
+            color: Channel order of arrays and tensors, `"bgr"` or `"rgb"`; None for their usual one.
+
+        Returns:
+            The batch `(B, C, H, W)` in the network's dtype, and one geometry per picture.
+        """
+        return self._prepare(self.load_images(images, color))
+
+    def _prepare(self, pictures: Sequence[Image]) -> tuple[NDArray[Any], list[Geometry]]:
+        from lensmount.transforms import prepare
+
+        return prepare(pictures, self.preprocess_spec, dtype=self._dtype)
+
+    def forward(self, batch: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """Runs the network; a static graph gets the batch in chunks, the last one padded.
+
+        Args:
+            batch: `(B, C, H, W)` in the network's dtype.
+
+        Returns:
+            Outputs by name, `B` rows each.
+
+        Raises:
+            BackendError: The runtime failed.
+            ClosedError: The model was closed.
+        """
+        if self._closed:
+            raise ClosedError(f"model {self._card.id!r} was closed", fix="load it again")
+        return run_batched(self._session, {self._input.name: batch}, self.batch)
+
+    def groups(self, pictures: Sequence[Image], size: int) -> list[Sequence[Image]]:
+        """Splits pictures so that one group's input never takes unbounded memory."""
+        step = self.batch.static or min(size, self.batch.maximum or size)
+        if self.preprocess_spec.size is None:  # pictures of different sizes do not share a batch
+            step = 1
+        return [pictures[i : i + step] for i in range(0, len(pictures), step)]
+
+    def warmup(self) -> None:
+        """Runs the network once on a blank input."""
+        import numpy as np
+
+        height, width = self.preprocess_spec.size or (640, 640)
+        self.forward(np.zeros((1, self.preprocess_spec.channels, height, width), self._input.dtype))
+
+    def close(self) -> None:
+        """Frees the session; later calls raise `ClosedError`."""
+        self._closed = True
+        self._session.close()
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<{self._card.id} {self._card.task} on {self.backend} {self.device} {self.precision}>"
+
+
+def _input_dtype(dtype: str, name: str) -> DType:
+    if dtype == "float32":
+        return "float32"
+    if dtype == "float16":
+        return "float16"
+    if dtype == "uint8":
+        return "uint8"
+    raise ModelFileError(
+        f"the graph of {name!r} takes pictures of a dtype that is not made here",
+        found=dtype,
+        expected="float32, float16 or uint8",
+    )

@@ -1,0 +1,316 @@
+#!/usr/bin/env python3
+"""Sets up and runs this workspace with nothing but Python: `python3 dev.py demo`, `test`, `check`, `docs`, `fuzz`.
+
+Each environment is made once, from the pinned releases of `constraints.txt`, and kept: a stamp inside it, written
+last, holds the hash of all that it was made from. An interrupted setup has no stamp and is made anew.
+"""
+
+from __future__ import annotations
+
+import sys
+
+if sys.version_info < (3, 10):  # noqa: UP036  (whoever starts this with an older Python should read why it stops)
+    sys.exit("lensmount needs Python 3.10 or newer; this is %d.%d" % sys.version_info[:2])  # noqa: UP031  (ditto)
+
+import argparse
+import hashlib
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+CONSTRAINTS = "constraints.txt"
+DEV_REQUIREMENTS = "requirements-dev.txt"
+MARK = "lensmount-dev.txt"  # inside an environment: dev.py made it, and may make it anew
+STAMP = "lensmount-dev.stamp"  # inside an environment: it is whole, and made from this
+BUILDERS = ("pip", "hatchling", "editables")
+EXAMPLE = "examples/lensmount-shapes"
+SCENE = f"{EXAMPLE}/src/lensmount_shapes/data/scene.jpg"
+WINDOWS = os.name == "nt"
+
+
+class SetupError(Exception):
+    """Something outside this script has to be put right; the message says what."""
+
+
+# --- what is shown ----------------------------------------------------------------------------------------------------
+
+
+def say(text: str, colour: str = "36") -> None:
+    """Prints one line of progress, coloured on a terminal unless NO_COLOR is set."""
+    coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    print(f"\x1b[{colour}m{text}\x1b[0m" if coloured else text, flush=True)
+
+
+def tail(text: str, lines: int = 30) -> str:
+    """The last lines of a long output."""
+    return "\n".join(text.rstrip().splitlines()[-lines:])
+
+
+# --- environments -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A virtual environment and what belongs in it.
+
+    Attributes:
+        folder: Where it lies.
+        projects: Workspace projects, installed as editable: path and extras, as pip takes them.
+        requirements: A requirements file, or None.
+    """
+
+    folder: Path
+    projects: tuple[str, ...]
+    requirements: str | None = None
+
+    @property
+    def python(self) -> Path:
+        """Its interpreter."""
+        return self.folder / ("Scripts/python.exe" if WINDOWS else "bin/python")
+
+    def script(self, name: str) -> Path:
+        """One of its console scripts."""
+        return self.python.with_name(f"{name}.exe" if WINDOWS else name)
+
+    def fingerprint(self, pinned: bool) -> str:
+        """Hash of all that the environment is made from."""
+        made_from = hashlib.sha256(f"{sys.version}\n{ROOT}\n{self.folder}\n{self.projects}\n{pinned}\n".encode())
+        files = [project.split("[")[0] + "/pyproject.toml" for project in self.projects]
+        for name in [*files, CONSTRAINTS, *([self.requirements] if self.requirements else [])]:
+            made_from.update(name.encode() + b"\0" + (ROOT / name).read_bytes())
+        return made_from.hexdigest()
+
+
+def workspace(pattern: str) -> list[str]:
+    """Workspace folders that hold a project, as relative paths with forward slashes."""
+    return sorted(path.parent.relative_to(ROOT).as_posix() for path in ROOT.glob(f"{pattern}/pyproject.toml"))
+
+
+def demo_environment(folder: str) -> Environment:
+    """Core, ONNX, the YOLO plugin and the sample plugin; no torch."""
+    if not (ROOT / EXAMPLE / "pyproject.toml").is_file():
+        raise SetupError(f"{EXAMPLE} is missing from this checkout; the demo runs its model")
+    return Environment(ROOT / folder, ("./core[onnx]", "./plugins/yolo", f"./{EXAMPLE}"))
+
+
+def dev_environment(folder: str) -> Environment:
+    """Everything: all backends that run here, every plugin and example, and the tools."""
+    others = [f"./{path}" for path in workspace("plugins/*") + workspace("examples/*")]
+    return Environment(ROOT / folder, ("./core[onnx,torch,supervision,testing]", *others), DEV_REQUIREMENTS)
+
+
+def clean_environ(**more: str) -> dict[str, str]:
+    """The caller's environment without what would redirect Python or pip elsewhere."""
+    environ = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME", "PIP_TARGET", "PIP_PREFIX")}
+    return {**environ, "PIP_USER": "0", "PYTHONUTF8": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1", **more}
+
+
+def ensure(environment: Environment, pinned: bool = True) -> Environment:
+    """Makes the environment if it is not there, or not made from what the checkout holds now.
+
+    Raises:
+        SetupError: It could not be made, or a folder that is not ours stands in its place.
+    """
+    folder, stamp = environment.folder, environment.folder / STAMP
+    fingerprint = environment.fingerprint(pinned)
+    whole = stamp.is_file() and environment.python.exists()
+    if whole and stamp.read_text(encoding="utf-8") == fingerprint:
+        return environment
+    if not whole and folder.exists() and any(folder.iterdir()):
+        if not (folder / MARK).is_file():
+            raise SetupError(f"{folder} exists and was not made by dev.py; name another with --env DIR, or remove it")
+        say(f"{folder.name}: left unfinished; starting again")
+        shutil.rmtree(folder)
+    started = time.monotonic()
+    if whole:
+        say(f"{folder.name}: the checkout asks for other packages; updating")
+        stamp.unlink()  # until the update is through, the environment is not whole
+    else:
+        create(environment)
+    install(environment, pinned)
+    stamp.write_text(fingerprint, encoding="utf-8")
+    say(f"{folder.name}: ready after {time.monotonic() - started:.0f} s")
+    return environment
+
+
+def create(environment: Environment) -> None:
+    """Makes an empty environment with pip in it."""
+    folder = environment.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MARK).write_text("Made by dev.py; it may be removed at any time.\n", encoding="utf-8")
+    python = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    say(f"{folder.name}: creating, with Python {python}")
+    made = run_quietly([sys.executable, "-m", "venv", str(folder)])
+    if made.returncode == 0:
+        return
+    # Debian and Ubuntu split ensurepip off; a pip of the system's own can fill in.
+    bare = run_quietly([sys.executable, "-m", "venv", "--without-pip", str(folder)])
+    filled = bare.returncode == 0 and run_quietly(
+        [sys.executable, "-m", "pip", "--python", str(environment.python), "install", "-c", CONSTRAINTS, "pip"]
+    )
+    if not filled or filled.returncode != 0:
+        raise SetupError(
+            f"Python's venv module could not make an environment:\n{tail(made.stdout, 12)}\n"
+            f"On Debian and Ubuntu: apt-get install python{python}-venv (or python3-venv). Elsewhere: a Python with "
+            "ensurepip, such as the installers of python.org, Homebrew, conda or `uv python install` bring."
+        )
+
+
+def install(environment: Environment, pinned: bool) -> None:
+    """Installs what belongs in the environment: the builders first, since the projects build without isolation."""
+    pins = ["-c", CONSTRAINTS] if pinned else []
+    pip = [str(environment.python), "-m", "pip", "install", "--quiet", "--no-input"]
+    editable = [part for project in environment.projects for part in ("-e", project)]
+    wanted = ["-r", environment.requirements] if environment.requirements else []
+    say(f"{environment.folder.name}: installing {', '.join(p.removeprefix('./') for p in environment.projects)}")
+    for step in ([*BUILDERS], ["--no-build-isolation", *editable, *wanted]):
+        done = run_quietly([*pip, *pins, *step])
+        if done.returncode != 0:
+            hint = (
+                ""
+                if not pinned
+                else f"\nIf a pinned release has no wheel for this machine, try --unpinned. Pins: {CONSTRAINTS}"
+            )
+            raise SetupError(f"pip could not install what {environment.folder.name} needs:\n{tail(done.stdout)}{hint}")
+
+
+def run_quietly(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Runs a command in the workspace's root and keeps what it prints."""
+    return subprocess.run(
+        command,
+        cwd=ROOT,
+        env=clean_environ(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
+    )
+
+
+def run(command: Sequence[str | Path], environ: Mapping[str, str] | None = None) -> int:
+    """Runs a command in the workspace's root, in view of the user, and gives its exit status."""
+    return subprocess.run(
+        [str(part) for part in command], cwd=ROOT, env=environ or clean_environ(), check=False
+    ).returncode
+
+
+# --- subcommands ------------------------------------------------------------------------------------------------------
+
+
+def demo(arguments: argparse.Namespace, extra: list[str]) -> int:
+    """Finds the shapes in the bundled scene, prints them and writes an annotated picture under out/."""
+    environment = ensure(demo_environment(arguments.env or ".venv"), not arguments.unpinned)
+    out = ROOT / "out"
+    command = ["lensmount", "predict", "shapes-nano", SCENE, "--save", "out/", *extra]
+    say("$ " + " ".join(command), "2")
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")} if out.is_dir() else {}
+    # Weights and scene come with the sample's wheel: nothing is downloaded, and offline mode proves it.
+    status = run([environment.script("lensmount"), *command[1:]], clean_environ(LENSMOUNT_OFFLINE="1"))
+    if status != 0:
+        return status
+    written = [
+        path for path in sorted(out.rglob("*")) if path.is_file() and before.get(path) != path.stat().st_mtime_ns
+    ]
+    if not written:
+        raise SetupError("the command ended well, yet wrote no picture under out/")
+    for path in written:
+        say(f"annotated picture: {path.relative_to(ROOT)}", "32")
+    return 0
+
+
+def test(arguments: argparse.Namespace, extra: list[str]) -> int:
+    """Runs all tests; what follows is handed to pytest."""
+    environment = ensure(dev_environment(arguments.env or ".venv-dev"), not arguments.unpinned)
+    return run([environment.python, "-m", "pytest", *extra])
+
+
+def check(arguments: argparse.Namespace, extra: list[str]) -> int:
+    """Lints, formats (checking only), types, import rules, pins and the documentation's snippets."""
+    environment = ensure(dev_environment(arguments.env or ".venv-dev"), not arguments.unpinned)
+    folders = [f"{path}/src" for path in ["core", *workspace("plugins/*"), *workspace("examples/*")]]
+    sources = [path for path in folders if (ROOT / path).is_dir()]
+    pytest: list[str | Path] = [environment.python, "-m", "pytest", "-q"]
+    steps: dict[str, list[str | Path]] = {
+        "lint": [environment.script("ruff"), "check", "."],
+        "format": [environment.script("ruff"), "format", "--check", "."],
+        "types": [environment.python, "-m", "mypy", "--strict", *sources, "dev.py"],
+        "imports": [environment.script("lint-imports")],
+        "pins": [*pytest, "tests/integration/test_pins.py", "tests/integration/test_workspace.py"],
+        "docs": [*pytest, "tests/docs"],
+    }
+    unknown = set(extra) - set(steps)
+    if unknown:
+        raise SetupError(f"no such check: {', '.join(sorted(unknown))}; there are {', '.join(steps)}")
+    environ = clean_environ(MYPYPATH=os.pathsep.join(str(ROOT / path) for path in sources))
+    results = {}
+    for name, command in steps.items():
+        if extra and name not in extra:
+            continue
+        say(f"--- {name}")
+        started = time.monotonic()
+        status = run(command, environ)
+        results[name] = (status, time.monotonic() - started)
+    say("---")
+    for name, (status, seconds) in results.items():
+        say(f"{name:8} {'ok' if status == 0 else 'FAILED':7} {seconds:5.1f} s", "32" if status == 0 else "31")
+    return int(any(status for status, _ in results.values()))
+
+
+def docs(arguments: argparse.Namespace, extra: list[str]) -> int:
+    """Verifies the documentation: every snippet runs, every relative link leads somewhere."""
+    environment = ensure(dev_environment(arguments.env or ".venv-dev"), not arguments.unpinned)
+    return run([environment.python, "-m", "pytest", "tests/docs", *extra])
+
+
+def fuzz(arguments: argparse.Namespace, extra: list[str]) -> int:
+    """Runs the long searches: tests marked `fuzz`, and every fuzz/fuzz_*.py for --seconds each."""
+    environment = ensure(dev_environment(arguments.env or ".venv-dev"), not arguments.unpinned)
+    environ = clean_environ(LENSMOUNT_FUZZ_SECONDS=str(arguments.seconds))
+    scripts = sorted(ROOT.glob("fuzz/fuzz_*.py"))
+    statuses = [run([environment.python, "-m", "pytest", "-m", "fuzz", *extra], environ)]
+    if statuses == [5]:  # pytest: nothing collected
+        statuses = []
+    for script in scripts:
+        say(f"--- {script.relative_to(ROOT)}")
+        statuses.append(run([environment.python, script, "--seconds", str(arguments.seconds)], environ))
+    if not statuses:
+        raise SetupError("there is nothing to fuzz: no test is marked `fuzz`, and fuzz/ holds no fuzz_*.py")
+    return int(any(statuses))
+
+
+COMMANDS = {"demo": demo, "test": test, "check": check, "docs": docs, "fuzz": fuzz}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parses the command line and runs one subcommand."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="{" + ",".join(COMMANDS) + "}")
+    for name, function in COMMANDS.items():
+        summary = (function.__doc__ or "").strip()
+        sub = subparsers.add_parser(name, help=summary, description=summary, allow_abbrev=False)
+        sub.add_argument("--env", metavar="DIR", help="folder of the environment (default: .venv or .venv-dev)")
+        sub.add_argument("--unpinned", action="store_true", help="take the newest releases instead of the pinned")
+        if name == "fuzz":
+            sub.add_argument("--seconds", type=int, default=300, help="for each script (default: 300)")
+    given = list(sys.argv[1:] if argv is None else argv)
+    cut = given.index("--") if "--" in given else len(given)  # what follows `--` is not ours, whatever it looks like
+    arguments, extra = parser.parse_known_args(given[:cut])
+    try:
+        return COMMANDS[arguments.command](arguments, extra + given[cut + 1 :])
+    except SetupError as error:
+        print(f"dev.py: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,249 @@
+"""YOLO models: detection and instance segmentation on any backend."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from lensmount.results import Detections, InstanceSegmentation
+
+from lensmount.errors import UnsupportedModelError
+from lensmount.mask_decoding import decode_prototypes
+from lensmount.options import class_ids, class_thresholds, flag, fraction, positive
+from lensmount.single_graph import SingleGraph
+from lensmount.specs import ModelCard, ModelPackage, Preprocess
+from lensmount_yolo.head import Head, read_head
+from lensmount_yolo.metadata import GraphMetadata, parse
+from lensmount_yolo.options import LoadOptions
+from lensmount_yolo.postprocess import Filter, Kept, keep_boxes
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from lensmount.geometry import Geometry
+    from lensmount.images import Color
+    from lensmount.models import BuildContext, Model
+
+CONFIDENCE = 0.25
+IOU_THRESHOLD = 0.7
+MAX_DETECTIONS = 300
+BATCH = 16  # pictures prepared at once when the caller passes more
+
+Classes = str | int | Iterable[str | int]
+
+
+def build(context: BuildContext) -> Model:
+    """Makes the model of the card's task.
+
+    Raises:
+        UnsupportedModelError: The task is not one of this architecture.
+        ModelFileError: The graph's outputs do not fit the task.
+    """
+    kinds = {"object-detection": YoloDetector, "instance-segmentation": YoloSegmenter}
+    kind = kinds.get(context.card.task)
+    if kind is None:
+        raise UnsupportedModelError(
+            f"{context.card.id!r} has a task that YOLO models here do not have",
+            found=context.card.task,
+            expected=", ".join(kinds),
+        )
+    return kind(context)
+
+
+def class_names(context: BuildContext, metadata: GraphMetadata) -> tuple[str, ...]:
+    """Names embedded in the graph, else those of `class_names.txt`, else the card's."""
+    if metadata.names:
+        return metadata.names
+    file = context.files.get("class_names.txt")
+    if file is not None:
+        lines = Path(file).read_text(encoding="utf-8").splitlines()
+        return tuple(line.strip() for line in lines if line.strip())
+    return context.card.classes
+
+
+def resolve_preprocess(package: ModelPackage, options: LoadOptions, metadata: GraphMetadata) -> Preprocess:
+    """The package's own geometry, else ultralytics' letterbox at the exported size; a size asked for wins."""
+    spec = package.preprocess or Preprocess(size=metadata.size or (640, 640))
+    size = options.size
+    if size is None:
+        return replace(spec, divisible_by=metadata.stride or 32) if options.rectangular else spec
+    return replace(spec, size=size, divisible_by=(metadata.stride or 32) if options.rectangular else spec.divisible_by)
+
+
+class YoloDetector(SingleGraph):
+    """Finds objects and their boxes.
+
+    Call it on pictures, or take the three stages apart: `preprocess`, `forward`, `postprocess`.
+    """
+
+    extra = 0
+
+    def __init__(self, context: BuildContext) -> None:
+        metadata = parse(context.session.metadata)
+        options = context.options or LoadOptions()
+        names = class_names(context, metadata)
+        end2end = context.package.setting("fused_nms", metadata.end2end) or metadata.end2end
+        outputs = [(spec.name, spec.shape) for spec in context.session.outputs]
+        self.head: Head = read_head(outputs, names=len(names), extra=self.extra, end2end=end2end)
+        self.names = names or tuple(f"class_{i}" for i in range(self.head.classes or 0))
+        self._options = options
+        super().__init__(context, resolve_preprocess(context.package, options, metadata))
+        if not context.card.classes:
+            self._card: ModelCard = replace(context.card, classes=self.names)
+        recommended = {**dict(context.card.recommended), **dict(context.package.recommended)}
+        self._confidence: float = recommended.get("confidence", CONFIDENCE)
+        self._per_class = dict(recommended.get("per_class_confidence", ()))
+        self._removed: tuple[str, ...] = tuple(context.package.setting("removed_classes", ()))
+
+    def __call__(
+        self,
+        images: Any,
+        *,
+        confidence: float | Mapping[str | int, float] | None = None,
+        iou_threshold: float = IOU_THRESHOLD,
+        max_detections: int = MAX_DETECTIONS,
+        class_agnostic: bool = False,
+        classes: Classes | None = None,
+        color: Color | None = None,
+    ) -> list[Any]:
+        """Finds objects in one or several pictures.
+
+        Args:
+            images: A picture or several: paths, URLs, bytes, PIL images, arrays, tensors; see
+                `lensmount.images.load_many`.
+            confidence: Lowest score, 0..1, or one per class (`{"dog": 0.5}`); None for what the package recommends,
+                else 0.25.
+            iou_threshold: Overlap, 0..1, above which the weaker of two boxes is dropped. Heads without suppression
+                (v10, 26) have no use for it.
+            max_detections: Most objects per picture.
+            class_agnostic: Drop overlapping boxes of different classes too.
+            classes: Names or ids of the classes wanted; None for all.
+            color: Channel order of arrays and tensors, `"bgr"` or `"rgb"`.
+
+        Returns:
+            One result per picture, best first.
+
+        Raises:
+            ImageError: A picture cannot be used.
+            OptionError: An option is out of range, or a class is unknown.
+            BackendError: The runtime failed.
+        """
+        wanted = self._filter(confidence, iou_threshold, max_detections, class_agnostic, classes)
+        pictures = self.load_images(images, color)
+        results: list[Any] = []
+        for group in self.groups(pictures, BATCH):
+            batch, geometries = self._prepare(group)
+            paths = [picture.path for picture in group]
+            results += self._results(self.forward(batch), geometries, wanted, paths)
+        return results
+
+    def postprocess(
+        self,
+        raw: Mapping[str, NDArray[Any]],
+        geometries: Sequence[Geometry],
+        *,
+        confidence: float | Mapping[str | int, float] | None = None,
+        iou_threshold: float = IOU_THRESHOLD,
+        max_detections: int = MAX_DETECTIONS,
+        class_agnostic: bool = False,
+        classes: Classes | None = None,
+    ) -> list[Any]:
+        """The network's outputs to results; the options are those of a call.
+
+        Args:
+            raw: Outputs by name, as `forward` returned them.
+            geometries: One per picture, as `preprocess` returned them.
+            confidence: See `__call__`.
+            iou_threshold: See `__call__`.
+            max_detections: See `__call__`.
+            class_agnostic: See `__call__`.
+            classes: See `__call__`.
+
+        Returns:
+            One result per picture.
+        """
+        wanted = self._filter(confidence, iou_threshold, max_detections, class_agnostic, classes)
+        return self._results(raw, geometries, wanted, [None] * len(geometries))
+
+    def _filter(
+        self,
+        confidence: float | Mapping[str | int, float] | None,
+        iou_threshold: float,
+        max_detections: int,
+        class_agnostic: bool,
+        classes: Classes | None,
+    ) -> Filter:
+        if confidence is None:
+            confidence = self._per_class or self._confidence
+        lowest, table = class_thresholds(confidence, self.names, self._confidence)
+        allowed = class_ids(classes, self.names)
+        if self._removed:
+            kept = [i for i, name in enumerate(self.names) if name not in self._removed]
+            allowed = np.array(kept if allowed is None else [i for i in allowed if i in kept], np.int64)
+        return Filter(
+            confidence=lowest,
+            per_class=table,
+            iou_threshold=fraction("iou_threshold", iou_threshold),
+            max_detections=positive("max_detections", max_detections),
+            max_candidates=self._options.max_candidates,
+            class_agnostic=flag("class_agnostic", class_agnostic),
+            classes=allowed,
+        )
+
+    def _results(
+        self,
+        raw: Mapping[str, NDArray[Any]],
+        geometries: Sequence[Geometry],
+        wanted: Filter,
+        paths: Sequence[str | None],
+    ) -> list[Any]:
+        main = raw[self.head.output]
+        if main.dtype != np.float32:
+            main = main.astype(np.float32)
+        results = []
+        for i, (geometry, path) in enumerate(zip(geometries, paths, strict=True)):
+            kept = keep_boxes(main[i], self.head, wanted, geometry)
+            results.append(self._result(kept, raw, i, geometry, path))
+        return results
+
+    def _result(
+        self, kept: Kept, raw: Mapping[str, NDArray[Any]], index: int, geometry: Geometry, path: str | None
+    ) -> Any:
+        return Detections(
+            xyxy=geometry.boxes_to_image(kept.boxes),
+            confidence=kept.scores,
+            class_id=kept.class_ids,
+            class_names=self.names,
+            image_size=geometry.original_size,
+            path=path,
+        )
+
+
+class YoloSegmenter(YoloDetector):
+    """Finds objects, their boxes and their masks."""
+
+    extra = 32
+
+    def _result(
+        self, kept: Kept, raw: Mapping[str, NDArray[Any]], index: int, geometry: Geometry, path: str | None
+    ) -> Any:
+        boxes = geometry.boxes_to_image(kept.boxes)
+        if self.head.prototypes is None:
+            raise UnsupportedModelError(
+                f"{self.card.id!r} is for segmentation, but its graph gives no mask prototypes",
+                found=", ".join(raw),
+                expected="a second output of shape (B, 32, h, w)",
+            )
+        prototypes = raw[self.head.prototypes][index].astype(np.float32, copy=False)
+        return InstanceSegmentation(
+            xyxy=boxes,
+            confidence=kept.scores,
+            class_id=kept.class_ids,
+            class_names=self.names,
+            image_size=geometry.original_size,
+            path=path,
+            masks=decode_prototypes(kept.extra, prototypes, boxes, geometry),
+        )

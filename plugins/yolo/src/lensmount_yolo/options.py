@@ -1,0 +1,39 @@
+"""Load options of the YOLO architecture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lensmount.errors import OptionError
+from lensmount.options import positive
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadOptions:
+    """What `registry.load` takes for a YOLO model beside the common options.
+
+    Attributes:
+        input_size: Network input in pixels, one number or `(height, width)`, for weights and graphs of dynamic size;
+            a multiple of the largest stride. None for the size the package says.
+        rectangular: Letterbox to the smallest multiple of the stride that holds the picture instead of a full
+            square; faster on wide pictures, for networks of dynamic size.
+        max_candidates: Boxes that may enter non-maximum suppression, best first.
+    """
+
+    input_size: int | tuple[int, int] | None = None
+    rectangular: bool = False
+    max_candidates: int = 3000
+
+    def __post_init__(self) -> None:
+        positive("max_candidates", self.max_candidates)
+        if not isinstance(self.rectangular, bool):
+            raise OptionError("rectangular should be a flag", found=repr(self.rectangular), expected="True or False")
+        for side in self.size or ():
+            positive("input_size", side)
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """`input_size` as `(height, width)`."""
+        if self.input_size is None or isinstance(self.input_size, tuple):
+            return self.input_size
+        return (self.input_size, self.input_size)

@@ -1,0 +1,122 @@
+"""From a network's raw output to candidate boxes, the same for every backend."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lensmount.boxes import cxcywh_to_xyxy, nms
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from lensmount.geometry import Geometry
+    from lensmount_yolo.head import Head
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """What a call asks for, checked and resolved.
+
+    Attributes:
+        confidence: Lowest score kept; the lowest of `per_class` when that is set.
+        per_class: Lowest score kept by class id, or None.
+        iou_threshold: Overlap above which the weaker of two boxes goes.
+        max_detections: Most boxes kept per picture.
+        max_candidates: Most boxes that enter suppression.
+        class_agnostic: Suppress across classes.
+        classes: Class ids kept, or None for all.
+    """
+
+    confidence: float
+    per_class: NDArray[np.float32] | None
+    iou_threshold: float
+    max_detections: int
+    max_candidates: int
+    class_agnostic: bool
+    classes: NDArray[np.int64] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Boxes that survived, best first.
+
+    Attributes:
+        boxes: `(n, 4)` float32 xyxy in network pixels.
+        scores: `(n,)` float32.
+        class_ids: `(n,)` int64.
+        extra: `(n, extra)` float32: mask coefficients, keypoints, angle.
+    """
+
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    class_ids: NDArray[np.int64]
+    extra: NDArray[np.float32]
+
+
+def keep_boxes(output: NDArray[Any], head: Head, wanted: Filter, geometry: Geometry) -> Kept:
+    """Filters one picture's output and suppresses doubles.
+
+    Args:
+        output: `(4 + classes + extra, N)` or `(M, 6 + extra)`, as `head` says.
+        head: Meaning of the output.
+        wanted: What the call asks for.
+        geometry: Boxes wholly in the padding of this picture are dropped before they can suppress others.
+    """
+    kept = _from_rows(output, head, wanted) if head.kind == "rows" else _from_raw(output, head, wanted)
+    kept = _take(kept, np.flatnonzero(geometry.inside(kept.boxes)))
+    if head.kind == "rows":
+        return _take(kept, np.arange(min(len(kept.scores), wanted.max_detections)))
+    groups = None if wanted.class_agnostic else kept.class_ids
+    chosen = nms(
+        kept.boxes,
+        kept.scores,
+        groups,
+        iou_threshold=wanted.iou_threshold,
+        max_detections=wanted.max_detections,
+    )
+    return _take(kept, chosen)
+
+
+def _take(kept: Kept, index: NDArray[Any]) -> Kept:
+    return Kept(kept.boxes[index], kept.scores[index], kept.class_ids[index], kept.extra[index])
+
+
+def _wanted(scores: NDArray[np.float32], ids: NDArray[np.int64], wanted: Filter) -> NDArray[np.bool_]:
+    keep: NDArray[np.bool_] = scores >= np.float32(wanted.confidence)
+    if wanted.per_class is not None:
+        known = ids < len(wanted.per_class)
+        keep &= scores >= wanted.per_class[np.where(known, ids, 0)]
+    if wanted.classes is not None:
+        keep &= np.isin(ids, wanted.classes)
+    return keep
+
+
+def _from_raw(output: NDArray[Any], head: Head, wanted: Filter) -> Kept:
+    classes = len(output) - 4 - head.extra
+    table = output[4 : 4 + classes]
+    best = table.max(0)  # of 8,400 cells few pass; the costly argmax is for those alone
+    cells = np.flatnonzero(best >= np.float32(wanted.confidence))
+    ids = table[:, cells].argmax(0).astype(np.int64)
+    scores = best[cells].astype(np.float32)
+    if wanted.per_class is not None or wanted.classes is not None:
+        keep = _wanted(scores, ids, wanted)
+        cells, ids, scores = cells[keep], ids[keep], scores[keep]
+    if len(cells) > wanted.max_candidates:
+        strongest = np.argsort(-scores, kind="stable")[: wanted.max_candidates]
+        cells, ids, scores = cells[strongest], ids[strongest], scores[strongest]
+    boxes = cxcywh_to_xyxy(np.ascontiguousarray(output[:4, cells].T, dtype=np.float32))
+    extra = np.ascontiguousarray(output[4 + classes :, cells].T, dtype=np.float32)
+    return Kept(boxes, scores, ids, extra)
+
+
+def _from_rows(output: NDArray[Any], head: Head, wanted: Filter) -> Kept:
+    scores = output[:, 4].astype(np.float32)
+    ids = np.rint(output[:, 5]).astype(np.int64)
+    boxes = output[:, :4].astype(np.float32)
+    real = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]) & (ids >= 0)  # padding rows are all zero
+    keep = np.flatnonzero(real & _wanted(scores, ids, wanted))
+    keep = keep[np.argsort(-scores[keep], kind="stable")]
+    return Kept(boxes[keep], scores[keep], ids[keep], output[keep, 6:].astype(np.float32))

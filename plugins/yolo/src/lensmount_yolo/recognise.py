@@ -1,0 +1,107 @@
+"""Recognises YOLO files by their content: graph outputs, metadata, tensor names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from lensmount.errors import ModelFileError
+from lensmount.specs import Artifact, ModelCard, ModelPackage, Preprocess
+from lensmount_yolo.head import read_head
+from lensmount_yolo.metadata import TASKS, GraphMetadata, parse
+
+if TYPE_CHECKING:
+    from lensmount.reading import FileFacts
+
+_LEVELS = ((8, 16, 32), (4, 8, 16, 32), (8, 16, 32, 64))
+
+
+def recognise(facts: FileFacts) -> ModelCard | None:
+    """A card for a bare YOLO file, or None when it is something else.
+
+    Raises:
+        ModelFileError: It is a YOLO file, but its parts contradict one another.
+    """
+    if facts.kind == "onnx":
+        return _onnx(facts)
+    if facts.kind in ("torch", "safetensors"):
+        from lensmount_yolo.checkpoint import recognise_weights
+
+        return recognise_weights(facts)
+    return None
+
+
+def _onnx(facts: FileFacts) -> ModelCard | None:
+    metadata = parse(facts.metadata) if "names" in facts.metadata or "task" in facts.metadata else GraphMetadata()
+    shape = facts.inputs[0].shape if len(facts.inputs) == 1 else None
+    if shape is None or len(shape) != 4 or (isinstance(shape[1], int) and shape[1] not in (1, 3)):
+        return None
+    size = _size(shape, metadata)
+    task = metadata.task or _task(facts, size, metadata)
+    if task is None or task not in TASKS.values():
+        return None
+    outputs = [(spec.name, spec.shape or ()) for spec in facts.outputs]
+    if task in ("object-detection", "instance-segmentation"):
+        extra = 32 if task == "instance-segmentation" else 0
+        read_head(outputs, names=len(metadata.names), extra=extra, end2end=metadata.end2end)
+    preprocess = (
+        None
+        if task == "classification"
+        else Preprocess(size=size, channels=shape[1] if isinstance(shape[1], int) else 3)
+    )
+    return bare_card(facts, metadata, task, "onnx", facts.precision, preprocess)
+
+
+def bare_card(
+    facts: FileFacts, metadata: GraphMetadata, task: str, format: str, precision: str, preprocess: Preprocess | None
+) -> ModelCard:
+    """The card of a file that came without one; the core fills in where it lies."""
+    licence = "AGPL-3.0" if "AGPL" in (metadata.licence or "") else (metadata.licence or "unknown").split("\n")[0][:60]
+    notes = () if metadata.names else ("the file holds no class names",)
+    artifact = Artifact(
+        name={"onnx": "weights.onnx", "torch": "weights.bin"}[format],
+        uri="",
+        role="graph" if format == "onnx" else "weights",
+        size=facts.size,
+        confidence="official",
+    )
+    package = ModelPackage(
+        name=f"{format}-{precision}", format=format, precision=precision, artifacts=(artifact,), preprocess=preprocess
+    )
+    return ModelCard(
+        id="file",
+        architecture="yolo",
+        task=task,
+        classes=metadata.names,
+        licence=licence,
+        description=metadata.description,
+        packages=(package,),
+        notes=notes,
+    )
+
+
+def _size(shape: Sequence[Any], metadata: GraphMetadata) -> tuple[int, int]:
+    height, width = shape[2], shape[3]
+    if isinstance(height, int) and isinstance(width, int):
+        return height, width
+    return metadata.size or (640, 640)
+
+
+def _task(facts: FileFacts, size: tuple[int, int], metadata: GraphMetadata) -> str | None:
+    """For graphs without metadata: only shapes that no other family has."""
+    outputs = [(spec.name, spec.shape or ()) for spec in facts.outputs]
+    protos = [shape for _, shape in outputs if len(shape) == 4]
+    try:
+        head = read_head(outputs, names=len(metadata.names), end2end=metadata.end2end)
+    except ModelFileError:
+        return None
+    main = next(shape for name, shape in outputs if name == head.output)
+    if head.kind == "raw" and main[2] not in [_cells(size, strides) for strides in _LEVELS]:
+        return None  # the number of cells follows from the size; anything else is another family's
+    if head.kind == "rows" and metadata.end2end is None and not (isinstance(main[1], int) and main[1] <= 1000):
+        return None
+    return "instance-segmentation" if protos else "object-detection"
+
+
+def _cells(size: tuple[int, int], strides: Sequence[int]) -> int:
+    return sum((size[0] // s) * (size[1] // s) for s in strides)
