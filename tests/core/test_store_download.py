@@ -296,7 +296,7 @@ def test_range_not_satisfiable_starts_again(web, store):
 
 
 def test_nobody_listens(store):
-    with pytest.raises(SourceError, match="connection to 127.0.0.1") as caught:
+    with pytest.raises(SourceError, match=r"connection to 127\.0\.0\.1") as caught:
         bring(store, "http://127.0.0.1:9/w.bin", sha256=SHA)
     assert "HTTPS_PROXY" in caught.value.fix
 

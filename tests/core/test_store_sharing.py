@@ -1,4 +1,4 @@
-"""Many threads and processes on one store, locks that do nothing, owners that died: one download, never a wrong file."""
+"""Many threads and processes on one store, useless locks, dead owners: one download, never a wrong file."""
 
 from __future__ import annotations
 
