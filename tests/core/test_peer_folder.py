@@ -175,19 +175,19 @@ def test_a_missing_file_is_named(tmp_path, name):
 def test_a_missing_folder(tmp_path):
     with pytest.raises(ModelFileError, match="does not exist"):
         read_peer_folder(tmp_path / "absent")
-    with pytest.raises(ModelFileError, match="lacks model_config.json"):
+    with pytest.raises(ModelFileError, match=r"lacks model_config\.json"):
         read_peer_folder(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe{}", b"[" * 100_000, b"[]"])
 def test_a_broken_configuration(tmp_path, content):
     (tmp_path / "model_config.json").write_bytes(content)
-    with pytest.raises(ModelFileError, match="model_config.json"):
+    with pytest.raises(ModelFileError, match=r"model_config\.json"):
         read_peer_folder(tmp_path)
 
 
 def test_malformed_keys_are_named(tmp_path):
-    with pytest.raises(ModelFileError, match="recommended_parameters.confidence") as caught:
+    with pytest.raises(ModelFileError, match=r"recommended_parameters\.confidence") as caught:
         read_peer_folder(yolo(tmp_path / "a", {"recommended_parameters": {"confidence": 40}}))
     assert caught.value.found == "40"
     with pytest.raises(ModelFileError, match=r"inference_config.json is malformed at network_input"):
@@ -198,7 +198,7 @@ def test_malformed_keys_are_named(tmp_path):
 
 
 def test_class_names_must_be_text(tmp_path):
-    with pytest.raises(ModelFileError, match="class_names.txt is not text"):
+    with pytest.raises(ModelFileError, match=r"class_names\.txt is not text"):
         read_peer_folder(yolo(tmp_path, **{"class_names.txt": b"\xff\xfe\x00"}))
 
 

@@ -54,10 +54,7 @@ def to_grey(pixels: NDArray[np.uint8], color: str) -> NDArray[np.uint8]:
 def _stretch(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     low, high = _percentiles(pixels, (2.0, 98.0))
     values = np.arange(256, dtype=np.float64)
-    if high > low:
-        table = (np.clip(values, low, high) - low) / (high - low) * 255.0
-    else:
-        table = np.clip(values, 0, 255)
+    table = (np.clip(values, low, high) - low) / (high - low) * 255.0 if high > low else values
     result: NDArray[np.uint8] = import_cv2().LUT(pixels, table.astype(np.uint8))
     return result
 

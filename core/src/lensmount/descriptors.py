@@ -49,6 +49,8 @@ def from_dict(kind: type[T], data: object, where: str) -> T:
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
+    if type(value) is hint:  # most values of a catalogue are plain strings; this keeps listing models quick
+        return value
     origin = get_origin(hint)
     if origin in (Union, types.UnionType):
         options = get_args(hint)
@@ -73,11 +75,13 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
 
 
 def _convert_tuple(args: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
-    if isinstance(value, Mapping):  # pairs written as a table
+    if isinstance(value, Mapping) and get_origin(args[0]) is tuple:  # pairs written as a table
         value = list(value.items())
     if not isinstance(value, list | tuple):
         raise ModelFileError(f"{where} should be a list", found=repr(value), expected="a list")
     if len(args) == 2 and args[1] is Ellipsis:
+        if args[0] is str and all(type(item) is str for item in value):  # class names: long, and many cards share them
+            return value if isinstance(value, tuple) else tuple(value)
         return tuple(_convert(args[0], item, f"{where}[{i}]") for i, item in enumerate(value))
     if len(value) != len(args):
         raise ModelFileError(f"{where} has the wrong length", found=str(len(value)), expected=str(len(args)))

@@ -50,6 +50,12 @@ class Geometry:
         return max(1, round(height * self.scale[1])), max(1, round(width * self.scale[0]))
 
     @property
+    def padded_size(self) -> tuple[int, int]:
+        """`(height, width)` of the picture after padding it square at right and bottom, and scaling."""
+        side = max(self.crop_size)
+        return max(1, round(side * self.scale[1])), max(1, round(side * self.scale[0]))
+
+    @property
     def content_box(self) -> tuple[float, float, float, float]:
         """`xyxy` of the part of the network's frame that shows the picture; the rest is padding."""
         (height, width), (sx, sy), (ox, oy) = self.crop_size, self.scale, self.offset

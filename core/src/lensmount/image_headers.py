@@ -17,7 +17,6 @@ FORMATS = ("JPEG", "PNG", "WebP", "GIF", "BMP", "TIFF", "PNM", "JPEG 2000", "AVI
 
 _ORIENTATION_TAG = 0x0112
 _SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_NEXT_MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]", re.DOTALL)
 _PNM = re.compile(rb"P([1-6])(?:\s+|\s*#[^\n]*\n\s*)+(\d{1,9})(?:\s+|\s*#[^\n]*\n\s*)+(\d{1,9})\s")
 
 
@@ -81,11 +80,10 @@ def _jpeg(data: bytes) -> Header:
         elif marker == 0xE1 and data[body : body + 6] == b"Exif\0\0":
             orientation = _exif_orientation(data[body + 6 : position + 2 + length])
         position += 2 + length
-        if marker == 0xDA:  # entropy-coded data follow: on to the next marker that is no restart and no stuffed 0xFF
-            found = _NEXT_MARKER.search(data, position)
-            if found is None:
-                break
-            position = found.end() - 2
+        if marker == 0xDA:
+            # In entropy-coded data 0xFF is always stuffed, so an end marker after the first scan's start is a real one;
+            # from the end, since that is where it is in nearly every file.
+            return Header("JPEG", size, orientation, complete=data.rfind(b"\xff\xd9", position) >= 0)
     return Header("JPEG", size, orientation, complete=False)
 
 

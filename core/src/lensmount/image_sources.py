@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import glob
+import http.client
 import os
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -14,6 +17,7 @@ from typing import Any, NamedTuple
 from lensmount.decoding import check_size, pixel_limit
 from lensmount.errors import ImageError, OfflineError
 from lensmount.images import Image, import_cv2
+from lensmount.sources.offline import is_offline
 
 IMAGE_SUFFIXES = frozenset(
     [
@@ -110,10 +114,25 @@ def is_video(source: str | int | os.PathLike[str]) -> bool:
     return Path(text.split("?", 1)[0]).suffix in VIDEO_SUFFIXES
 
 
-def offline() -> bool:
-    """Whether `LENSMOUNT_OFFLINE` or `HF_HUB_OFFLINE` asks that no socket be opened."""
-    values = (os.environ.get(name, "") for name in ("LENSMOUNT_OFFLINE", "HF_HUB_OFFLINE"))
-    return any(value.strip().lower() in ("1", "true", "yes", "on") for value in values)
+def shown(address: str) -> str:
+    """An address as errors may show it: without user, password and query. Malformed ones are shown too."""
+    scheme, mark, rest = address.partition("://")
+    if not mark:
+        return address
+    host, slash, path = rest.partition("/")
+    return scheme + mark + host.rpartition("@")[2] + slash + path.partition("?")[0].partition("#")[0]
+
+
+def _request(url: str) -> urllib.request.Request:
+    headers = {"User-Agent": "lensmount", "Accept": "image/*,*/*;q=0.5"}
+    scheme, _, rest = url.partition("://")
+    host, slash, path = rest.partition("/")
+    login, at, host = host.rpartition("@")
+    request = urllib.request.Request(f"{scheme}://{host}{slash}{path}", headers=headers)
+    if at:
+        token = base64.b64encode(urllib.parse.unquote_to_bytes(login)).decode()
+        request.add_unredirected_header("Authorization", f"Basic {token}")  # never sent on to another host
+    return request
 
 
 def fetch(url: str, limit: int) -> bytes:
@@ -130,28 +149,23 @@ def fetch(url: str, limit: int) -> bytes:
         OfflineError: Offline was asked for.
         ImageError: The server cannot be reached, refuses, or sends too much or too slowly.
     """
-    if offline():
+    if is_offline():
         raise OfflineError(
-            f"{url} was not opened: offline was asked for",
-            found="LENSMOUNT_OFFLINE or HF_HUB_OFFLINE is set",
+            f"{shown(url)} was not opened: offline was asked for",
+            found="LENSMOUNT_OFFLINE, HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set",
             fix="download the image beforehand and pass its path, or unset the variable",
         )
     try:
-        request = urllib.request.Request(url, headers={"User-Agent": "lensmount", "Accept": "image/*,*/*;q=0.5"})
-        with urllib.request.urlopen(request, timeout=_CONNECT_SECONDS) as answer:
+        with urllib.request.urlopen(_request(url), timeout=_CONNECT_SECONDS) as answer:
             return _read_bounded(answer, url, min(_MAX_DOWNLOAD, 8 * limit + (1 << 20)))
     except urllib.error.HTTPError as error:
-        raise ImageError(f"{url} was refused", found=f"HTTP {error.code} {error.reason}") from error
+        raise ImageError(f"{shown(url)} was refused", found=f"HTTP {error.code} {error.reason}") from error
     except ImageError:
         raise
-    except (OSError, ValueError, EOFError) as error:  # URLError is an OSError; http.client's errors are covered below
-        raise ImageError(f"{url} cannot be downloaded", found=str(error)) from error
-    except Exception as error:
-        import http.client
-
-        if isinstance(error, http.client.HTTPException):
-            raise ImageError(f"{url} cannot be downloaded", found=f"{type(error).__name__}: {error}") from error
-        raise
+    except OSError as error:
+        raise ImageError(f"{shown(url)} cannot be downloaded", found=str(error)) from error
+    except (ValueError, http.client.HTTPException) as error:  # their text may hold the whole address
+        raise ImageError(f"{shown(url)} cannot be downloaded", found=type(error).__name__) from error
 
 
 def _read_bounded(answer: Any, url: str, most: int) -> bytes:
@@ -162,12 +176,12 @@ def _read_bounded(answer: Any, url: str, most: int) -> bytes:
         parts.append(part)
         total += len(part)
         if total > most:
-            raise ImageError(f"{url} is too large for an image", found=f"more than {most} bytes")
+            raise ImageError(f"{shown(url)} is too large for an image", found=f"more than {most} bytes")
         if time.monotonic() > deadline:
-            raise ImageError(f"{url} takes too long", found=f"{total} bytes in {_TOTAL_SECONDS:.0f} s")
+            raise ImageError(f"{shown(url)} takes too long", found=f"{total} bytes in {_TOTAL_SECONDS:.0f} s")
     declared = answer.headers.get("Content-Length")
     if declared is not None and declared.isdecimal() and int(declared) != total:
-        raise ImageError(f"{url} broke off", found=f"{total} bytes", expected=f"{declared} bytes")
+        raise ImageError(f"{shown(url)} broke off", found=f"{total} bytes", expected=f"{declared} bytes")
     return b"".join(parts)
 
 
@@ -175,12 +189,12 @@ class Frame(NamedTuple):
     """One frame of a video.
 
     Attributes:
-        index: Number from 0.
+        number: Counts from 0.
         seconds: Time since the start.
         image: The picture, BGR.
     """
 
-    index: int
+    number: int
     seconds: float
     image: Image
 
@@ -202,8 +216,8 @@ def video_frames(source: str | int | os.PathLike[str], *, stride: int = 1) -> It
     if stride < 1:
         raise ImageError("stride is not valid", found=str(stride), expected="1 or more")
     text = str(source) if isinstance(source, int) else os.fspath(source)
-    if "://" in text and offline():
-        raise OfflineError(f"{text} was not opened: offline was asked for", fix="unset LENSMOUNT_OFFLINE")
+    if "://" in text and is_offline():
+        raise OfflineError(f"{shown(text)} was not opened: offline was asked for", fix="unset LENSMOUNT_OFFLINE")
     camera = text.isdecimal() and not Path(text).exists()
     if not camera and "://" not in text and not Path(text).is_file():
         raise ImageError(f"{text} does not exist", expected="a video file, a stream address or a camera index")
@@ -239,7 +253,9 @@ def _frames(capture: Any, cv2: Any, text: str, stride: int) -> Iterator[Frame]:
             yield Frame(index, seconds, Image(pixels, "bgr", text))
         index += 1
     if index == 0:
-        raise ImageError(f"{text} has no frame that can be read", fix="it may be truncated, or of an unknown codec")
+        raise ImageError(
+            f"{shown(text)} has no frame that can be read", fix="it may be truncated, or of an unknown codec"
+        )
 
 
 def _no_video(text: str, camera: bool, found: str | None) -> ImageError:
@@ -248,4 +264,4 @@ def _no_video(text: str, camera: bool, found: str | None) -> ImageError:
             f"camera {text} cannot be opened", found=found, fix="check that it is connected and not in use"
         )
     fix = "check the address, user and password" if "://" in text else "convert it to H.264 in an .mp4 file"
-    return ImageError(f"{text} cannot be opened as a video", found=found, fix=fix)
+    return ImageError(f"{shown(text)} cannot be opened as a video", found=found, fix=fix)

@@ -20,8 +20,9 @@ from urllib.parse import unquote, unquote_to_bytes
 import numpy as np
 from numpy.typing import NDArray
 
-from lensmount.decoding import check_size, decode, import_cv2, pixel_limit
+from lensmount.decoding import decode, import_cv2, pixel_limit
 from lensmount.errors import ImageError, OptionError
+from lensmount.image_arrays import from_array, from_pil, from_tensor, is_pil, is_tensor
 
 __all__ = ["Color", "Image", "import_cv2", "load", "load_many"]
 
@@ -90,9 +91,9 @@ def load(source: Any, *, color: Color | None = None, max_pixels: int | None = No
     if isinstance(source, Image):
         return source
     if isinstance(source, np.ndarray):
-        return _from_array(source, color or "bgr", "the array")
-    if _is_tensor(source):
-        return _from_tensor(source, color or "rgb")
+        return _image(from_array(source, "the array"), color or "bgr")
+    if is_tensor(source):
+        return _image(from_tensor(source), color or "rgb")
     limit = pixel_limit(max_pixels)
     if isinstance(source, (str, os.PathLike)):
         text = os.fspath(source)
@@ -100,8 +101,9 @@ def load(source: Any, *, color: Color | None = None, max_pixels: int | None = No
             return _from_text(text, limit)
     if isinstance(source, (bytes, bytearray, memoryview)):
         return _image(decode(bytes(source), "the image", limit), "bgr")
-    if _is_pil(source):
-        return _from_pil(source, limit)
+    if is_pil(source):
+        path = getattr(source, "filename", None)
+        return _image(from_pil(source, limit), "rgb", path if isinstance(path, str) and path else None)
     if callable(getattr(source, "read", None)):
         return _from_file_object(source, limit)
     raise ImageError(
@@ -127,10 +129,10 @@ def load_many(sources: Any, *, color: Color | None = None, max_pixels: int | Non
     """
     if isinstance(sources, np.ndarray) and sources.ndim == 4:
         return [load(item, color=color) for item in sources]
-    if _is_tensor(sources) and sources.ndim == 4:
+    if is_tensor(sources) and sources.ndim == 4:
         return [load(item, color=color) for item in sources]
     single = isinstance(sources, (Image, str, bytes, bytearray, memoryview, os.PathLike, np.ndarray))
-    if single or _is_tensor(sources) or _is_pil(sources) or callable(getattr(sources, "read", None)):
+    if single or is_tensor(sources) or is_pil(sources) or callable(getattr(sources, "read", None)):
         return [load(sources, color=color, max_pixels=max_pixels)]
     if isinstance(sources, Iterable) and not isinstance(sources, (dict, set, frozenset)):
         return [load(item, color=color, max_pixels=max_pixels) for item in sources]
@@ -149,9 +151,9 @@ def _image(pixels: NDArray[np.uint8], color: Color, path: str | None = None) -> 
 def _from_text(text: str, limit: int) -> Image:
     scheme = text.split(":", 1)[0].lower() if ":" in text[:32] else ""
     if scheme in ("http", "https"):
-        from lensmount.image_sources import fetch
+        from lensmount.image_sources import fetch, shown
 
-        return _image(decode(fetch(text, limit), text, limit), "bgr", text)
+        return _image(decode(fetch(text, limit), shown(text), limit), "bgr", text)
     if scheme == "data":
         return _image(decode(_data_uri(text), "the data URI", limit), "bgr")
     if text.startswith("file://"):
@@ -220,117 +222,3 @@ def _from_file_object(source: Any, limit: int) -> Image:
         )
     _check_bytes(len(data), name, limit)
     return _image(decode(data, name, limit), "bgr")
-
-
-# --- arrays, tensors, PIL ---------------------------------------------------------------------------------------------
-
-
-def _from_array(array: NDArray[Any], color: Color, what: str) -> Image:
-    array = np.asarray(array)
-    if array.dtype != np.uint8:
-        raise _wrong_dtype(array, what)
-    if array.ndim == 2:
-        array = array[..., None]
-    if array.ndim == 4:
-        raise ImageError(f"{what} is a batch, not one image", found=f"shape {array.shape}", fix="pass its items")
-    if array.ndim != 3 or array.shape[2] not in (1, 3, 4):
-        planar = array.ndim == 3 and array.shape[0] in (1, 3, 4)
-        raise ImageError(
-            f"{what} has the wrong shape for an image",
-            found=f"shape {array.shape}",
-            expected="(H, W), (H, W, 1), (H, W, 3) or (H, W, 4)",
-            fix="channels come last: array.transpose(1, 2, 0)" if planar else None,
-        )
-    if 0 in array.shape:
-        raise ImageError(f"{what} has no pixels", found=f"shape {array.shape}")
-    if array.shape[2] == 1:
-        array = np.repeat(array, 3, axis=2)
-    elif array.shape[2] == 4:
-        array = array[..., :3]
-    return _image(np.ascontiguousarray(array), color)
-
-
-def _wrong_dtype(array: NDArray[Any], what: str) -> ImageError:
-    found, fix = str(array.dtype), "np.clip(array, 0, 255).astype(np.uint8)"
-    if array.dtype.kind == "f" and array.size:
-        if not np.isfinite(array).all():
-            return ImageError(
-                f"{what} holds values that are no numbers",
-                found=f"{array.dtype} with {int((~np.isfinite(array)).sum())} NaN or infinite values",
-                expected="uint8, 0..255",
-                fix="find where they come from, then convert to uint8",
-            )
-        low, high = float(array.min()), float(array.max())
-        found = f"{array.dtype} from {low:.4g} to {high:.4g}"
-        fix = "(array * 255).round().astype(np.uint8)" if low >= 0 and high <= 1 else "array.round().astype(np.uint8)"
-    elif array.dtype == np.bool_:
-        fix = "array.astype(np.uint8) * 255"
-    elif array.dtype == np.uint16:
-        fix = "(array >> 8).astype(np.uint8)"
-    return ImageError(f"{what} is not uint8", found=found, expected="uint8, 0..255", fix=fix)
-
-
-def _is_tensor(source: Any) -> bool:
-    return any(kind.__name__ == "Tensor" and kind.__module__ == "torch" for kind in type(source).__mro__)
-
-
-def _from_tensor(tensor: Any, color: Color) -> Image:
-    shape = tuple(tensor.shape)
-    if tensor.ndim == 2:
-        tensor = tensor[None]
-    if tensor.ndim == 4:
-        raise ImageError("the tensor is a batch, not one image", found=f"shape {shape}", fix="pass its items")
-    if tensor.ndim != 3 or tensor.shape[0] not in (1, 3, 4):
-        interleaved = tensor.ndim == 3 and tensor.shape[2] in (1, 3, 4)
-        raise ImageError(
-            "the tensor has the wrong shape for an image",
-            found=f"shape {shape}",
-            expected="(C, H, W) with 1, 3 or 4 channels, or (H, W)",
-            fix="channels come first: tensor.permute(2, 0, 1)" if interleaved else None,
-        )
-    host = tensor.detach().cpu().permute(1, 2, 0)
-    if host.is_floating_point():
-        array = host.float().numpy()
-        if array.size and not (array.min() >= 0 and array.max() <= 1):  # also true of NaN
-            low, high = float(array.min()), float(array.max())
-            raise ImageError(
-                "the floating tensor is not in 0..1",
-                found=f"{tensor.dtype} from {low:.4g} to {high:.4g}",
-                expected="uint8 in 0..255, or floating in 0..1 before any normalisation",
-                fix="pass the image as it was before mean and std, or tensor.round().to(torch.uint8) for 0..255",
-            )
-        array = np.rint(array * np.float32(255)).astype(np.uint8)
-    elif str(host.dtype) == "torch.uint8":
-        array = host.numpy()
-    else:
-        raise ImageError(
-            "the tensor has the wrong dtype",
-            found=str(host.dtype),
-            expected="torch.uint8, or floating in 0..1",
-            fix="tensor.clamp(0, 255).to(torch.uint8)",
-        )
-    return _from_array(array, color, "the tensor")
-
-
-def _is_pil(source: Any) -> bool:
-    return any(kind.__name__ == "Image" and kind.__module__ == "PIL.Image" for kind in type(source).__mro__)
-
-
-def _from_pil(source: Any, limit: int) -> Image:
-    check_size((source.height, source.width), "the PIL image", limit)
-    if source.mode in ("I", "F"):
-        raise ImageError(
-            f"the PIL image has mode {source.mode!r}, whose range is unknown",
-            expected="RGB, RGBA, L, LA, P, 1, CMYK, YCbCr or I;16",
-            fix="scale it to 0..255 and call image.convert('L')",
-        )
-    try:
-        if source.mode.startswith("I;16"):
-            array = (np.asarray(source) >> 8).astype(np.uint8)
-        else:
-            array = np.asarray(source if source.mode == "RGB" else source.convert("RGB"))
-    except (OSError, ValueError, SyntaxError) as error:
-        raise ImageError("the PIL image cannot be read", found=str(error), fix="it may be truncated") from error
-    image = _from_array(array, "rgb", "the PIL image")
-    path = getattr(source, "filename", None)
-    return Image(image.pixels, "rgb", path if isinstance(path, str) and path else None)

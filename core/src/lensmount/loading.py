@@ -211,9 +211,9 @@ def show_licence(card: ModelCard) -> None:
     """Shows what the weights' licence asks, once per machine (a marker in the store remembers)."""
     if not card.licence_notice:
         return
-    from lensmount.sources.store import store_root
+    from lensmount.sources.store import default_root
 
-    marker = store_root() / "notices" / f"{card.licence}-{card.architecture}"
+    marker = default_root() / "notices" / f"{card.licence}-{card.architecture}"
     if marker.exists():
         return
     warnings.warn(f"{card.id}: {card.licence_notice}", LicenceNotice, stacklevel=4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import metadata
@@ -227,23 +228,18 @@ def _blocked(status: PluginStatus, environ: Mapping[str, str]) -> bool:
 def _check_requirement(candidate: Candidate) -> None:
     """Compares what the distribution requires of the core with this core, before any of its code runs."""
     from lensmount import __version__
+    from lensmount.requirement import satisfied
 
     for line in candidate.requires:
-        if not _normal(line).startswith("lensmount"):  # packaging costs milliseconds; most lines are not about us
+        if satisfied(line, __version__):
             continue
-        from packaging.requirements import Requirement
-
-        requirement = Requirement(line)
-        if _normal(requirement.name) != "lensmount" or requirement.marker is not None:
-            continue
-        if not requirement.specifier.contains(__version__, prereleases=True):
-            name = candidate.status.distribution
-            raise PluginError(
-                f"{name} was made for another lensmount",
-                found=f"lensmount {__version__}",
-                expected=str(requirement.specifier),
-                fix=f"pip install --upgrade lensmount {name}",
-            )
+        name = candidate.status.distribution
+        raise PluginError(
+            f"{name} was made for another lensmount",
+            found=f"lensmount {__version__}",
+            expected=line,
+            fix=f"pip install --upgrade lensmount {name}",
+        )
 
 
 def _register(manager: pluggy.PluginManager, plugin: object, status: PluginStatus) -> None:
@@ -278,15 +274,23 @@ def _call_hooks(manager: pluggy.PluginManager, plugin: object) -> dict[str, tupl
         for implementation in getattr(manager.hook, name).get_hookimpls():
             if implementation.plugin is not plugin:
                 continue
-            items = tuple(implementation.function())
-            for item in items:
-                if not isinstance(item, kind):
-                    raise PluginError(
-                        f"hook {name} returned the wrong thing", found=repr(item)[:200], expected=kind.__name__
-                    )
-                hash(item)  # a descriptor that holds a list is refused here, not deep inside a later lookup
-            found[name] = items
+            found[name] = _call(name, kind, implementation.function)
     return found
+
+
+def _call(name: str, kind: type, function: Callable[[], Any]) -> tuple[Any, ...]:
+    try:
+        result = function()
+        items = tuple(result) if isinstance(result, Iterable) else None
+        wrong = [result] if items is None else [item for item in items if not isinstance(item, kind)]
+        if items is not None and not wrong:
+            hash(items)  # a descriptor that holds a list is refused here, not deep inside a later lookup
+            return items
+    except (Exception, SystemExit) as error:  # told with the hook's name; `collect` keeps it from spreading
+        reason = str(error) if isinstance(error, LensmountError) else f"{type(error).__name__}: {error}"
+        raise PluginError(f"hook {name} failed: {reason}") from error
+    expected = f"an iterable of {kind.__name__}"
+    raise PluginError(f"hook {name} returned the wrong thing", found=repr(wrong[0])[:200], expected=expected)
 
 
 def _add(index: Index, found: Mapping[str, tuple[Any, ...]], status: PluginStatus) -> None:
@@ -297,6 +301,8 @@ def _add(index: Index, found: Mapping[str, tuple[Any, ...]], status: PluginStatu
         names = [item.scheme if isinstance(item, Source) else item.name for item in found.get(hook, ())]
         taken += [f"{hook[10:]} {name!r} ({index.owners[hook, name]})" for name in names if name in table]
         taken += [f"{hook[10:]} {name!r} (twice in this plugin)" for name in set(names) if names.count(name) > 1]
+    names = [name for card in found.get("lensmount_model_cards", ()) for name in {card.id, *card.aliases}]
+    taken += [f"model {name!r} (twice in this plugin)" for name, times in Counter(names).items() if times > 1]
     if taken:
         raise PluginError(
             "it claims names that other plugins hold",

@@ -254,6 +254,15 @@ class Registry:
                 found=", ".join(self.index.architectures) or "no architectures",
                 fix=f"pip install {plugin}",
             )
+        if card.task not in found.tasks:
+            from lensmount.errors import UnsupportedModelError
+
+            raise UnsupportedModelError(
+                f"{card.id!r} has a task that architecture {found.name!r} does not run here",
+                found=card.task,
+                expected=", ".join(found.tasks),
+                fix=f"a newer version of {self.index.owners['lensmount_architectures', found.name]} may",
+            )
         return found
 
     def _plan(

@@ -2,12 +2,13 @@
 
 The antialiased kernels follow Pillow's `Resample.c` as a specification: kernel widened by the shrink factor, weights
 in fixed point with 22 bits, a horizontal pass rounded to uint8, then a vertical one. uint8 results equal Pillow's bit
-for bit; float results equal `torch.nn.functional.interpolate(antialias=True)`, which has the same weights.
+for bit. (Pillow 13 takes the vertical pass first where a picture loses much more height than width, older ones never;
+there single grey values differ.) Float results equal `torch.nn.functional.interpolate(antialias=True)`, which has the
+same weights.
 """
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from lensmount.decoding import import_cv2
 
+Window = tuple[int, int, int, int]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "area", "lanczos"]
 
 _PRECISION_BITS = 32 - 8 - 2
@@ -24,12 +26,20 @@ _PRECISION_BITS = 32 - 8 - 2
 _SPLIT_BITS = 7
 _MAX_EXACT_TAPS = 2**24 // (255 * 2 ** (_SPLIT_BITS - 1))
 _BLOCK = 16
+# How many times the wanted pixels OpenCV may compute before the windowed kernels take over: a 1x20000 picture whose
+# short side is scaled to 224 would otherwise become one of 224x4480000.
+_WASTE = 16
 # OpenBLAS runs a product on the calling thread when M * N * K is at most 4 * 65536.
 _SINGLE_THREAD_PRODUCT = 4 * 65536
 
 
 def resize(
-    pixels: NDArray[Any], size: tuple[int, int], interpolation: Interpolation = "bilinear", *, antialias: bool = False
+    pixels: NDArray[Any],
+    size: tuple[int, int],
+    interpolation: Interpolation = "bilinear",
+    *,
+    antialias: bool = False,
+    window: Window | None = None,
 ) -> NDArray[Any]:
     """Resizes a picture.
 
@@ -39,15 +49,24 @@ def resize(
         interpolation: Kernel. Without antialias: OpenCV's (`bilinear` of float32 equals torch's interpolate with
             `align_corners=False`; uint8 has 11-bit weights). With antialias: Pillow's (`area` is its BOX).
         antialias: Widens the kernel when shrinking.
+        window: `(top, bottom, left, right)` of the new picture that is wanted; the rest is not computed where that
+            saves much. None for all.
 
     Returns:
-        A new array of the same dtype and channel count; the input itself when the size is already right.
+        An array of the same dtype and channel count: the window of the resized picture. It shares the input's memory
+        when the size is already right.
     """
+    top, bottom, left, right = window or (0, size[0], 0, size[1])
     if pixels.shape[:2] == tuple(size):
-        return pixels
-    if antialias and interpolation != "nearest":
-        return _resize_antialias(pixels, size, interpolation)
+        return pixels[top:bottom, left:right]
+    wasteful = size[0] * size[1] > _WASTE * (bottom - top) * (right - left)
+    if interpolation != "nearest" and (antialias or wasteful):
+        return _resize_banded(pixels, size, (top, bottom, left, right), interpolation, antialias)
     cv2 = import_cv2()
+    if wasteful:
+        return pixels[_nearest(size[0], pixels.shape[0], top, bottom)][
+            :, _nearest(size[1], pixels.shape[1], left, right)
+        ]
     code = {
         "nearest": cv2.INTER_NEAREST,
         "bilinear": cv2.INTER_LINEAR,
@@ -56,7 +75,12 @@ def resize(
         "lanczos": cv2.INTER_LANCZOS4,
     }[interpolation]
     result: NDArray[Any] = cv2.resize(pixels, (size[1], size[0]), interpolation=code)
-    return result if result.ndim == pixels.ndim else result[..., None]
+    result = result if result.ndim == pixels.ndim else result[..., None]
+    return result[top:bottom, left:right]
+
+
+def _nearest(new: int, old: int, begin: int, end: int) -> NDArray[np.int64]:
+    return np.minimum((np.arange(begin, end) * (old / new)).astype(np.int64), old - 1)
 
 
 # --- Pillow's kernels -------------------------------------------------------------------------------------------------
@@ -66,8 +90,7 @@ def _bilinear(x: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.maximum(1.0 - np.abs(x), 0.0)
 
 
-def _bicubic(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    a = -0.5
+def _bicubic(x: NDArray[np.float64], a: float = -0.5) -> NDArray[np.float64]:
     x = np.abs(x)
     near = ((a + 2.0) * x - (a + 3.0)) * x * x + 1
     far = (((x - 5) * x + 8) * x - 4) * a
@@ -82,6 +105,10 @@ def _lanczos(x: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where((x >= -3.0) & (x < 3.0), np.sinc(x) * np.sinc(x / 3.0), 0.0)
 
 
+def _bicubic_cv2(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    return _bicubic(x, -0.75)
+
+
 _KERNELS = {"bilinear": (_bilinear, 1.0), "bicubic": (_bicubic, 2.0), "area": (_box, 0.5), "lanczos": (_lanczos, 3.0)}
 
 
@@ -94,13 +121,17 @@ class _Block(NamedTuple):
     weights: NDArray[np.float32]
 
 
-def _weights(old: int, new: int, interpolation: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """First input of each output `(new,)`, and its normalised weights `(new, taps)`, zero-padded."""
+def _weights(
+    old: int, new: int, window: tuple[int, int], interpolation: str, antialias: bool
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """First input of each output in the window, and its normalised weights `(outputs, taps)`, zero-padded."""
     kernel, support = _KERNELS[interpolation]
+    if interpolation == "bicubic" and not antialias:
+        kernel = _bicubic_cv2
     scale = old / new
-    widened = max(scale, 1.0)
+    widened = max(scale, 1.0) if antialias else 1.0
     support *= widened
-    centers = (np.arange(new) + 0.5) * scale
+    centers = (np.arange(*window) + 0.5) * scale
     first = np.maximum((centers - support + 0.5).astype(np.int64), 0)
     last = np.minimum((centers + support + 0.5).astype(np.int64), old)
     taps = np.arange(int((last - first).max()))
@@ -112,19 +143,21 @@ def _weights(old: int, new: int, interpolation: str) -> tuple[NDArray[np.int64],
 
 
 @lru_cache(maxsize=64)
-def _blocks(old: int, new: int, interpolation: str, exact: bool) -> tuple[_Block, ...]:
-    """Banded weight matrix as dense blocks; `exact` gives `[high | low]` parts of the fixed-point weights."""
-    first, weights = _weights(old, new, interpolation)
-    taps = weights.shape[1]
-    if exact:
+def _blocks(
+    old: int, new: int, window: tuple[int, int], interpolation: str, antialias: bool, rounded: bool
+) -> tuple[_Block, ...]:
+    """Banded weight matrix of the window's outputs as dense blocks."""
+    first, weights = _weights(old, new, window, interpolation, antialias)
+    outputs, taps = weights.shape
+    if rounded and taps <= _MAX_EXACT_TAPS:
         fixed = np.trunc(weights * (1 << _PRECISION_BITS) + np.copysign(0.5, weights)).astype(np.int64)
         high = (fixed + (1 << (_SPLIT_BITS - 1))) >> _SPLIT_BITS
         parts = [high, fixed - (high << _SPLIT_BITS)]
     else:
         parts = [weights]
     blocks = []
-    for begin in range(0, new, _BLOCK):
-        end = min(begin + _BLOCK, new)
+    for begin in range(0, outputs, _BLOCK):
+        end = min(begin + _BLOCK, outputs)
         start = int(first[begin])
         stop = min(int(first[end - 1]) + taps, old)
         matrix = np.zeros((stop - start, len(parts) * (end - begin)), np.float32)
@@ -138,38 +171,46 @@ def _blocks(old: int, new: int, interpolation: str, exact: bool) -> tuple[_Block
     return tuple(blocks)
 
 
-def _resize_antialias(pixels: NDArray[Any], size: tuple[int, int], interpolation: str) -> NDArray[Any]:
-    height, width = pixels.shape[:2]
-    new_height, new_width = size
-    support = _KERNELS[interpolation][1]
-    taps = 2 * math.ceil(support * max(height / new_height, width / new_width, 1.0)) + 1
+def _resize_banded(
+    pixels: NDArray[Any], size: tuple[int, int], window: Window, interpolation: str, antialias: bool
+) -> NDArray[Any]:
     rounded = pixels.dtype == np.uint8
-    exact = rounded and taps <= _MAX_EXACT_TAPS
+    top, bottom, left, right = window
+    (height, width), (new_height, new_width) = pixels.shape[:2], size
+    # A pass whose length does not change is left out; only its window is cut.
+    across = down = None
+    if new_width != width:
+        across = _blocks(width, new_width, (left, right), interpolation, antialias, rounded)
+        left, right = across[0].start, max(block.stop for block in across)
+    if new_height != height:
+        down = _blocks(height, new_height, (top, bottom), interpolation, antialias, rounded)
+        top, bottom = down[0].start, max(block.stop for block in down)
+    pixels = pixels[top:bottom, left:right]
     channels = 1 if pixels.ndim == 2 else pixels.shape[2]
-    planes = np.empty((channels, height, width), np.float32)
+    planes = np.empty((channels, *pixels.shape[:2]), np.float32)
     for channel in range(channels):
         planes[channel] = pixels if pixels.ndim == 2 else import_cv2().extractChannel(pixels, channel)
-    if new_width != width:
-        rows = planes.reshape(channels * height, width)
-        planes = _pass(rows, _blocks(width, new_width, interpolation, exact), new_width, rounded)
-        planes = planes.reshape(channels, height, new_width)
+    if across is not None:
+        planes = _pass(planes, across, rounded)
     planes = planes.transpose(0, 2, 1)
-    if new_height != height:
+    if down is not None:
         # The vertical pass is the horizontal one of the transposed picture.
-        rows = np.ascontiguousarray(planes).reshape(channels * new_width, height)
-        planes = _pass(rows, _blocks(height, new_height, interpolation, exact), new_height, rounded)
-        planes = planes.reshape(channels, new_width, new_height)
-    result = planes.transpose(2, 1, 0).astype(pixels.dtype, order="C")
+        planes = _pass(np.ascontiguousarray(planes), down, rounded)
+    result: NDArray[Any] = planes.transpose(2, 1, 0).astype(pixels.dtype, order="C")
     return result[..., 0] if pixels.ndim == 2 else result
 
 
-def _pass(values: NDArray[np.float32], blocks: tuple[_Block, ...], new: int, rounded: bool) -> NDArray[np.float32]:
-    """Resamples the columns of `(rows, old)`; `rounded` results are whole values 0..255, kept as float32."""
-    rows = values.shape[0]
-    out = np.empty((rows, new), np.float32)
-    begin = 0
+def _pass(planes: NDArray[np.float32], blocks: tuple[_Block, ...], rounded: bool) -> NDArray[np.float32]:
+    """Resamples the last axis of contiguous planes `(C, rows, length)`, whose first column is that of `blocks[0]`.
+
+    `rounded` results are whole values 0..255, kept as float32.
+    """
+    channels, rows, length = planes.shape
+    values = planes.reshape(channels * rows, length)
+    out = np.empty((channels * rows, sum(block.outputs for block in blocks)), np.float32)
+    begin, origin = 0, blocks[0].start
     for block in blocks:
-        product = _matmul(values[:, block.start : block.stop], block.weights)
+        product = _matmul(values[:, block.start - origin : block.stop - origin], block.weights)
         outputs = block.outputs
         if block.weights.shape[1] == 2 * outputs:
             # high * 2**7 + low + 2**21, then >> 22: whole numbers beyond float32, so int32 has the last word.
@@ -182,7 +223,9 @@ def _pass(values: NDArray[np.float32], blocks: tuple[_Block, ...], new: int, rou
         else:
             out[:, begin : begin + outputs] = np.floor(product + 0.5) if rounded else product
         begin += outputs
-    return np.clip(out, 0, 255, out=out) if rounded else out
+    if rounded:
+        np.clip(out, 0, 255, out=out)
+    return out.reshape(channels, rows, -1)
 
 
 def _matmul(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import sys
+from dataclasses import replace
 from fnmatch import fnmatch
 from importlib import resources
 from pathlib import Path
@@ -15,7 +17,7 @@ from lensmount.imports import import_string
 
 if TYPE_CHECKING:
     from lensmount.plugins import Index
-    from lensmount.sources.base import FetchOptions
+    from lensmount.sources.base import FetchOptions, Finder
     from lensmount.specs import ModelCard
 
 MODEL_SUFFIXES = (".onnx", ".pt", ".pth", ".safetensors", ".bin", ".engine", ".plan", ".torchscript")
@@ -124,14 +126,21 @@ def _from_address(text: str, index: Index, fetch: FetchOptions | None, architect
         raise ModelNotFoundError(
             f"no source for addresses of scheme {scheme!r}", found=text, expected=", ".join(sorted(index.sources))
         )
-    finder = import_string(source.finder, f"source {scheme!r}")()
-    found = finder.find(text, fetch or Options())
-    if isinstance(found, Path):  # a file or folder that the source brought whole: recognise it like a local one
-        return _from_path(found, index, architecture)
-    if found is None:
-        raise ModelNotFoundError(f"{text!r} does not name a model that can be recognised", expected="a model file")
-    card: ModelCard = found
-    return card
+    options = fetch or Options()
+    finder: Finder = import_string(source.finder, f"source {scheme!r}")()
+    card = finder.find(text, options)
+    if card is not None:
+        return card
+    if not text.partition("#")[0].lower().endswith(MODEL_SUFFIXES):
+        raise ModelNotFoundError(
+            f"{text!r} names neither a model file nor a folder with a lensmount manifest",
+            expected=f"an address that ends in {', '.join(MODEL_SUFFIXES)}, or a repository with a lensmount.json",
+        )
+    from lensmount.sources.fetch import fetch_uri
+
+    fetched = fetch_uri(text, {scheme: finder}, options)
+    name = text.partition("#")[0].rpartition("/")[2]
+    return recognise(fetched.path, index, architecture, name=name)
 
 
 def _from_path(path: Path, index: Index, architecture: str | None) -> ModelCard:
@@ -143,23 +152,40 @@ def _from_path(path: Path, index: Index, architecture: str | None) -> ModelCard:
 
             return read_manifest(path)
         if (path / "model_config.json").exists():
-            from lensmount.peer import read_peer_folder
+            from lensmount.peer.folder import read_peer_folder
 
             return read_peer_folder(path)
     return recognise(path, index, architecture)
 
 
-def recognise(path: Path, index: Index, architecture: str | None = None) -> ModelCard:
+def _placed(card: ModelCard, path: Path, name: str) -> ModelCard:
+    """Fills in what a recogniser does not look at: the file's name and where it lies."""
+    file = path.absolute()
+    stem = re.sub(r"[^A-Za-z0-9._-]", "-", Path(name).stem).strip("-._") or "model"
+    packages = tuple(
+        replace(package, artifacts=tuple(replace(a, uri=a.uri or file.as_uri()) for a in package.artifacts))
+        for package in card.packages
+    )
+    return replace(card, id=stem, packages=packages)
+
+
+def recognise(path: Path, index: Index, architecture: str | None = None, *, name: str | None = None) -> ModelCard:
     """Asks every architecture whether it knows a bare file (or Hugging Face folder), by its content alone.
+
+    Args:
+        path: The file or folder.
+        index: What the plugins contribute.
+        architecture: Asks only this one.
+        name: What to call the model; None for the file's name.
 
     Raises:
         UnsupportedModelError: None does.
         AmbiguousModelError: Several do.
         ModelFileError: The file is corrupt.
     """
-    from lensmount.reading import inspect_file
+    from lensmount.reading import inspect_file, require_usable
 
-    facts = inspect_file(path)
+    facts = require_usable(inspect_file(path))
     cards: dict[str, ModelCard] = {}
     asked = []
     for name, descriptor in index.architectures.items():
@@ -170,7 +196,7 @@ def recognise(path: Path, index: Index, architecture: str | None = None) -> Mode
         if card is not None:
             cards[name] = card
     if len(cards) == 1:
-        return next(iter(cards.values()))
+        return _placed(next(iter(cards.values())), path, name or path.name)
     if cards:
         raise AmbiguousModelError(
             f"several architectures recognise {path.name}",

@@ -157,7 +157,7 @@ def select(
 
 def _rank(choice: Choice) -> tuple[int, int, int]:
     kind = device_kind(choice.device)
-    device = DEVICE_ORDER.index(kind) if kind in DEVICE_ORDER else -1  # a named exotic device was asked for
+    device = _order(choice.device)
     stored = choice.package.precision
     precision = PRECISION_ORDER.index(stored) if stored in PRECISION_ORDER else len(PRECISION_ORDER)
     lossy = 1 if stored == "int8" else 0  # quantised weights only when nothing better runs, whatever the backend
@@ -174,7 +174,16 @@ def normalise_device(device: str) -> str:
     text = device.strip().lower()
     if text.isdigit():
         return f"cuda:{text}"
-    return "cuda:0" if text in ("cuda", "gpu") else text
+    kind, _, index = text.partition(":")
+    if kind in ("cuda", "gpu"):
+        return f"cuda:{index or 0}"
+    return kind if kind in ("cpu", "mps") and index in ("", "0") else text
+
+
+def _order(device: str) -> int:
+    """Rank of a device's kind; kinds unknown here come last, so that they are taken where they are all there is."""
+    kind = device_kind(device)
+    return DEVICE_ORDER.index(kind) if kind in DEVICE_ORDER else len(DEVICE_ORDER)
 
 
 def _check(
@@ -203,7 +212,7 @@ def _check(
     if package.format == "torch" and (architecture is None or architecture.network is None):
         found = "no such plugin" if architecture is None else f"{architecture.name} has none"
         reasons.append(Reason(check="network", required="an architecture with a torch network", found=found))
-    device, problem = _device(package.requirements, status, request)
+    device, problem = _device(package.requirements, backend, status, environment, request)
     if problem is not None and status.usable:
         reasons.append(problem)
     precision, problem = _precision(package, backend, status, device, request)
@@ -213,7 +222,9 @@ def _check(
     return device, precision, reasons
 
 
-def _device(needs: Requirements, status: BackendStatus, request: Request) -> tuple[str, Reason | None]:
+def _device(
+    needs: Requirements, backend: Backend, status: BackendStatus, environment: Environment, request: Request
+) -> tuple[str, Reason | None]:
     usable = [d for d in status.devices if not needs.devices or device_kind(d) in needs.devices]
     if request.device is not None:
         wanted = normalise_device(request.device)
@@ -227,8 +238,15 @@ def _device(needs: Requirements, status: BackendStatus, request: Request) -> tup
     if not usable:
         required = " or ".join(needs.devices) or "any device"
         return "cpu", Reason(check="device", required=required, found=", ".join(status.devices) or "none")
-    best = min(usable, key=lambda d: DEVICE_ORDER.index(device_kind(d)) if device_kind(d) in DEVICE_ORDER else 9)
-    return best, None
+    # A kind that the backend has no preference for is there for who asks (CoreML for onnx). Of several GPUs the first
+    # that the package was made for.
+    preferred = dict(backend.preference)
+
+    def rank(device: str) -> tuple[bool, int, int]:
+        on_request_only = device_kind(device) not in preferred
+        return on_request_only, _order(device), len(_gpu_reasons(needs, environment, device))
+
+    return min(usable, key=rank), None
 
 
 def _precision(
@@ -255,26 +273,37 @@ def _machine(needs: Requirements, environment: Environment, status: BackendStatu
     reasons: list[Reason] = []
 
     def one_of(check: str, required: tuple[str, ...], found: str) -> None:
-        if required and found.lower() not in [r.lower() for r in required]:
+        if required and _machine_name(found) not in [_machine_name(r) for r in required]:
             reasons.append(Reason(check=check, required=" or ".join(required), found=found))
 
     one_of("system", needs.systems, environment.system)
     one_of("machine", needs.machines, environment.machine)
-    if needs.l4t is not None and not (environment.l4t or "").startswith(needs.l4t):
+    if needs.l4t is not None and not f"{environment.l4t or ''}.".startswith(f"{needs.l4t}."):
         reasons.append(Reason(check="l4t", required=needs.l4t, found=environment.l4t or "not a Jetson"))
-    index = int(device.partition(":")[2] or 0) if device_kind(device) == "cuda" else 0
-    gpu = next((g for g in environment.gpus if g.index == index), None)
-    if needs.compute_capability is not None:
-        found = gpu.compute_capability if gpu else None
-        if found != needs.compute_capability:
-            required = f"compute capability {needs.compute_capability}"
-            reasons.append(Reason(check="gpu", required=required, found=found or "no GPU"))
-    if needs.gpu_name is not None and (gpu is None or gpu.name != needs.gpu_name):
-        reasons.append(Reason(check="gpu", required=needs.gpu_name, found=gpu.name if gpu else "no GPU"))
+    reasons += _gpu_reasons(needs, environment, device)
     if needs.runtime_version is not None and status.usable and not _version_fits(needs.runtime_version, status.version):
         reasons.append(
             Reason(check="runtime", required=f"version {needs.runtime_version}", found=status.version or "unknown")
         )
+    return reasons
+
+
+def _machine_name(name: str) -> str:
+    """One name for one processor: Windows and macOS have their own."""
+    return {"amd64": "x86_64", "arm64": "aarch64"}.get(name.lower(), name.lower())
+
+
+def _gpu_reasons(needs: Requirements, environment: Environment, device: str) -> list[Reason]:
+    kind, _, index = device.partition(":")
+    gpu = next((g for g in environment.gpus if kind == "cuda" and str(g.index) == (index or "0")), None)
+    absent = "no such GPU" if kind == "cuda" else kind
+    reasons = []
+    if needs.compute_capability is not None and (gpu is None or gpu.compute_capability != needs.compute_capability):
+        required = f"compute capability {needs.compute_capability}"
+        found = absent if gpu is None else gpu.compute_capability or "unknown"
+        reasons.append(Reason(check="gpu", required=required, found=found))
+    if needs.gpu_name is not None and (gpu is None or gpu.name != needs.gpu_name):
+        reasons.append(Reason(check="gpu", required=needs.gpu_name, found=gpu.name if gpu else absent))
     return reasons
 
 
@@ -285,7 +314,9 @@ def _version_fits(required: str, found: str | None) -> bool:
     if found is None:
         return False
     try:
-        return SpecifierSet(required if required[0] in "<>=!~" else f"=={required}").contains(found, prereleases=True)
+        return SpecifierSet(required if required.startswith(("<", ">", "=", "!", "~")) else f"=={required}").contains(
+            found, prereleases=True
+        )
     except (InvalidSpecifier, InvalidVersion):
         return required == found
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from lensmount.backends.batching import batch_policy, run_batched
 from lensmount.errors import ClosedError, ModelFileError
-from lensmount.specs import BatchPolicy
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -44,8 +44,8 @@ class SingleGraph:
                 expected="one input of 4 dimensions",
             )
         self._input = inputs[0]
-        batch, channels, *_ = self._input.shape
-        self.batch = BatchPolicy(static=batch) if isinstance(batch, int) else (context.package.batch or BatchPolicy())
+        channels = self._input.shape[1]
+        self.batch = batch_policy(self._session, context.package.batch)
         self.preprocess_spec = self._complete(preprocess)
         if isinstance(channels, int) and channels != self.preprocess_spec.channels:
             raise ModelFileError(
@@ -137,11 +137,9 @@ class SingleGraph:
             BackendError: The runtime failed.
             ClosedError: The model was closed.
         """
-        from lensmount.backends.batching import run_in_chunks
-
         if self._closed:
             raise ClosedError(f"model {self._card.id!r} was closed", fix="load it again")
-        return run_in_chunks(self._session, self._input.name, batch, self.batch)
+        return run_batched(self._session, {self._input.name: batch}, self.batch)
 
     def groups(self, pictures: Sequence[Image], size: int) -> list[Sequence[Image]]:
         """Splits pictures so that one group's input never takes unbounded memory."""

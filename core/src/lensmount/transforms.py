@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensmount.contrast import adjust_contrast, to_grey
-from lensmount.decoding import import_cv2
+from lensmount.decoding import check_size, import_cv2, pixel_limit
 from lensmount.errors import InputError, OptionError
 from lensmount.geometry import Geometry, plan
 from lensmount.images import Image
-from lensmount.resample import resize
+from lensmount.resample import Window, resize
 from lensmount.specs import Preprocess
 
 DType = Literal["float32", "float16", "uint8"]
@@ -52,6 +52,7 @@ def prepare(
     Raises:
         InputError: No pictures, pictures whose network sizes differ, or an `out` that does not fit.
         OptionError: The spec cannot be carried out.
+        ImageTooLargeError: `pad-square` would make a picture beyond the limit on pixels.
     """
     _check(spec, dtype, layout)
     if not images:
@@ -96,54 +97,48 @@ def _check(spec: Preprocess, dtype: str, layout: str) -> None:
 
 def _write(image: Image, geometry: Geometry, spec: Preprocess, target: NDArray[Any], layout: Layout) -> None:
     """Renders one picture into its slot of the batch."""
-    content = _content(image, geometry, spec)
     view = target if layout == "nhwc" else target.transpose(1, 2, 0)  # (H, W, C) either way
-    swap = content.ndim == 3 and image.color != spec.color
-    height, width = content.shape[:2]
-    left, top = int(geometry.offset[0]), int(geometry.offset[1])
     frame_height, frame_width = geometry.network_size
+    # The resized picture, and the part of it that falls into the frame.
+    height, width = geometry.padded_size if spec.resize == "pad-square" else geometry.resized_size
+    left, top = int(geometry.offset[0]), int(geometry.offset[1])
     x0, y0, x1, y1 = max(left, 0), max(top, 0), min(left + width, frame_width), min(top + height, frame_height)
-    content = content[y0 - top : y1 - top, x0 - left : x1 - left]
+    content = _content(image, geometry, spec, (height, width), (y0 - top, y1 - top, x0 - left, x1 - left))
+    swap = content.ndim == 3 and image.color != spec.color
     padding = (y0, frame_height - y1, x0, frame_width - x1)
     if spec.resize == "letterbox-reflect" and any(padding):
-        cv2 = import_cv2()
-        content = cv2.copyMakeBorder(content, *padding, cv2.BORDER_REFLECT_101)
+        # Mirrored about the edge pixel, which is not repeated (numpy's and torch's "reflect").
+        content = import_cv2().copyMakeBorder(content, *padding, import_cv2().BORDER_REFLECT_101)
         x0, y0, x1, y1 = 0, 0, frame_width, frame_height
-        padding = (0, 0, 0, 0)
-    if any(padding):
+    elif any(padding):
         _fill_padding(view, (x0, y0, x1, y1), spec)
     region = view[y0:y1, x0:x1]
+    planes = [content] * spec.channels if content.ndim == 2 else list(import_cv2().split(content))
     for channel in range(spec.channels):
-        plane = content if content.ndim == 2 else content[..., 2 - channel if swap else channel]
-        _normalise(plane, region[..., channel], channel, spec)
+        _normalise(planes[2 - channel if swap else channel], region[..., channel], channel, spec)
 
 
-def _content(image: Image, geometry: Geometry, spec: Preprocess) -> NDArray[Any]:
-    """The picture, cropped, adjusted and resized, in its own channel order: `(h, w, 3)` or grey `(h, w)`."""
+def _content(image: Image, geometry: Geometry, spec: Preprocess, size: tuple[int, int], window: Window) -> NDArray[Any]:
+    """The window of the cropped, adjusted and resized picture: `(h, w, 3)` in its own colour order, or `(h, w)`."""
     (x, y), (height, width) = geometry.crop_origin, geometry.crop_size
     pixels: NDArray[Any] = image.pixels[y : y + height, x : x + width]
     if spec.contrast is not None:
         pixels = adjust_contrast(pixels, image.color, spec.contrast)
     if spec.grayscale or spec.channels == 1:
         pixels = to_grey(pixels, image.color)
-    if spec.resample_dtype == "float32" and pixels.shape[:2] != geometry.resized_size:
-        pixels = pixels.astype(np.float32)
     if spec.resize == "pad-square":
-        side = max(height, width)
         cv2 = import_cv2()
-        value = (spec.padding_value,) * 3
+        side, value = max(height, width), (spec.padding_value,) * 3
+        check_size((side, side), f"the square around a picture of {width}x{height}", pixel_limit())
         pixels = cv2.copyMakeBorder(pixels, 0, side - height, 0, side - width, cv2.BORDER_CONSTANT, value=value)
-        size = (round(side * geometry.scale[1]), round(side * geometry.scale[0]))
-        return resize(pixels, size, spec.interpolation, antialias=spec.antialias)
-    return resize(pixels, geometry.resized_size, spec.interpolation, antialias=spec.antialias)
+    if spec.resample_dtype == "float32" and pixels.shape[:2] != size:
+        pixels = pixels.astype(np.float32)
+    return resize(pixels, size, spec.interpolation, antialias=spec.antialias, window=window)
 
 
 def _fill_padding(view: NDArray[Any], box: tuple[int, int, int, int], spec: Preprocess) -> None:
     x0, y0, x1, y1 = box
-    if view.dtype == np.uint8:
-        values = np.full(spec.channels, spec.padding_value, np.uint8)
-    else:
-        values = _tables(spec)[:, spec.padding_value].astype(view.dtype)
+    values = _tables(spec, view.dtype.name)[:, spec.padding_value]
     for channel, value in enumerate(values):
         plane = view[..., channel]
         plane[:y0] = value
@@ -154,31 +149,36 @@ def _fill_padding(view: NDArray[Any], box: tuple[int, int, int, int], spec: Prep
 
 def _normalise(plane: NDArray[Any], target: NDArray[Any], channel: int, spec: Preprocess) -> None:
     """Writes one channel's plane, uint8 or float32 in 0..255, through scale, mean and std."""
+    if plane.dtype != np.uint8:
+        target[...] = np.clip(np.rint(plane), 0, 255) if target.dtype == np.uint8 else _affine(plane, channel, spec)
+        return
     if target.dtype == np.uint8:
-        target[...] = plane if plane.dtype == np.uint8 else np.clip(np.rint(plane), 0, 255).astype(np.uint8)
+        target[...] = plane
         return
-    if plane.dtype == np.uint8:
-        table = _tables(spec)[channel]
-        if target.dtype == np.float32 and target.strides[1] == target.itemsize:
-            import_cv2().LUT(np.ascontiguousarray(plane), table, dst=target)
-        else:
-            target[...] = import_cv2().LUT(np.ascontiguousarray(plane), table)
-        return
-    target[...] = _affine(plane, channel, spec)
+    table = _tables(spec, target.dtype.name)[channel]
+    if target.dtype == np.float16:  # looked up as 16-bit integers, which every OpenCV knows
+        table, target = table.view(np.int16), target.view(np.int16)
+    if target.strides[1] == target.itemsize:
+        import_cv2().LUT(plane, table, dst=target)
+    else:
+        target[...] = import_cv2().LUT(plane, table)
 
 
 @lru_cache(maxsize=64)
-def _tables(spec: Preprocess) -> NDArray[np.float32]:
-    """`(C, 256)`: the normalised value of each grey value."""
+def _tables(spec: Preprocess, dtype: str) -> NDArray[Any]:
+    """`(C, 256)`: what each grey value becomes."""
     values = np.arange(256, dtype=np.float32)
-    tables = np.stack([_affine(values, channel, spec) for channel in range(spec.channels)])
+    if dtype == "uint8":
+        tables = np.tile(values, (spec.channels, 1)).astype(np.uint8)
+    else:
+        tables = np.stack([_affine(values, channel, spec) for channel in range(spec.channels)]).astype(dtype)
     tables.flags.writeable = False
     return tables
 
 
 def _affine(values: NDArray[np.float32], channel: int, spec: Preprocess) -> NDArray[np.float32]:
     # float32 all along, in torch's order: parity before the last bit of accuracy.
-    result = values / np.float32(255) if spec.scale == 1 / 255 else values * np.float32(spec.scale)
+    result: NDArray[np.float32] = values / np.float32(255) if spec.scale == 1 / 255 else values * np.float32(spec.scale)
     if spec.mean is not None:
         result = result - np.float32(spec.mean[channel % len(spec.mean)])
     if spec.std is not None:

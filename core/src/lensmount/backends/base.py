@@ -137,6 +137,12 @@ def check_feeds(inputs: tuple[TensorSpec, ...], feeds: Mapping[str, np.ndarray[A
         raise BackendError(f"{subject} was given the wrong inputs", found=str(sorted(feeds)), expected=str(names))
     for spec in inputs:
         array = feeds[spec.name]
+        if not hasattr(array, "dtype") or not hasattr(array, "shape"):
+            raise BackendError(
+                f"input {spec.name!r} of {subject} is not an array",
+                found=type(array).__name__,
+                expected=f"a numpy array, {spec.dtype} {spec.shape}",
+            )
         fits = len(array.shape) == len(spec.shape) and all(
             not isinstance(want, int) or want == got for want, got in zip(spec.shape, array.shape, strict=True)
         )

@@ -16,10 +16,10 @@ class FetchOptions:
     """How artifacts may be fetched.
 
     Attributes:
-        offline: Open no socket; None to follow `HF_HUB_OFFLINE` and `LENSMOUNT_OFFLINE`.
+        offline: Open no socket. `HF_HUB_OFFLINE` and `LENSMOUNT_OFFLINE` say so too, and False does not overrule them.
         progress: Show a progress bar; None for "on a terminal".
-        allow_insecure: Accept plain http, and https without a hash, from the user's own command.
-        credentials: By source (`{"roboflow": "…"}`); never logged nor written.
+        allow_insecure: Accept plain http, and a typed https address without a hash.
+        credentials: By source (`{"hf": "…", "roboflow": "…"}`), or by host for https; never logged nor written.
     """
 
     offline: bool | None = None

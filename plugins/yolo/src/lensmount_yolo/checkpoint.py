@@ -24,8 +24,8 @@ def network(context: NetworkContext) -> TorchNetwork:
         UnsupportedModelError: The tensors are not those of a version that is known here.
     """
     import torch
-    from lensmount.reading import as_torch_state_dict, read_checkpoint
 
+    from lensmount.reading import as_torch_state_dict, read_checkpoint
     from lensmount_yolo.networks.build import rebuild_network
     from lensmount_yolo.networks.fuse import fuse_conv_bn
     from lensmount_yolo.networks.v8 import DETECT, SEGMENT

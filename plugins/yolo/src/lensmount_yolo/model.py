@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from lensmount.masks import decode_prototypes
 from lensmount.results import Detections, InstanceSegmentation
 
 from lensmount.errors import UnsupportedModelError
+from lensmount.mask_decoding import decode_prototypes
 from lensmount.options import class_ids, class_thresholds, flag, fraction, positive
 from lensmount.single_graph import SingleGraph
 from lensmount.specs import ModelCard, ModelPackage, Preprocess
@@ -245,5 +245,5 @@ class YoloSegmenter(YoloDetector):
             class_names=self.names,
             image_size=geometry.original_size,
             path=path,
-            masks=decode_prototypes(kept.extra, prototypes, kept.boxes, boxes, geometry),
+            masks=decode_prototypes(kept.extra, prototypes, boxes, geometry),
         )

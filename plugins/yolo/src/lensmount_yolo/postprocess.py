@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
 from lensmount.boxes import cxcywh_to_xyxy, nms
 
 if TYPE_CHECKING:
@@ -69,7 +70,13 @@ def keep_boxes(output: NDArray[Any], head: Head, wanted: Filter, geometry: Geome
     if head.kind == "rows":
         return _take(kept, np.arange(min(len(kept.scores), wanted.max_detections)))
     groups = None if wanted.class_agnostic else kept.class_ids
-    chosen = nms(kept.boxes, kept.scores, groups, wanted.iou_threshold, wanted.max_detections)
+    chosen = nms(
+        kept.boxes,
+        kept.scores,
+        groups,
+        iou_threshold=wanted.iou_threshold,
+        max_detections=wanted.max_detections,
+    )
     return _take(kept, chosen)
 
 

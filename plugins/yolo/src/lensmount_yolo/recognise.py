@@ -33,17 +33,22 @@ def recognise(facts: FileFacts) -> ModelCard | None:
 
 def _onnx(facts: FileFacts) -> ModelCard | None:
     metadata = parse(facts.metadata) if "names" in facts.metadata or "task" in facts.metadata else GraphMetadata()
-    if len(facts.inputs) != 1 or len(facts.inputs[0].shape) != 4 or facts.inputs[0].shape[1] not in (1, 3, "channels"):
+    shape = facts.inputs[0].shape if len(facts.inputs) == 1 else None
+    if shape is None or len(shape) != 4 or (isinstance(shape[1], int) and shape[1] not in (1, 3)):
         return None
-    size = _size(facts.inputs[0].shape, metadata)
+    size = _size(shape, metadata)
     task = metadata.task or _task(facts, size, metadata)
     if task is None or task not in TASKS.values():
         return None
-    outputs = [(spec.name, spec.shape) for spec in facts.outputs]
+    outputs = [(spec.name, spec.shape or ()) for spec in facts.outputs]
     if task in ("object-detection", "instance-segmentation"):
         extra = 32 if task == "instance-segmentation" else 0
         read_head(outputs, names=len(metadata.names), extra=extra, end2end=metadata.end2end)
-    preprocess = None if task == "classification" else Preprocess(size=size, channels=_channels(facts))
+    preprocess = (
+        None
+        if task == "classification"
+        else Preprocess(size=size, channels=shape[1] if isinstance(shape[1], int) else 3)
+    )
     return bare_card(facts, metadata, task, "onnx", facts.precision, preprocess)
 
 
@@ -75,11 +80,6 @@ def bare_card(
     )
 
 
-def _channels(facts: FileFacts) -> int:
-    channels = facts.inputs[0].shape[1]
-    return channels if isinstance(channels, int) else 3
-
-
 def _size(shape: Sequence[Any], metadata: GraphMetadata) -> tuple[int, int]:
     height, width = shape[2], shape[3]
     if isinstance(height, int) and isinstance(width, int):
@@ -89,7 +89,7 @@ def _size(shape: Sequence[Any], metadata: GraphMetadata) -> tuple[int, int]:
 
 def _task(facts: FileFacts, size: tuple[int, int], metadata: GraphMetadata) -> str | None:
     """For graphs without metadata: only shapes that no other family has."""
-    outputs = [(spec.name, spec.shape) for spec in facts.outputs]
+    outputs = [(spec.name, spec.shape or ()) for spec in facts.outputs]
     protos = [shape for _, shape in outputs if len(shape) == 4]
     try:
         head = read_head(outputs, names=len(metadata.names), end2end=metadata.end2end)

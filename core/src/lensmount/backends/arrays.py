@@ -1,0 +1,52 @@
+"""Element types between graphs and numpy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lensmount.backends.base import Array, TensorSpec
+
+ONNXRUNTIME_DTYPES = {
+    "float": "float32",
+    "double": "float64",
+    "float16": "float16",
+    "bfloat16": "bfloat16",
+    "int8": "int8",
+    "int16": "int16",
+    "int32": "int32",
+    "int64": "int64",
+    "uint8": "uint8",
+    "uint16": "uint16",
+    "uint32": "uint32",
+    "uint64": "uint64",
+    "bool": "bool",
+    "string": "object",
+}
+"""numpy's name by onnxruntime's `tensor(…)`."""
+
+
+def as_input_dtype(array: Array, spec: TensorSpec) -> Array:
+    """Casts an array to an input's dtype and makes it contiguous; the array itself where nothing is to do.
+
+    Floating types are cast to one another (a float32 batch for an fp16 graph). Integer batches for floating inputs
+    and the reverse are refused: what 0..255 means in a float is the caller's to say.
+
+    Raises:
+        BackendError: The cast would change what the values mean, or numpy has no such dtype.
+    """
+    import numpy as np
+
+    from lensmount.errors import BackendError
+
+    if str(array.dtype) == spec.dtype:
+        return np.ascontiguousarray(array)
+    try:
+        wanted = np.dtype(spec.dtype)
+    except TypeError:
+        wanted = None
+    if wanted is None or wanted.kind != "f" or array.dtype.kind != "f":
+        raise BackendError(
+            f"input {spec.name!r} cannot take a {array.dtype} array", found=str(array.dtype), expected=spec.dtype
+        )
+    return np.ascontiguousarray(array, dtype=wanted)

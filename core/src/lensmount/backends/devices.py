@@ -1,0 +1,42 @@
+"""Words for devices and threads that all backends share."""
+
+from __future__ import annotations
+
+import os
+
+from lensmount.backends.base import OpenRequest
+from lensmount.errors import DeviceError, OptionError
+
+THREADS_VARIABLE = "LENSMOUNT_THREADS"
+
+
+def split_device(device: str) -> tuple[str, int]:
+    """Kind and number of a device: `cuda:1` is `("cuda", 1)`, `cuda` and `cuda:0` are `("cuda", 0)`.
+
+    Raises:
+        DeviceError: Not the name of a device.
+    """
+    kind, colon, number = device.partition(":")
+    if not kind.isalpha() or (colon and not number.isdecimal()):
+        raise DeviceError(f"{device!r} is not a device", found=repr(device), expected="cpu, cuda, cuda:0, mps …")
+    return kind, int(number or 0)
+
+
+def requested_threads(request: OpenRequest) -> int | None:
+    """CPU threads for one run: the request's, else those of `LENSMOUNT_THREADS`, else None.
+
+    Raises:
+        OptionError: Not a whole number of at least 1.
+    """
+    if request.options.threads is not None:
+        given: object = request.options.threads
+        name = "threads"
+    else:
+        text = os.environ.get(THREADS_VARIABLE, "").strip()
+        if not text:
+            return None
+        given = int(text) if text.isdecimal() else text
+        name = THREADS_VARIABLE
+    if isinstance(given, bool) or not isinstance(given, int) or given < 1:
+        raise OptionError(f"{name} is not valid", found=repr(given), expected="a whole number of at least 1")
+    return given

@@ -1,0 +1,116 @@
+"""What results share: choosing rows, comparing, checking class names and classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields, replace
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+
+from lensmount.errors import InputError, OptionError
+
+Self = TypeVar("Self", bound="Rows")
+
+
+def class_name(class_names: Sequence[str], class_id: int) -> str:
+    """The name of a class: `class_names[class_id]`, or `class_7` where there is none."""
+    if 0 <= class_id < len(class_names) and class_names[class_id]:
+        return class_names[class_id]
+    return f"class_{class_id}"
+
+
+class Record:
+    """What all results share: a name of their kind, and equality by value."""
+
+    __slots__ = ()
+
+    kind: ClassVar[str] = ""
+
+    def __eq__(self, other: object) -> bool:
+        """Whether type and every field are equal, numbers exactly."""
+        if type(self) is not type(other):
+            return NotImplemented
+        return all(
+            _same(getattr(self, f.name), getattr(other, f.name))
+            for f in fields(self)  # type: ignore[arg-type]  # every subclass is a dataclass
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # arrays have no hash
+
+
+class Rows(Record):
+    """A result with one row per object."""
+
+    __slots__ = ()
+
+    # Fields that hold one entry per object (or None); the others describe the image or the model.
+    row_fields: ClassVar[tuple[str, ...]] = ()
+
+    def __len__(self) -> int:
+        return len(getattr(self, self.row_fields[0]))
+
+    def __getitem__(self: Self, key: Any) -> Self:
+        """The chosen objects, in the order asked for.
+
+        Raises:
+            InputError: The key is no number, slice, index array or bool array for these rows.
+        """
+        try:
+            chosen = np.atleast_1d(np.arange(len(self))[key])
+        except (IndexError, TypeError) as error:
+            raise InputError(
+                f"rows cannot be chosen by {key!r}"[:200], found=str(error), expected=f"a key into {len(self)} rows"
+            ) from error
+        if chosen.ndim != 1:
+            raise InputError("rows are chosen by a key of one axis", found=f"{chosen.ndim} axes")
+        columns = {name: getattr(self, name) for name in self.row_fields}
+        parts = {name: None if column is None else column[chosen] for name, column in columns.items()}
+        return replace(self, **parts)  # type: ignore[type-var]  # every subclass is a dataclass
+
+    def __iter__(self: Self) -> Iterator[Self]:
+        """One result of one object at a time."""
+        return (self[index] for index in range(len(self)))
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
+        return bool(np.array_equal(a, b))
+    return bool(a == b)
+
+
+def store(result: object, name: str, value: Any) -> None:
+    """Puts a checked value into a frozen result, while it is being made."""
+    object.__setattr__(result, name, value)
+
+
+def checked_names(names: Iterable[str]) -> tuple[str, ...]:
+    """Class names as a tuple of str, or `InputError`."""
+    if isinstance(names, str):
+        raise InputError("class names are a single text", found=repr(names), expected="a sequence of names")
+    result = tuple(names)
+    wrong = [name for name in result if not isinstance(name, str)]
+    if wrong:
+        raise InputError("class names are not all text", found=repr(wrong[0]), expected="str")
+    return tuple(str(name) for name in result)
+
+
+def resolve_classes(classes: Iterable[int | str] | int | str, class_names: Sequence[str]) -> list[int]:
+    """Class ids for ids or names.
+
+    Raises:
+        OptionError: A name is not among `class_names`, or an item is neither a name nor a number.
+    """
+    items = [classes] if isinstance(classes, (str, int, np.integer)) else list(classes)
+    ids: list[int] = []
+    for item in items:
+        if isinstance(item, (int, np.integer)) and not isinstance(item, bool):
+            ids.append(int(item))
+            continue
+        matches = [index for index in range(len(class_names)) if class_names[index] == item]
+        if not matches:
+            raise OptionError(
+                f"there is no class {item!r}", expected="an id, or one of: " + ", ".join(class_names[:20])
+            )
+        ids += matches
+    return ids

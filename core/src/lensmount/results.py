@@ -1,0 +1,34 @@
+"""What models answer: typed numpy arrays on the host, one result per image.
+
+Every result checks its arrays when it is made, casts them to the dtypes it names, and is not changed afterwards.
+`result[key]` chooses rows (a number, slice, index array or bool array) and gives the same type back.
+"""
+
+from __future__ import annotations
+
+from lensmount.detections import (
+    Detections,
+    InstanceSegmentation,
+    KeypointDetections,
+    Keypoints,
+    OrientedDetections,
+)
+from lensmount.image_results import Classification, Embeddings, PromptedMasks
+from lensmount.masks import Masks
+from lensmount.result_formats import from_dict
+
+Result = Detections | Classification | Embeddings | PromptedMasks
+
+__all__ = [
+    "Classification",
+    "Detections",
+    "Embeddings",
+    "InstanceSegmentation",
+    "KeypointDetections",
+    "Keypoints",
+    "Masks",
+    "OrientedDetections",
+    "PromptedMasks",
+    "Result",
+    "from_dict",
+]

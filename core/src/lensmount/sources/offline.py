@@ -1,0 +1,86 @@
+"""Offline: who says so, and what is said when something is missing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lensmount.errors import OfflineError
+from lensmount.sources.addresses import public
+
+if TYPE_CHECKING:
+    from lensmount.sources.base import FetchOptions
+    from lensmount.specs import Artifact
+
+VARIABLES = ("LENSMOUNT_OFFLINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+_TRUE = {"1", "ON", "YES", "TRUE"}
+
+
+def is_offline(options: FetchOptions | None = None) -> bool:
+    """Whether no socket may be opened.
+
+    The environment has the last word: where it says offline, `FetchOptions(offline=False)` does not open the network.
+    The variables are read at each call, so a process may set them at any time.
+    """
+    if options is not None and options.offline:
+        return True
+    return any(os.environ.get(name, "").strip().upper() in _TRUE for name in VARIABLES)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Missing:
+    """A file that has to be brought.
+
+    Attributes:
+        name: The artifact's name.
+        address: Where it is published.
+        place: Where to put it.
+        size: Bytes, where known.
+        sha256: Hex digest, where known.
+    """
+
+    name: str
+    address: str
+    place: str
+    size: int | None = None
+    sha256: str | None = None
+
+    def __str__(self) -> str:
+        facts = [self.address]
+        facts.append(f"{self.size:,} bytes" if self.size is not None else "size unknown")
+        facts.append(f"sha256 {self.sha256}" if self.sha256 else "no published sha256")
+        return f"{self.name} ({', '.join(facts)}) -> {self.place}"
+
+
+class MissingFilesError(OfflineError):
+    """Offline, and files are missing; `missing` lists them one by one."""
+
+    missing: tuple[Missing, ...] = ()
+
+    @property
+    def page(self) -> str:
+        """The documentation is that of its parent."""
+        return OfflineError.__name__
+
+
+def missing_error(missing: Sequence[Missing], what: str) -> MissingFilesError:
+    """The error that lists exactly which files to bring, and where to put them."""
+    which = next((name for name in VARIABLES if os.environ.get(name, "").strip().upper() in _TRUE), "offline=True")
+    files = "file is" if len(missing) == 1 else "files are"
+    error = MissingFilesError(
+        f"{what}: offline ({which}), and {len(missing)} {files} not in the store",
+        found="missing " + "\n    ".join(str(item) for item in missing),
+        fix="bring the files to the places above; or, on a machine with a network, `lensmount pull MODEL --to DIR`, "
+        "bring DIR here and load it by its path",
+    )
+    error.missing = tuple(missing)
+    return error
+
+
+def missing(artifact: Artifact, place: str) -> Missing:
+    """The description of an artifact that is not there."""
+    return Missing(
+        name=artifact.name, address=public(artifact.uri), place=place, size=artifact.size, sha256=artifact.sha256
+    )

@@ -1,0 +1,86 @@
+"""The workspace holds together: every project is listed where it must be, and says the same as the others."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def toml(path: str | Path) -> Any:
+    return tomllib.loads((ROOT / path).read_text(encoding="utf-8"))
+
+
+PLUGINS = sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml"))
+EXAMPLES = sorted(path.parent for path in ROOT.glob("examples/*/pyproject.toml"))
+PROJECTS = [ROOT / "core", *PLUGINS, *EXAMPLES]
+WORKSPACE = toml("pyproject.toml")
+HOST = re.compile(r"pythonhoste[d]|pypi\.or[g]|--(?:extra-)?index-ur[l]|--find-link[s]|download\.pytorc[h]|npmj[s]\.")
+
+
+def name_of(folder: Path) -> str:
+    return folder.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("folder", PROJECTS, ids=name_of)
+def test_project(folder: Path) -> None:
+    made = toml(folder / "pyproject.toml")
+    project = made["project"]
+    package = project["name"].replace("-", "_")
+    assert project["requires-python"] == ">=3.10"
+    assert project["license"]
+    assert made["build-system"]["build-backend"] == "hatchling.build"
+    assert (folder / project["readme"]).is_file()
+    assert (folder / "src" / package / "__init__.py").is_file()
+    assert (folder / "src" / package / "py.typed").is_file()
+    assert WORKSPACE["tool"]["uv"]["sources"].get(project["name"]) == {"workspace": True}
+    for module in project.get("entry-points", {}).get("lensmount", {}).values():
+        assert (folder / "src" / Path(*module.split("."))).with_suffix(".py").is_file(), module
+
+
+@pytest.mark.parametrize("folder", PLUGINS, ids=name_of)
+def test_plugin_is_known_to_the_import_rules(folder: Path) -> None:
+    package = toml(folder / "pyproject.toml")["project"]["name"].replace("-", "_")
+    rules = WORKSPACE["tool"]["importlinter"]
+    contracts = {contract["id"]: contract for contract in rules["contracts"]}
+    assert package in rules["root_packages"]
+    assert package in contracts["core"]["forbidden_modules"]
+    assert package in contracts["plugins"]["modules"]
+
+
+@pytest.mark.parametrize("folder", PLUGINS, ids=name_of)
+def test_plugin_is_an_extra_of_the_core(folder: Path) -> None:
+    project = toml(folder / "pyproject.toml")["project"]
+    extras = toml("core/pyproject.toml")["project"]["optional-dependencies"]
+    (wanted,) = extras[project["name"].removeprefix("lensmount-")]
+    assert wanted.startswith(project["name"])
+    assert project["name"].removeprefix("lensmount-") in extras["all"][0]
+
+
+def test_the_version_is_said_once() -> None:
+    version = toml("core/pyproject.toml")["project"]["version"]
+    assert f'__version__ = "{version}"' in (ROOT / "core/src/lensmount/__init__.py").read_text(encoding="utf-8")
+
+
+def test_no_registry_host_is_named() -> None:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode != 0:
+        pytest.skip("not a git checkout")
+    named = []
+    for name in filter(None, listed.stdout.split("\0")):
+        path = ROOT / name
+        if path.is_file() and path.stat().st_size < 1_000_000:
+            text = path.read_bytes().decode("utf-8", "ignore")
+            named += [name] if HOST.search(text) else []
+    assert named == []
