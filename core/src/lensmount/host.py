@@ -242,6 +242,12 @@ class Registry:
         return card, fetch
 
     def architecture_of(self, card: ModelCard) -> Architecture:
+        """The architecture that runs a card.
+
+        Raises:
+            ModelNotFoundError: No installed plugin brings it.
+            UnsupportedModelError: It does not run the card's task.
+        """
         found = self.index.architectures.get(card.architecture)
         if found is None:
             from lensmount.resolve import known_plugin
@@ -271,6 +277,11 @@ class Registry:
         precision: str | None,
         package: str | None = None,
     ) -> LoadPlan:
+        """Which package would be loaded, and why not the others.
+
+        Raises:
+            UnknownBackendError: No plugin registers the backend asked for.
+        """
         from lensmount.selection import Request, select
 
         if backend is not None and backend not in self.index.backends:

@@ -33,7 +33,7 @@ def inspect(
         write_json(_plain(facts), "-")
     else:
         _print(facts, None if every else 40)
-    if facts.problem is not None:
+    if facts.error is not None:
         raise typer.Exit(1)
 
 
@@ -49,7 +49,7 @@ def _plain(facts: FileFacts) -> dict[str, object]:
         "metadata": dict(facts.metadata),
         "globals": list(facts.globals),
         "refused_globals": list(facts.refused_globals),
-        "problem": facts.problem,
+        "problem": None if facts.error is None else facts.error.problem,
     }
 
 
@@ -80,8 +80,8 @@ def _print(facts: FileFacts, limit: int | None) -> None:
         console.print(f"… and {len(facts.tensors) - limit} more (--all)")
     for name in facts.refused_globals:
         console.print(f"[red]refused[/]   {escape(name)}", soft_wrap=True)
-    if facts.problem is not None:
-        console.print(f"[red]cannot be loaded[/]: {escape(facts.problem)}", soft_wrap=True)
+    if facts.error is not None:
+        console.print(f"[red]cannot be loaded[/]: {escape(str(facts.error))}", soft_wrap=True)
 
 
 def convert(
