@@ -24,7 +24,7 @@ class LoadOptions:
 
     input_size: int | tuple[int, int] | None = None
     rectangular: bool = False
-    max_candidates: int = 3000
+    max_candidates: int = 30_000
     end_to_end: bool | None = None
 
     def __post_init__(self) -> None:
