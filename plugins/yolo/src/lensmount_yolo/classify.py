@@ -75,8 +75,8 @@ class YoloClassifier(SingleGraph):
         """
         results: list[Classification] = []
         for group in self.groups(self.load_images(images, color), BATCH):
-            batch, geometries = self._prepare(group)
-            results += self._results(self.forward(batch), geometries, [picture.path for picture in group])
+            raw, geometries = self.infer(group)
+            results += self._results(raw, geometries, [picture.path for picture in group])
         return results
 
     def postprocess(self, raw: Mapping[str, NDArray[Any]], geometries: Sequence[Geometry]) -> list[Classification]:
@@ -88,8 +88,6 @@ class YoloClassifier(SingleGraph):
     ) -> list[Classification]:
         table = raw[self.output].astype(np.float32, copy=False)
         return [
-            Classification(
-                probabilities=row, class_names=self.names, image_size=geometry.original_size, path=path
-            )
+            Classification(probabilities=row, class_names=self.names, image_size=geometry.original_size, path=path)
             for row, geometry, path in zip(table, geometries, paths, strict=True)
         ]

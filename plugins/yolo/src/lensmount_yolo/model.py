@@ -149,9 +149,8 @@ class YoloDetector(SingleGraph):
         pictures = self.load_images(images, color)
         results: list[Any] = []
         for group in self.groups(pictures, BATCH):
-            batch, geometries = self._prepare(group)
-            paths = [picture.path for picture in group]
-            results += self._results(self.forward(batch), geometries, wanted, paths)
+            raw, geometries = self.infer(group)
+            results += self._results(raw, geometries, wanted, [picture.path for picture in group])
         return results
 
     def postprocess(
