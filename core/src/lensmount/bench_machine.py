@@ -85,6 +85,8 @@ def _processor_times(root: Path) -> tuple[float | None, float]:
         rate = os.sysconf("SC_CLK_TCK")
     except (OSError, ValueError, AttributeError):
         return None, 0.0
+    if words[:1] != ["cpu"]:
+        return None, 0.0
     user, nice, system, _idle, _iowait, irq, softirq, steal = [*ticks, *[0] * (8 - len(ticks))]
     return (user + nice + system + irq + softirq) / rate, steal / rate
 

@@ -209,9 +209,10 @@ class BenchReport:
             lines.append(f"  call        {_tail(report.call)}")
             lines += [f"  {name:<11} {_tail(summary)}" for name, summary in report.stages.items()]
             lines.append(
-                f"  images/s    {report.images_per_second:.1f} by calls, "
-                f"{report.stream_images_per_second:.1f} streamed; {report.cpu_ms_per_image:.0f} ms CPU per image; peak {(report.rss_peak or 0) / 2**20:.0f} MiB"
+                f"  images/s    {report.images_per_second:.1f}, {report.stream_images_per_second:.1f} streamed"
             )
+            lines.append(f"  CPU         {report.cpu_ms_per_image:.1f} ms per image")
+            lines.append(f"  memory      {(report.rss_peak or 0) / 2**20:.0f} MiB at the peak")
         lines += [
             f"{c.label}: {c.ratio:.3f} of the first's time ({c.least:.3f} to {c.most:.3f})" for c in self.comparisons
         ]

@@ -194,8 +194,8 @@ class _fetch_clock:  # noqa: N801  # used like a function
     def __enter__(self) -> dict[str, float]:
         from lensmount.sources import fetch
 
-        self._module: Any = fetch
-        self._real = self._module.fetch_package
+        self._names = vars(fetch)
+        self._real = fetch.fetch_package
         noted: dict[str, float] = {}
 
         def timed(*arguments: Any, **named: Any) -> Any:
@@ -206,11 +206,11 @@ class _fetch_clock:  # noqa: N801  # used like a function
             finally:
                 noted["seconds"] = noted.get("seconds", 0.0) + time.perf_counter() - start
 
-        self._module.fetch_package = timed
+        self._names["fetch_package"] = timed
         return noted
 
     def __exit__(self, *exc_info: object) -> None:
-        self._module.fetch_package = self._real
+        self._names["fetch_package"] = self._real
 
 
 def synthetic(count: int) -> list[bytes]:

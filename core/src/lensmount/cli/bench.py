@@ -48,8 +48,8 @@ def bench(
         report = harness.run(
             model,
             source=source,
-            backends=_words(backend),
-            precisions=_words(precision),
+            backends=words(backend),
+            precisions=words(precision),
             device=device,
             batch=_numbers(batch),
             threads=threads,
@@ -70,16 +70,17 @@ def bench(
         console.print(f"warning: {text}", style="yellow", markup=False, soft_wrap=True)
 
 
-def _words(text: str | None) -> list[str | None]:
-    words: list[str | None] = [word.strip() for word in (text or "").split(",") if word.strip()]
-    return words or [None]
+def words(text: str | None) -> list[str | None]:
+    """What stands between commas; `[None]` for nothing."""
+    found: list[str | None] = [word.strip() for word in (text or "").split(",") if word.strip()]
+    return found or [None]
 
 
 def _numbers(text: str) -> list[int]:
-    words = [word for word in _words(text) if word is not None]
-    if not words or not all(word.isdecimal() for word in words):
+    numbers = [word for word in words(text) if word is not None]
+    if not numbers or not all(word.isdecimal() for word in numbers):
         raise InputError("--batch is not valid", found=repr(text), expected="whole numbers with commas: 1,8")
-    return [int(word) for word in words]
+    return [int(word) for word in numbers]
 
 
 def show(console: Console, report: BenchReport) -> None:
