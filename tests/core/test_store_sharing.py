@@ -218,20 +218,21 @@ def test_killed_at_random_moments(web, home, promised):
     """
     url = web.put("/w.bin", DATA, pace=0.002)
     chance = random.Random(11)
-    survived = finished = 0
+    finished = interrupted = 0
     for _ in range(KILLS // 2):
         process = child(home, url, promised)
         process.stdout.readline()
-        time.sleep(chance.random() * 0.35)
+        time.sleep(chance.random() * 0.4)
         process.kill()
         out, _ = process.communicate()
         finished += SHA in out
-        survived += 1
+        interrupted += any(p.stat().st_size for p in (home / "partials").glob("*/*.part"))
         path = store_file(home)
         if path.exists():
             assert hashlib.sha256(path.read_bytes()).hexdigest() == SHA
             path.chmod(0o644)
             path.unlink()
     assert Store(home, policy=QUICK).obtain(wanted(url, promised or None), FetchOptions()).path.read_bytes() == DATA
-    assert survived == KILLS // 2
+    print(f"{KILLS // 2} kills: {interrupted} in the middle of the data, {finished} after the end")
+    assert interrupted > 0
     assert not list(Path(home / "partials").glob("*/*.part"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import random
 import re
 import shutil
 import time
@@ -96,7 +95,7 @@ def download(wanted: Wanted, partial: Partial, policy: Policy, meter: Meter) -> 
             wait, problem = 0.0, error
         except TransientError as error:
             problem = error.error
-            wait = min(policy.cap, policy.base * 2**barren) * random.uniform(0.5, 1.5)
+            wait = policy.pause(barren)
             if error.after is not None:
                 if error.after > policy.retry_after_cap:
                     raise problem from error
