@@ -66,8 +66,22 @@ def test_package_folder(web, store, finders, pair):
     assert web.count() == 2
 
 
+def test_files_of_one_package_lie_in_one_folder_for_external_data(web, store, finders, pair, monkeypatch):
+    """onnxruntime refuses external data behind a symbolic link out of the graph's folder."""
+
+    def refuse(*args, **kwargs):
+        raise OSError("no hard links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    got = fetch_package(*pair, finders, HTTP, store=store)
+    assert not any(path.is_symlink() for path in got.files.values())
+    assert got.files["data/w.bin"].read_bytes() == DATA
+
+
 @pytest.mark.parametrize("refused", [("link",), ("link", "symlink_to")])
-def test_where_links_fail_files_are_copied(web, store, finders, pair, monkeypatch, refused):
+def test_where_links_fail_files_are_copied(web, store, finders, monkeypatch, refused):
+    pair = card_of(Artifact(name="w.onnx", uri=web.put("/g", GRAPH), sha256=sha(GRAPH)))
+
     def refuse(*args, **kwargs):
         raise OSError("no links here")
 

@@ -142,11 +142,11 @@ def test_a_file_system_without_locks(web, home, monkeypatch):
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 def test_a_stopped_owner_does_not_spoil_what_others_bring(web, home, monkeypatch):
     """The owner is stopped, loses its lease, and writes on after the file is finished by another."""
-    url = web.put("/w.bin", DATA, pace=0.02)
+    url = web.put("/w.bin", DATA, pace=0.1)
     owner = child(home, url)
     folder = home / "partials" / SHA
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline and not any(p.stat().st_size for p in folder.glob("*.part")):
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not any(lease._size(p) for p in folder.glob("*.part")):
         time.sleep(0.01)
     os.kill(owner.pid, signal.SIGSTOP)
     try:
@@ -160,7 +160,8 @@ def test_a_stopped_owner_does_not_spoil_what_others_bring(web, home, monkeypatch
         assert "Range" in web.requests[-1][2]  # went on from a copy of what was there
     finally:
         os.kill(owner.pid, signal.SIGCONT)
-    owner.communicate(timeout=30)
+    out, err = owner.communicate(timeout=60)
+    assert SHA in out, err  # it finds the file that the other brought
     assert hashlib.sha256(store_file(home).read_bytes()).hexdigest() == SHA
 
 
