@@ -217,13 +217,17 @@ def test_killed_at_random_moments(web, home, promised):
 
     LENSMOUNT_TEST_KILLS sets how many (half with a published hash, half without).
     """
-    url = web.put("/w.bin", DATA, pace=0.002)
+    url = web.put("/w.bin", DATA, pace=0.005)
     chance = random.Random(11)
     finished = interrupted = 0
-    for _ in range(KILLS // 2):
+    for turn in range(KILLS // 2):
         process = child(home, url, promised)
         process.stdout.readline()
-        time.sleep(chance.random() * 0.4)
+        if turn == 0:  # one for sure in the middle of the data
+            while not any(lease._size(part) for part in (home / "partials").glob("*/*.part")):
+                time.sleep(0.001)
+        else:
+            time.sleep(chance.random() * 0.4)
         process.kill()
         out, _ = process.communicate()
         finished += SHA in out

@@ -460,3 +460,19 @@ def test_hook_module_is_light_and_found():
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_selection_explains_among_the_packages(model, store):
+    """Through the registry: the entry point, the key, and each package's reasons."""
+    from lensmount.registry import Registry
+
+    found = Registry()
+    card, _ = found.find(URI, api_key=KEY, allow_insecure=True)
+    assert [p.format for p in card.packages] == ["onnx", "engine", "torchscript"]
+    by_source, _ = found.find(MODEL, source="roboflow", api_key=KEY, allow_insecure=True)
+    assert by_source == card
+    with pytest.raises(AuthenticationError):
+        found.find(URI, api_key="wrong", allow_insecure=True)
+    plan = str(found.explain(URI, offline=True))  # from what was kept
+    assert "onnx-fp32-onnx1" in plan
+    assert "engine-fp16-trt1" in plan
