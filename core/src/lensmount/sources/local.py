@@ -22,11 +22,14 @@ def path_of(uri: str) -> Path:
     """The path that a `file://` URI or a plain path names.
 
     Raises:
-        SourceError: The URI names another machine or is no file URI.
+        SourceError: The URI names another machine or is no file URI, or `~name` names no user.
     """
     scheme = scheme_of(uri)
     if scheme is None:
-        return Path(uri).expanduser()
+        try:
+            return Path(uri).expanduser()
+        except RuntimeError as error:
+            raise SourceError(f"{uri!r} is below the home folder of nobody", found=str(error)) from error
     parts = split(uri)
     if scheme != "file" or parts.netloc not in ("", "localhost"):
         raise SourceError("this is not the address of a local file", found=uri, expected="file:///path/to/file")
