@@ -14,9 +14,11 @@ Mutator = Callable[[bytes, random.Random], bytes]
 BYTES = (0, 1, 0x20, 0x2E, 0x7F, 0x80, 0xFE, 0xFF)
 NUMBERS = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 1 << 40, (1 << 63) - 1)
 TEXTS = (
-    "", " ", ".", "..", "../x", "/etc/passwd", "a/../../b", "C:\\x", "\\\\host\\share", "x\0y", "\ud800", "é" * 5, "a" * 5000,
-    "file:///etc/passwd", "hf://a/b", "https://u:p@h/x", "http://[", "%00", "nan", "-1", "1e999", "{}", "[]", "None", "True",
-    "os:system", "onnx", "torch", "fp16", "letterbox", "stretch", "f" * 64, "0" * 40,
+    "", " ", ".", "..", "../x", "/etc/passwd", "a/../../b", "C:\\x", "\\\\host\\share",
+    "x\0y", "\ud800", "é" * 5, "a" * 5000,
+    "file:///etc/passwd", "hf://a/b", "https://u:p@h/x", "http://[", "%00", "nan", "-1", "1e999", "{}", "[]", "None",
+    "True", "os:system", "onnx", "torch", "fp16", "letterbox", "stretch",
+    "f" * 64, "0" * 40,
 )  # fmt: skip
 VALUES: tuple[Any, ...] = (
     None, True, False, 0, 1, -1, 2**31, 2**63, 2**64, 10**400, 0.5, -0.0, 1e308, float("inf"), float("nan"),

@@ -102,48 +102,86 @@ def manifests() -> dict[str, bytes]:
     """A `lensmount.json` with every field."""
     artifact = {"name": "weights.bin", "path": "weights.bin", "size": 64, "sha256": "0" * 64, "uri": "hf://a/b/c"}
     package = {
-        "name": "onnx-fp32", "format": "onnx", "precision": "fp32", "artifacts": [artifact],
-        "batch": {"static": None, "maximum": 8}, "settings": [["fused_nms", True]], "recommended": [["confidence", 0.4]],
+        "name": "onnx-fp32",
+        "format": "onnx",
+        "precision": "fp32",
+        "artifacts": [artifact],
+        "batch": {"static": None, "maximum": 8},
+        "settings": [["fused_nms", True]],
+        "recommended": [["confidence", 0.4]],
         "preprocess": {"size": [64, 64], "resize": "letterbox", "mean": [0.5, 0.5, 0.5], "std": [1, 1, 1]},
         "requirements": {"devices": ["cpu"], "runtime_version": ">=1"},
-    }  # fmt: skip
+    }
     card = {
-        "id": "a/b", "architecture": "yolo", "task": "object-detection", "packages": [package], "aliases": ["b"],
-        "classes": ["cat", "dog"], "licence": "MIT", "published": [["coco_ap", 1.5]], "notes": ["x"],
-    }  # fmt: skip
+        "id": "a/b",
+        "architecture": "yolo",
+        "task": "object-detection",
+        "packages": [package],
+        "aliases": ["b"],
+        "classes": ["cat", "dog"],
+        "licence": "MIT",
+        "published": [["coco_ap", 1.5]],
+        "notes": ["x"],
+    }
     return {"full": json.dumps({"format": "lensmount", "format_version": 1, "card": card}).encode()}
 
 
 def peers() -> dict[str, bytes]:
     """The JSON files of a package folder, as one document."""
     network = {
-        "training_input_size": {"height": 64, "width": 64}, "dynamic_spatial_size_supported": True,
-        "dynamic_spatial_size_mode": {"type": "pad-to-be-divisible", "value": 32}, "color_mode": "rgb",
-        "resize_mode": "letterbox", "padding_value": 114, "input_channels": 3, "scaling_factor": 255,
+        "training_input_size": {"height": 64, "width": 64},
+        "dynamic_spatial_size_supported": True,
+        "dynamic_spatial_size_mode": {"type": "pad-to-be-divisible", "value": 32},
+        "color_mode": "rgb",
+        "resize_mode": "letterbox",
+        "padding_value": 114,
+        "input_channels": 3,
+        "scaling_factor": 255,
         "normalization": [[0, 0, 0], [1, 1, 1]],
-    }  # fmt: skip
+    }
     inference = {
         "image_pre_processing": {
-            "auto-orient": {"enabled": True}, "contrast": {"enabled": True, "type": "Contrast Stretching"},
+            "auto-orient": {"enabled": True},
+            "contrast": {"enabled": True, "type": "Contrast Stretching"},
             "static-crop": {"enabled": True, "x_min": 0, "x_max": 50, "y_min": 0, "y_max": 50},
         },
-        "network_input": network, "forward_pass": {"static_batch_size": 1},
-        "post_processing": {"type": "nms", "fused": True, "nms_parameters": {
-            "max_detections": 10, "confidence_threshold": 0.1, "iou_threshold": 0.5, "class_agnostic": 0}},
+        "network_input": network,
+        "forward_pass": {"static_batch_size": 1},
+        "post_processing": {
+            "type": "nms",
+            "fused": True,
+            "nms_parameters": {
+                "max_detections": 10,
+                "confidence_threshold": 0.1,
+                "iou_threshold": 0.5,
+                "class_agnostic": 0,
+            },
+        },
         "class_names_operations": [{"type": "class_name_removal", "class_name": "cat"}],
-    }  # fmt: skip
+    }
     found = {}
-    for name, architecture, backend in (("yolo", "yolov8", "onnx"), ("engine", "rfdetr", "trt"), ("torch", "sam2", "torch")):
+    for name, architecture, backend in (
+        ("yolo", "yolov8", "onnx"),
+        ("engine", "rfdetr", "trt"),
+        ("torch", "sam2", "torch"),
+    ):
         model = {
-            "model_id": "a/1", "model_architecture": architecture, "task_type": "object-detection",
-            "backend_type": backend, "quantization": "fp16", "static_batch_size": 1,
+            "model_id": "a/1",
+            "model_architecture": architecture,
+            "task_type": "object-detection",
+            "backend_type": backend,
+            "quantization": "fp16",
+            "static_batch_size": 1,
             "recommended_parameters": {"confidence": 0.4, "per_class_confidence": {"cat": 0.5}},
-        }  # fmt: skip
+        }
         files = {
-            "model_config.json": model, "inference_config.json": inference, "class_names.txt": "cat\ndog\n",
+            "model_config.json": model,
+            "inference_config.json": inference,
+            "class_names.txt": "cat\ndog\n",
             "trt_config.json": {"dynamic_batch_size_min": 1, "dynamic_batch_size_opt": 2, "dynamic_batch_size_max": 4},
-            "sam_configuration.json": {"version": "sam2.1_hiera_t"}, "model_type.json": {"model_type": "rfdetr-nano"},
-        }  # fmt: skip
+            "sam_configuration.json": {"version": "sam2.1_hiera_t"},
+            "model_type.json": {"model_type": "rfdetr-nano"},
+        }
         found[name] = json.dumps(files).encode()
     return found
 
@@ -188,44 +226,86 @@ def texts() -> dict[str, bytes]:
 
 def metadata() -> dict[str, bytes]:
     """Inputs, outputs and texts of a graph, as one document."""
-    texts = {"names": "{0: 'cat', 1: 'dog'}", "task": "segment", "stride": "[8, 16, 32]", "imgsz": "64", "end2end": "True"}
+    texts = {
+        "names": "{0: 'cat', 1: 'dog'}",
+        "task": "segment",
+        "stride": "[8, 16, 32]",
+        "imgsz": "64",
+        "end2end": "True",
+    }
     return {
-        "detect": json.dumps({
-            "inputs": [["images", "float32", ["batch", 3, 64, 64]]], "outputs": [["output0", "float32", ["batch", 7, 84]]],
-            "metadata": {**texts, "names": "['a', 'b', 'c']", "task": "detect", "end2end": "False"}}).encode(),
-        "segment": json.dumps({
-            "inputs": [["images", "float32", [1, 3, 64, 64]]],
-            "outputs": [["output0", "float32", [1, 300, 38]], ["output1", "float32", [1, 32, 16, 16]]],
-            "metadata": {**texts, "kpt_shape": "[17, 3]", "license": "MIT"}}).encode(),
-        "bare": json.dumps({
-            "inputs": [["x", "float16", [1, 3, 640, 640]]], "outputs": [["y", "float16", [1, 84, 8400]]],
-            "metadata": {}}).encode(),
-    }  # fmt: skip
+        "detect": json.dumps(
+            {
+                "inputs": [["images", "float32", ["batch", 3, 64, 64]]],
+                "outputs": [["output0", "float32", ["batch", 7, 84]]],
+                "metadata": {**texts, "names": "['a', 'b', 'c']", "task": "detect", "end2end": "False"},
+            }
+        ).encode(),
+        "segment": json.dumps(
+            {
+                "inputs": [["images", "float32", [1, 3, 64, 64]]],
+                "outputs": [["output0", "float32", [1, 300, 38]], ["output1", "float32", [1, 32, 16, 16]]],
+                "metadata": {**texts, "kpt_shape": "[17, 3]", "license": "MIT"},
+            }
+        ).encode(),
+        "bare": json.dumps(
+            {
+                "inputs": [["x", "float16", [1, 3, 640, 640]]],
+                "outputs": [["y", "float16", [1, 84, 8400]]],
+                "metadata": {},
+            }
+        ).encode(),
+    }
 
 
 def provider() -> dict[str, bytes]:
     """A page of the provider's metadata."""
+
     def package(name: str, manifest: dict[str, Any], *files: str) -> dict[str, Any]:
         listed = [{"fileHandle": f, "downloadUrl": f"https://h/{f}", "md5Hash": "0" * 32} for f in files]
         return {
-            "type": "external-model-package-v1", "packageId": name, "packageManifest": manifest, "packageFiles": listed,
-            "trustedSource": True, "modelFeatures": {}, "recommendedParameters": {"confidence": 0.5},
-        }  # fmt: skip
+            "type": "external-model-package-v1",
+            "packageId": name,
+            "packageManifest": manifest,
+            "packageFiles": listed,
+            "trustedSource": True,
+            "modelFeatures": {},
+            "recommendedParameters": {"confidence": 0.5},
+        }
 
     engine = {
-        "type": "trt-model-package-v1", "minBatchSize": 1, "optBatchSize": 2, "maxBatchSize": 4, "cudaDeviceType": "T4",
-        "cudaDeviceCC": "7.5", "cudaVersion": "12.2", "trtVersion": "10.3", "quantization": "fp16",
-        "machineType": "gpu-server", "machineSpecs": {"type": "gpu-server-specs-v1", "driverVersion": "1", "osVersion": "2"},
+        "type": "trt-model-package-v1",
+        "minBatchSize": 1,
+        "optBatchSize": 2,
+        "maxBatchSize": 4,
+        "cudaDeviceType": "T4",
+        "cudaDeviceCC": "7.5",
+        "cudaVersion": "12.2",
+        "trtVersion": "10.3",
+        "quantization": "fp16",
+        "machineType": "gpu-server",
+        "machineSpecs": {"type": "gpu-server-specs-v1", "driverVersion": "1", "osVersion": "2"},
         "dynamicBatchSize": True,
-    }  # fmt: skip
-    onnx = {"type": "onnx-model-package-v1", "backendType": "onnx", "opset": 17, "dynamicBatchSize": True, "quantization": "fp32",
-            "incompatibleProviders": ["x"]}  # fmt: skip
+    }
+    onnx = {
+        "type": "onnx-model-package-v1",
+        "backendType": "onnx",
+        "opset": 17,
+        "dynamicBatchSize": True,
+        "quantization": "fp32",
+        "incompatibleProviders": ["x"],
+    }
     config = ("inference_config.json", "class_names.txt")
     page = {
-        "type": "external-model-metadata-v1", "modelId": "a/1", "modelArchitecture": "yolov8", "taskType": "object-detection",
-        "modelVariant": "n", "modelPackages": [package("1", onnx, "weights.onnx", *config), package("2", engine, "engine.plan", *config)],
-        "modelDependencies": [{"type": "model-dependency-v1", "name": "x", "modelId": "b/2"}], "nextPage": None,
-    }  # fmt: skip
+        "type": "external-model-metadata-v1",
+        "modelId": "a/1",
+        "modelArchitecture": "yolov8",
+        "taskType": "object-detection",
+        "modelVariant": "n",
+        "modelPackages": [package("1", onnx, "weights.onnx", *config), package("2", engine, "engine.plan", *config)],
+        "modelDependencies": [{"type": "model-dependency-v1", "name": "x", "modelId": "b/2"}],
+        "nextPage": None,
+    }
     files = json.loads(peers()["yolo"])
     return {"page": json.dumps({"modelMetadata": page, "files": files}).encode()}
 

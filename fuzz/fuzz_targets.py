@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import fuzz_mutators as mutators
 import lensmount.decoding
 import lensmount.image_headers
@@ -47,7 +49,6 @@ import lensmount_roboflow.mapping
 import lensmount_yolo.checkpoint
 import lensmount_yolo.metadata
 import lensmount_yolo.recognise
-import numpy as np
 from lensmount.errors import LensmountError, ModelFileError
 from lensmount.reading.facts import FileFacts, GraphValue, inspect_file
 from lensmount.reading.records import Record
@@ -69,7 +70,7 @@ class Target:
     words: tuple[bytes, ...] = ()
 
 
-class NoInput(Exception):
+class NoInputError(Exception):
     """The bytes are not of the form that the target's own harness reads; lensmount saw nothing of them."""
 
 
@@ -135,7 +136,7 @@ def onnx(data: bytes) -> bool:
     if not folder.exists():
         place("graph/weights.bin", bytes(64))
         place("outside.bin", bytes(64))
-        os.symlink(FOLDER / "outside.bin", folder / "link.bin")
+        (folder / "link.bin").symlink_to(FOLDER / "outside.bin")
         os.link(FOLDER / "outside.bin", folder / "hard.bin")
     path = place("graph/model.onnx", data)
     try:
@@ -163,11 +164,11 @@ def metadata(data: bytes) -> bool:
         }
         texts = {str(key): str(value) for key, value in tree["metadata"].items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise NoInput from error
+        raise NoInputError from error
     for value in (*values["inputs"], *values["outputs"]):
         for size in value.shape:  # as a graph can say it
             if not (size is None or isinstance(size, str) or (type(size) is int and 0 <= size < 2**63)):
-                raise NoInput
+                raise NoInputError
     facts = FileFacts(Path("m"), "onnx", len(data), **values, metadata=texts)
     card = lensmount_yolo.recognise.recognise(facts)
     return card is not None and check_card(card)
@@ -203,7 +204,7 @@ def peer(data: bytes) -> bool:
         tree = json.loads(data)
         written = {name: text if isinstance(text, str) else json.dumps(text) for name, text in tree.items()}
     except (ValueError, AttributeError, RecursionError) as error:
-        raise NoInput from error
+        raise NoInputError from error
     folder = FOLDER / "peer"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
@@ -280,7 +281,7 @@ def run(name: str, data: bytes) -> bool:
     """Runs a target; False for an input that was refused as it should be."""
     try:
         return TARGETS[name].run(data)
-    except NoInput:
+    except NoInputError:
         return False
     except LensmountError as error:
         assert str(error)
@@ -302,15 +303,22 @@ JSON_WORDS = tuple(
     )
 )  # fmt: skip
 
+ARCHIVE_WORDS = (b"PK\3\4", b"PK\1\2", b"PK\5\6", b"PK\6\6", b"data.pkl", b"byteorder")
+GRAPH_WORDS = (b"location", b"offset", b"length", b"weights.bin", b"../outside.bin", b"link.bin", b"hard.bin")
+IMAGE_WORDS = (
+    b"IHDR", b"IDAT", b"IEND", b"eXIf", b"Exif\0\0", b"\xff\xd8", b"\xff\xc0", b"RIFF", b"VP8 ", b"VP8L", b"VP8X", b"BM",
+    b"II*\0", b"GIF89a",
+)  # fmt: skip
+
 TARGETS: dict[str, Target] = {
-    "checkpoint": Target(checkpoint, words=(b"PK\3\4", b"PK\1\2", b"PK\5\6", b"PK\6\6", b"data.pkl", b"byteorder")),
+    "checkpoint": Target(checkpoint, words=ARCHIVE_WORDS),
     "pickle": Target(pickle, words=PICKLE_WORDS),
     "safetensors": Target(checkpoint, mutators.mutate_safetensors, (b'"data_offsets"', b'"BF16"', b'"F8_E4M3"')),
-    "onnx": Target(onnx, words=(b"location", b"offset", b"length", b"weights.bin", b"../outside.bin", b"link.bin", b"hard.bin")),
+    "onnx": Target(onnx, words=GRAPH_WORDS),
     "metadata": Target(metadata, mutators.mutate_json),
     "manifest": Target(manifest, mutators.mutate_json, JSON_WORDS),
     "peer": Target(peer, mutators.mutate_json, JSON_WORDS),
     "provider": Target(provider, mutators.mutate_json, JSON_WORDS),
     "texts": Target(texts, mutators.mutate_json, JSON_WORDS),
-    "image": Target(image, words=(b"IHDR", b"IDAT", b"IEND", b"eXIf", b"Exif\0\0", b"\xff\xd8", b"\xff\xc0", b"RIFF", b"VP8 ", b"VP8L", b"VP8X", b"BM", b"II*\0", b"GIF89a")),
-}  # fmt: skip
+    "image": Target(image, words=IMAGE_WORDS),
+}

@@ -98,7 +98,9 @@ def _last(pattern: str, text: str) -> float:
 def _traceback(text: str) -> list[str]:
     """The interesting lines of a log: a Python traceback without the engine's own words, else the end."""
     lines = text.splitlines()
-    start = next((i for i, line in enumerate(lines) if "Traceback" in line or "ERROR: libFuzzer" in line), len(lines) - 20)
+    start = next(
+        (i for i, line in enumerate(lines) if "Traceback" in line or "ERROR: libFuzzer" in line), len(lines) - 20
+    )
     return lines[max(0, start) : start + 60]
 
 

@@ -19,6 +19,7 @@ TASKS = {
 }
 _LONGEST = 1_000_000
 _LARGEST = 1 << 20
+_HUGE = "a number of thousands of digits"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +112,7 @@ def _names(metadata: Mapping[str, str]) -> tuple[str, ...]:
         try:
             return tuple(str(name) for name in value)
         except ValueError:  # Python writes no integer of thousands of digits
-            raise ModelFileError("metadata 'names' should hold names", found="a number of thousands of digits") from None
+            raise ModelFileError("metadata 'names' should hold names", found=_HUGE) from None
     raise ModelFileError("metadata 'names' should be a list or a table", found=_shown(value))
 
 
@@ -136,11 +137,12 @@ def _stride(value: Any) -> int | None:
 
 def _counts(value: Any) -> bool:
     """Whether it is a whole number above nought, of a size that pictures have; exports write strides as floats."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= _LARGEST and value == int(value)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and 0 < value <= _LARGEST and value == int(value)
 
 
 def _shown(value: Any) -> str:
     try:
         return str(value)[:80]
     except ValueError:
-        return "a number of thousands of digits"
+        return _HUGE
