@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import faulthandler
+import hashlib
 import importlib.util
 import json
 import os
@@ -120,7 +121,11 @@ def by_coverage(given: argparse.Namespace) -> None:
         return target.mutate(data, source)[:limit]
 
     def one(data: bytes) -> None:
-        fuzz_targets.run(name, data)
+        try:
+            fuzz_targets.run(name, data)
+        except BaseException:
+            (out / f"finding-{hashlib.sha256(data).hexdigest()[:16]}").write_bytes(data)
+            raise
 
     words = out / "words.dict"
     words.write_text("".join(f'"{"".join(f"{chr(92)}x{b:02x}" for b in word)}"\n' for word in target.words))

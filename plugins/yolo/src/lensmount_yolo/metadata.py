@@ -87,7 +87,7 @@ def _literal(metadata: Mapping[str, str], key: str) -> Any:
         raise ModelFileError(f"metadata {key!r} is too long", found=f"{len(text)} characters")
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError, RecursionError, MemoryError):
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):  # TypeError: a set of lists
         try:
             return json.loads(text)
         except (ValueError, RecursionError):
