@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lensmount.eval_confusion import Confusion
 
-COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
+COLUMNS = ("AP", "AP50", "AP75", "AR100")
 
 
 @dataclass(slots=True)
