@@ -204,6 +204,7 @@ def main() -> None:
     paths = sorted(str(path) for path in arguments.images.iterdir() if path.suffix.lower() in SUFFIXES)
     if not paths:
         raise SystemExit(f"no pictures in {arguments.images}")
+    paths *= max(1, -(-32 // len(paths)))  # a stream of a few pictures would be all beginning and end
     spec = {
         "model": str(Path(arguments.model).resolve()),
         "lensmount": arguments.lensmount,
@@ -264,10 +265,10 @@ def show(found: dict, arguments: argparse.Namespace) -> None:
     for name, values in found.items():
         array = statistics.median(a / b for a, b in zip(values["array"], base["array"], strict=True))
         files = statistics.median(a / b for a, b in zip(values["files"], base["files"], strict=True))
+        cold, ms, rate = (statistics.median(values[key]) for key in ("cold", "array", "files"))
         print(
-            f"| {name} | {statistics.median(values['cold']):.2f} | {values['cold peak']:.0f} "
-            f"| {statistics.median(values['array']) * 1e3:.1f} | {array:.3f} | {statistics.median(values['files']):.1f} "
-            f"| {files:.3f} | {values['peak']:.0f} |"
+            f"| {name} | {cold:.2f} | {values['cold peak']:.0f} | {ms * 1e3:.1f} | {array:.3f} "
+            f"| {rate:.1f} | {files:.3f} | {values['peak']:.0f} |"
         )
 
 

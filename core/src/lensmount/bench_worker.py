@@ -101,7 +101,7 @@ class Worker:
         calls = self._calls if self._concurrency == 1 else self._concurrent
         answer |= calls(share)
         expected = answer["images"] / answer["wall"]
-        answer["stream"] = self._stream(max(2, round(share * expected)))
+        answer["stream"] = self._stream(max(6, round(share * expected)))
         now, peak = self._memory()
         device = self._device_memory()
         on_gpu = self._model.device.startswith("cuda")
