@@ -95,7 +95,6 @@ def load_network(path: Path, *, end_to_end: bool | None = None) -> Loaded:
     with torch.device("meta"):  # nothing is drawn or allocated: the file's tensors take the place
         module = assemble(described.network).eval()
         described = _choose_branches(module, described, end_to_end)
-        outputs = _probe(module, described)
     state = as_torch_state_dict(tensors, dtype=torch.float32)
     try:
         if end_to_end is False:
@@ -107,7 +106,8 @@ def load_network(path: Path, *, end_to_end: bool | None = None) -> Loaded:
             found=" ".join(str(error).split())[:300],
             fix="download or save the file again",
         ) from error
-    return Loaded(module=module.requires_grad_(False), described=described, outputs=outputs)
+    module.requires_grad_(False)
+    return Loaded(module=module, described=described, outputs=_probe(module, described))
 
 
 def describe(checkpoint: Checkpoint) -> tuple[Described, Mapping[str, TensorRef]]:
@@ -181,15 +181,14 @@ def _choose_branches(module: Network, described: Described, end_to_end: bool | N
 
 
 def _probe(module: Network, described: Described) -> tuple[TensorSpec, ...]:
-    """Output shapes, from a run that computes nothing; finds rows that do not fit one another."""
+    """Output shapes, from a run on the smallest picture; finds rows that do not fit one another."""
     import torch
 
     head = head_of(described.network)
     side = 2 * max(head.settings.get("strides") or (32,))
     try:
         with torch.inference_mode():
-            picture = torch.empty(1, input_channels(described.network), side, side, device="meta")
-            result = module(picture)
+            result = module(torch.zeros(1, input_channels(described.network), side, side))
     except (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError) as error:
         raise ModelFileError(
             "the parts of the network do not fit one another", found=" ".join(str(error).split())[:300]

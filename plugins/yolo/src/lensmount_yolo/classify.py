@@ -73,11 +73,13 @@ class YoloClassifier(SingleGraph):
             ImageError: A picture cannot be used.
             BackendError: The runtime failed.
         """
-        results: list[Classification] = []
-        for group in self.groups(self.load_images(images, color), BATCH):
-            batch, geometries = self._prepare(group)
-            results += self._results(self.forward(batch), geometries, [picture.path for picture in group])
-        return results
+        pictures = self.load_images(images, color)
+        results: dict[int, Classification] = {}
+        for group in self.batches(pictures, BATCH):
+            batch, geometries = self._prepare([pictures[i] for i in group])
+            answers = self._results(self.forward(batch), geometries, [pictures[i].path for i in group])
+            results.update(zip(group, answers, strict=True))
+        return [results[i] for i in range(len(pictures))]
 
     def postprocess(self, raw: Mapping[str, NDArray[Any]], geometries: Sequence[Geometry]) -> list[Classification]:
         """The network's outputs to results, one per picture."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lensmount.errors import UnsupportedModelError
+from lensmount.errors import OptionError, UnsupportedModelError
 from lensmount.mask_decoding import decode_prototypes
 from lensmount.options import class_ids, class_thresholds, flag, fraction, positive
 from lensmount.results import Detections, InstanceSegmentation
@@ -77,10 +77,20 @@ def class_names(context: BuildContext, metadata: GraphMetadata) -> tuple[str, ..
 def resolve_preprocess(package: ModelPackage, options: LoadOptions, metadata: GraphMetadata) -> Preprocess:
     """The package's own geometry, else ultralytics' letterbox at the exported size; a size asked for wins."""
     spec = package.preprocess or Preprocess(size=metadata.size or (640, 640))
-    size = options.size
-    if size is None:
-        return replace(spec, divisible_by=metadata.stride or 32) if options.rectangular else spec
-    return replace(spec, size=size, divisible_by=(metadata.stride or 32) if options.rectangular else spec.divisible_by)
+    if options.size is not None:
+        spec = replace(spec, size=options.size)
+    stride = metadata.stride or 32
+    if options.rectangular:
+        if spec.resize != "letterbox":
+            raise OptionError(
+                "rectangular does not go with this package", found=f"resize={spec.resize!r}", expected="letterbox"
+            )
+        spec = replace(spec, rectangular=True, divisible_by=stride)
+    if options.size is not None and spec.size is not None and any(side % stride for side in spec.size):
+        raise OptionError(
+            "input_size does not go with the network", found=str(spec.size), expected=f"multiples of {stride}"
+        )
+    return spec
 
 
 class YoloDetector(SingleGraph):
@@ -147,11 +157,12 @@ class YoloDetector(SingleGraph):
         """
         wanted = self._filter(confidence, iou_threshold, max_detections, class_agnostic, classes)
         pictures = self.load_images(images, color)
-        results: list[Any] = []
-        for group in self.groups(pictures, BATCH):
-            batch, geometries = self._prepare(group)
-            paths = [picture.path for picture in group]
-            results += self._results(self.forward(batch), geometries, wanted, paths)
+        results: list[Any] = [None] * len(pictures)
+        for group in self.batches(pictures, BATCH):
+            batch, geometries = self._prepare([pictures[i] for i in group])
+            paths = [pictures[i].path for i in group]
+            for i, result in zip(group, self._results(self.forward(batch), geometries, wanted, paths), strict=True):
+                results[i] = result
         return results
 
     def postprocess(

@@ -58,6 +58,19 @@ BLOCKS: Mapping[str, type[Block]] = {
 }
 
 
+#: Beyond any network of these families; a file must not make a picture grow without end.
+_LARGEST_STEP = 64
+
+
+def _bounded(settings: Mapping[str, Any]) -> dict[str, Any]:
+    for name in ("kernel_size", "stride", "padding", "dilation", "output_padding", "output_size", "scale_factor"):
+        value = settings.get(name)
+        numbers = value if isinstance(value, tuple) else (value,)
+        if value is not None and not all(isinstance(n, int | float) and 0 <= n <= _LARGEST_STEP for n in numbers):
+            raise ValueError(f"{name} is out of range: {value!r}")
+    return dict(settings)
+
+
 def _upsample(settings: Mapping[str, Any]) -> nn.Module:
     if settings.get("size") is not None or settings.get("mode", "nearest") != "nearest":
         raise ValueError(f"upsampling other than to nearest by a factor: {dict(settings)}")
@@ -158,7 +171,7 @@ def module(node: Node) -> nn.Module:
     if node.kind == "ModuleList":
         return nn.ModuleList(parts.values())
     if node.kind in LAYERS:
-        return LAYERS[node.kind](node.settings)
+        return LAYERS[node.kind](_bounded(node.settings))
     if node.kind in BLOCKS:
         return BLOCKS[node.kind].assembled(parts, node.settings)
     raise UnsupportedModelError(

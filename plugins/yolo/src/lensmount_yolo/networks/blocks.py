@@ -159,6 +159,8 @@ class SPPF(Block):
     def configure(self, settings: Mapping[str, Any]) -> None:
         """Files before 26 say nothing: three poolings, no residual."""
         self.repeats = int(settings.get("n", 3))
+        if not 1 <= self.repeats <= 64:
+            raise ValueError(f"a number of poolings is out of range: {self.repeats}")
         self.add = bool(settings.get("add", False))
 
     def forward(self, x: Tensor) -> Tensor:
