@@ -40,6 +40,10 @@ FOUND = {
         b"P5" + b"#\n " * 5000 + b"x",
         b"II+\0" + b"\xff" * 60,  # an offset beyond 2**63
     ],
+    "manifest": [
+        fuzz_seeds.manifests()["full"].replace(b'"path": "weights.bin"', b'"path": "\\ud800"'),
+        fuzz_seeds.manifests()["full"].replace(b'"cat"', b'"\\udfff"'),
+    ],
     "metadata": [
         graph(stride="1e999", task="detect"),
         graph(stride="[1, 'a']", task="detect"),
