@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from lensmount.results import Detections, InstanceSegmentation
 
 from lensmount.errors import OptionError, UnsupportedModelError
 from lensmount.mask_decoding import decode_prototypes
 from lensmount.options import class_ids, class_thresholds, flag, fraction, positive
+from lensmount.results import Detections, InstanceSegmentation
 from lensmount.single_graph import SingleGraph
 from lensmount.specs import ModelCard, ModelPackage, Preprocess
 from lensmount_yolo.head import Head, read_head
