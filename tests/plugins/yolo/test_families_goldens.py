@@ -1,7 +1,8 @@
 """Official files of every family against what the reference answers on the same weights.
 
-Tolerances (float32 on a CPU): network outputs 1e-3 of their range, boxes 0.05 px; final boxes 0.5 px and 0.005 of score. The reference's boxes of v10 and 26 come from the branches that need suppression, and it keeps boxes
-that lie wholly in the padding, with no area left after clipping; lensmount drops those.
+Tolerances (float32 on a CPU): network outputs 1e-3 of their range, boxes 0.05 px; final boxes 0.5 px and 0.005 of
+score. The reference's boxes of v10 and 26 come from the branches that need suppression, and it keeps boxes that lie
+wholly in the padding, with no area left after clipping; lensmount drops those.
 """
 
 from __future__ import annotations
