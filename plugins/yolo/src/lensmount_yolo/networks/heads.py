@@ -214,9 +214,12 @@ def best_rows(decoded: Tensor, classes: int, extras: Tensor | None, count: int =
         count: Rows wanted.
 
     Returns:
-        `(B, min(count, N), 6 + extra)`: x1, y1, x2, y2, score, class and the extras, best first.
+        `(B, count, 6 + extra)`: x1, y1, x2, y2, score, class and the extras, best first; zero rows where cells run out.
     """
-    count = min(count, decoded.shape[2])
+    # A graph of dynamic size may meet fewer cells than the picture that it was traced with.
+    if torch.onnx.is_in_onnx_export() or decoded.shape[2] < count:
+        decoded = nn.functional.pad(decoded, (0, count))
+        extras = None if extras is None else nn.functional.pad(extras, (0, count))
     cells = decoded.transpose(1, 2)
     scores = cells[..., 4:]
     first = scores.amax(2).topk(count, 1).indices.unsqueeze(2)
