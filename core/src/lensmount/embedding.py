@@ -130,6 +130,7 @@ class EmbeddingModel(SingleGraph):
                 f"the towers of {context.card.id!r} do not give vectors of one known length", found=str(sorted(known))
             )
         self.dimension: int = known.pop()
+        self.fingerprint = context.fingerprint
         self.logit_scale = logit_scale
         self.logit_bias = logit_bias
         self.image_batch = image_batch

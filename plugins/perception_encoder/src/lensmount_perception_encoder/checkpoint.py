@@ -73,8 +73,9 @@ def _from_timm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             plain = plain.replace(theirs, ours)
         made[f"visual.{plain}"] = tensor
     made["visual.proj"] = made.pop("visual.head.weight").T.contiguous()
-    if made.pop("visual.head.bias", torch.zeros(1)).any():
-        raise UnsupportedModelError("the image projection has a bias, which PE-Core does not", found="visual.trunk.head")
+    bias = made.pop("visual.head.bias", None)
+    if bias is not None and bias.any():  # timm's head has one, which is zero for Meta's weights
+        made["visual.proj_bias"] = bias
     made["visual.positional_embedding"] = made.pop("visual.pos_embed").flatten(0, 1)
     if "visual.cls_token" in made:
         made["visual.class_embedding"] = made.pop("visual.cls_token").flatten()
@@ -106,6 +107,7 @@ def vision_geometry(tensors: Mapping[str, Tensor], options: LoadOptions) -> dict
         "pool_heads": heads_of(width, options.pool_heads or POOL_HEADS, "the attention pooling"),
         "pool_hidden": tensors["visual.attn_pool.mlp.c_fc.weight"].shape[0],
         "class_token": class_token,
+        "projection_bias": "visual.proj_bias" in tensors,
         "dimension": tensors["visual.proj"].shape[1],
     }
 

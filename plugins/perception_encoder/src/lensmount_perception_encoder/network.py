@@ -58,6 +58,7 @@ class VisionTower(nn.Module):
         pool_heads: Heads of the pooling.
         pool_hidden: Channels in the pooling's MLP.
         class_token: Whether a class token goes before the patches.
+        projection_bias: Whether the last projection has a bias; Meta's have none.
         dimension: Length of the embedding.
     """
 
@@ -73,6 +74,7 @@ class VisionTower(nn.Module):
         pool_heads: int,
         pool_hidden: int,
         class_token: bool,
+        projection_bias: bool,
         dimension: int,
     ) -> None:
         super().__init__()
@@ -85,6 +87,7 @@ class VisionTower(nn.Module):
         self.ln_post = nn.LayerNorm(width)
         self.attn_pool = AttentionPool(width, pool_heads, pool_hidden)
         self.proj = nn.Parameter(torch.empty(width, dimension))
+        self.proj_bias = nn.Parameter(torch.empty(dimension)) if projection_bias else None
         self.register_buffer("rope_cos", torch.empty(tokens, width // heads // 2))
         self.register_buffer("rope_sin", torch.empty(tokens, width // heads // 2))
 
@@ -100,7 +103,7 @@ class VisionTower(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Pictures `(B, 3, R, R)` to embeddings `(B, D)`, not normalised."""
         out: Tensor = self.attn_pool(self.features(images)) @ self.proj
-        return out
+        return out if self.proj_bias is None else out + self.proj_bias
 
 
 def rope_table(grid: int, head: int, class_token: bool) -> tuple[Tensor, Tensor]:
