@@ -25,7 +25,7 @@ PALETTE: tuple[Color, ...] = (
 
 
 # Beyond the palette its colours come again, mixed with white (above zero) or black: 70 different ones.
-_SHADES = (0.0, 0.4, -0.35, 0.65, -0.6)
+_SHADES = (0.0, 0.4, -0.3, 0.65, -0.45)
 
 
 def class_color(class_id: int) -> Color:

@@ -75,9 +75,10 @@ def download(wanted: Wanted, partial: Partial, policy: Policy, meter: Meter) -> 
     """
     barren = total_tries = 0
     furthest = partial.size
-    inherited = furthest > 0
+    started_over = False
     while True:
         total_tries += 1
+        pieces = partial.size > 0
         try:
             return _attempt(wanted, partial, policy, meter)
         except _RestartError:
@@ -87,6 +88,12 @@ def download(wanted: Wanted, partial: Partial, policy: Policy, meter: Meter) -> 
             problem: SourceError = SourceError(
                 f"{public(wanted.address)} keeps changing while it is downloaded", fix="try again later"
             )
+        except IntegrityError as error:
+            _truncate(partial)
+            if not pieces or started_over:
+                raise
+            started_over = True  # the pieces may have been of two files: once more, in one
+            wait, problem = 0.0, error
         except TransientError as error:
             problem = error.error
             wait = min(policy.cap, policy.base * 2**barren) * random.uniform(0.5, 1.5)
@@ -94,15 +101,8 @@ def download(wanted: Wanted, partial: Partial, policy: Policy, meter: Meter) -> 
                 if error.after > policy.retry_after_cap:
                     raise problem from error
                 wait = max(error.after, wait if error.after == 0 else 0.0)
-            barren = 0 if partial.size > furthest else barren + 1
+            barren = 0 if partial.size > furthest and not error.stalled else barren + 1
             furthest = max(furthest, partial.size)
-        except IntegrityError:
-            resumed, inherited = inherited or total_tries > 1, False
-            _truncate(partial)
-            if not resumed or barren >= policy.attempts:
-                raise
-            barren = policy.attempts - 1  # once more from the start: the pieces may have been of two files
-            continue
         if barren >= policy.attempts or total_tries >= policy.total_attempts:
             raise problem
         time.sleep(wait)
@@ -227,12 +227,14 @@ def _stream(
     wanted: Wanted,
 ) -> None:
     mark, mark_size = time.monotonic(), sink.size
+    begun = sink.size
     limit = total if total is not None else wanted.size
     while True:
         try:
             chunk = response.read1(READ)
         except (OSError, HTTPException) as error:
-            raise TransientError(_cut(wanted, f"{type(error).__name__}: {error}", limit)) from error
+            stalled = isinstance(error, TimeoutError) and sink.size - begun < policy.stall_bytes
+            raise TransientError(_cut(wanted, f"{type(error).__name__}: {error}", limit), stalled=stalled) from error
         if not chunk:
             break
         sink.write(chunk)
@@ -243,7 +245,8 @@ def _stream(
         now = time.monotonic()
         if now - mark > policy.stall_seconds:
             if sink.size - mark_size < policy.stall_bytes:
-                raise TransientError(_cut(wanted, f"{sink.size - mark_size} bytes in {now - mark:.0f} s", limit))
+                slow = f"{sink.size - mark_size} bytes in {now - mark:.0f} s"
+                raise TransientError(_cut(wanted, slow, limit), stalled=True)
             mark, mark_size = now, sink.size
     if limit is not None and sink.size < limit:
         raise TransientError(_cut(wanted, f"{sink.size:,} bytes", limit))

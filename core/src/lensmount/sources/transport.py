@@ -7,6 +7,7 @@ major versions, and a download needs one request, exact headers and the bytes as
 from __future__ import annotations
 
 import email.utils
+import functools
 import os
 import socket
 import ssl
@@ -31,7 +32,7 @@ class Policy:
     """How patient a download is.
 
     Attributes:
-        attempts: Tries in a row that bring no new byte.
+        attempts: Tries in a row that bring nothing, or come to a stall.
         total_attempts: Tries altogether.
         base: Seconds before the second try; doubled each time, with jitter.
         cap: Longest pause between tries.
@@ -57,12 +58,14 @@ class TransientError(Exception):
     Args:
         error: What to raise when there is no other try.
         after: Seconds that the server asked for.
+        stalled: It was too slow rather than cut, so what it brought does not count as progress.
     """
 
-    def __init__(self, error: SourceError, after: float | None = None) -> None:
+    def __init__(self, error: SourceError, after: float | None = None, *, stalled: bool = False) -> None:
         super().__init__(str(error))
         self.error = error
         self.after = after
+        self.stalled = stalled
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
@@ -75,11 +78,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     ) -> urllib.request.Request:
         old, new = urlsplit(req.full_url), urlsplit(urljoin(req.full_url, newurl))
         if new.scheme not in ("http", "https") or (old.scheme == "https" and new.scheme != "https"):
-            raise SourceError(
-                f"{public(req.full_url)} redirects away from https; not followed",
-                found=public(newurl),
-                expected="an https address",
-            )
+            raise _astray(req.full_url, newurl)
         kept = dict(req.headers)
         if (old.hostname, old.port) != (new.hostname, new.port):
             kept.pop("Authorization", None)  # the token was meant for the first host alone
@@ -87,9 +86,17 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         return urllib.request.Request(target, headers=kept, origin_req_host=req.origin_req_host, unverifiable=True)
 
 
-def _context() -> ssl.SSLContext:
+def _astray(url: str, target: str) -> SourceError:
+    return SourceError(
+        f"{public(url)} redirects away from https; not followed", found=public(target), expected="an https address"
+    )
+
+
+@functools.lru_cache(maxsize=4)
+def _context(file: str | None, folder: str | None) -> ssl.SSLContext:
+    """The certificates to trust, read once for each setting (the arguments are there to tell settings apart)."""
     # Python installers for macOS ship no certificates; huggingface_hub's client always brings certifi
-    if not os.environ.get("SSL_CERT_FILE") and not os.environ.get("SSL_CERT_DIR"):
+    if not file and not folder:
         paths = ssl.get_default_verify_paths()
         if not (paths.cafile or paths.capath):
             try:
@@ -106,7 +113,7 @@ def _opener() -> urllib.request.OpenerDirector:
     for handler in (
         urllib.request.ProxyHandler(),
         urllib.request.HTTPHandler(),
-        urllib.request.HTTPSHandler(context=_context()),
+        urllib.request.HTTPSHandler(context=_context(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))),
         urllib.request.HTTPDefaultErrorHandler(),
         urllib.request.HTTPErrorProcessor(),
         _Redirects(),
@@ -160,6 +167,9 @@ def _status_error(error: urllib.error.HTTPError, url: str) -> Exception:
     found = f"status {status} {error.reason or ''}".strip()
     token = f"FetchOptions(credentials={{{host!r}: token}})"
     if status in (301, 302, 303, 307, 308):
+        target = urljoin(error.url or url, error.headers.get("Location") or "")
+        if urlsplit(target).scheme not in ("http", "https"):
+            return _astray(url, target)
         return SourceError(
             f"{shown} redirects in a loop or too often", found=found, expected=f"at most {MAX_REDIRECTS} redirects"
         )
