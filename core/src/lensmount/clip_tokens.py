@@ -27,7 +27,7 @@ WORD_END = "</w>"
 MERGES = 48_894  # of the 262,144 in OpenAI's file, these are in the vocabulary of 49,408
 OPENAI_SPECIALS = ("<|startoftext|>", "<|endoftext|>")
 OPEN_CLIP_SPECIALS = ("<start_of_text>", "<end_of_text>")
-# Letters and numbers of Unicode 17 and 18, which the reference's `regex` module knows and the library's engine does not.
+# Letters and numbers of Unicode 17 and 18: the reference's `regex` module knows them, the library's engine does not.
 _NEW_LETTERS = (
     "558 58b-58c 88f c5c cdc 208f 209d-209f a7ce-a7cf a7d2 a7d4 a7dd a7e2 a7f1 ab6c-ab6d 107bb-107bf 10940-10959 "
     "10ec5-10ec7 10ed9-10eee 11b0a 11db0-11ddb 11df1 16ea0-16eb8 16ebb-16ed3 16ff2-16ff3 187f8-187ff 18cd6-18cda "
@@ -35,9 +35,7 @@ _NEW_LETTERS = (
     "1dfcd-1dfff 1e6c0-1e6de 1e6e0-1e6e2 1e6e4-1e6e5 1e6e7-1e6ed 1e6f0-1e6f4 1e6fe-1e6ff 2b73a-2b73f 2b81e "
     "2cea2-2cead 323b0-33479 3d000-3fc3f"
 )
-_NEW_NUMBERS = (
-    "11de0-11de9 1246f 12475-1247f 12550-12686 16ff4-16ff6"
-)
+_NEW_NUMBERS = "11de0-11de9 1246f 12475-1247f 12550-12686 16ff4-16ff6"
 _MAX_BYTES = 64 << 20
 _MAX_TEXT = 1_000_000
 
@@ -82,7 +80,9 @@ def read_merges(content: bytes, where: str) -> Vocabulary:
     merges = tuple((first, second) for first, _, second in (line.partition(" ") for line in lines if line))
     if not merges or any(not first or not second or " " in second for first, second in merges):
         raise ModelFileError(
-            f"{where} is not a list of merges", found=repr(lines[:1])[:80], expected="a heading, then 'a b' on each line"
+            f"{where} is not a list of merges",
+            found=repr(lines[:1])[:80],
+            expected="a heading, then 'a b' on each line",
         )
     letters = list(byte_letters().values())
     tokens = [*letters, *(letter + WORD_END for letter in letters), *(first + second for first, second in merges)]
@@ -122,7 +122,7 @@ def read_tokenizer_json(content: bytes, where: str) -> Vocabulary:
 
 
 def _vocabulary(ids: Any, merges: Any, where: str) -> Vocabulary:
-    pairs = [tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge) for merge in merges]
+    pairs: list[Any] = [tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge) for merge in merges]
     sound = isinstance(ids, dict) and all(isinstance(number, int) for number in ids.values())
     if not sound or any(len(pair) != 2 for pair in pairs):
         raise ModelFileError(f"{where} is malformed", expected="ids by token, and pairs of tokens to merge")
@@ -134,7 +134,7 @@ def _vocabulary(ids: Any, merges: Any, where: str) -> Vocabulary:
 
 
 def read_vocabulary(files: Mapping[str, Path]) -> Vocabulary | None:
-    """The vocabulary among a package's files, or None: `tokenizer.json`, `vocab.json` and `merges.txt`, or merges alone.
+    """The vocabulary among a package's files (`tokenizer.json`, `vocab.json` and `merges.txt`, or merges), or None.
 
     Raises:
         ModelFileError: A file is there but malformed.
@@ -150,11 +150,23 @@ def read_vocabulary(files: Mapping[str, Path]) -> Vocabulary | None:
 
 
 def _pieces(specials: Sequence[str]) -> str:
-    """The expression of what a piece is; `ſ` is in it because the reference ignores case, and that letter folds to s."""
+    """The expression of what a piece is; with `ſ`, since the reference ignores case and that letter folds to s."""
     words = [re.escape(special).replace("s", "[sſ]") for special in specials]
     letter, number = r"\p{L}" + _ranges(_NEW_LETTERS), r"\p{N}" + _ranges(_NEW_NUMBERS)
     return "|".join(
-        [*words, "'[sſ]", "'t", "'re", "'ve", "'m", "'ll", "'d", f"[{letter}]+", f"[{number}]", rf"[^\s{letter}{number}]+"]
+        [
+            *words,
+            "'[sſ]",
+            "'t",
+            "'re",
+            "'ve",
+            "'m",
+            "'ll",
+            "'d",
+            f"[{letter}]+",
+            f"[{number}]",
+            rf"[^\s{letter}{number}]+",
+        ]
     )
 
 
@@ -238,9 +250,7 @@ class ClipTokenizer:
         ids: list[int] = []
         for _, (first, last) in encoder.pre_tokenizer.pre_tokenize_str(text):
             piece = text[first:last]
-            ids += (
-                [numbers[piece]] if piece in numbers else encoder.encode(piece, add_special_tokens=False).ids
-            )
+            ids += [numbers[piece]] if piece in numbers else encoder.encode(piece, add_special_tokens=False).ids
         return ids
 
 
@@ -263,7 +273,9 @@ def clean(text: str) -> str:
         MissingDependencyError: ftfy is not installed.
     """
     if not isinstance(text, str):
-        raise InputError("a text is expected", found=f"{type(text).__module__}.{type(text).__qualname__}", expected="str")
+        raise InputError(
+            "a text is expected", found=f"{type(text).__module__}.{type(text).__qualname__}", expected="str"
+        )
     if len(text) > _MAX_TEXT:
         raise InputError("a text is too long", found=f"{len(text):,} characters", expected=f"at most {_MAX_TEXT:,}")
     try:
@@ -294,7 +306,9 @@ def _text(content: bytes, where: str) -> str:
                 content = file.read(_MAX_BYTES)  # a bomb ends here
         return content.decode("utf-8")
     except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise ModelFileError(f"{where} cannot be read", found=str(error), expected="UTF-8 text, plain or gzip") from error
+        raise ModelFileError(
+            f"{where} cannot be read", found=str(error), expected="UTF-8 text, plain or gzip"
+        ) from error
 
 
 def _json(content: bytes, where: str) -> Any:

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lensmount.backends.base import Session
-    from lensmount.geometry import Geometry
     from lensmount.images import Color
     from lensmount.models import BuildContext
     from lensmount.specs import Preprocess
@@ -388,5 +387,3 @@ def _texts(texts: str | Sequence[str]) -> list[str]:
         if not isinstance(text, str):
             raise InputError(f"text {i} is not text", found=type(text).__name__, expected="str")
     return found
-
-

@@ -125,7 +125,9 @@ def visual_network(
     )
 
 
-def text_network(module: Any, architecture: str, geometry: Mapping[str, int], metadata: Mapping[str, str]) -> TorchNetwork:
+def text_network(
+    module: Any, architecture: str, geometry: Mapping[str, int], metadata: Mapping[str, str]
+) -> TorchNetwork:
     """A text tower likewise; `geometry` is that of `text_geometry`."""
     facts = {ARCHITECTURE: architecture, CONTEXT: str(geometry["context"]), VOCABULARY: str(geometry["vocabulary"])}
     return TorchNetwork(

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
+
 from lensmount.embedding_layouts import (
     count_blocks,
     heads_of,
@@ -18,8 +20,6 @@ from lensmount.embedding_layouts import (
     table,
     whole,
 )
-from torch import Tensor
-
 from lensmount.errors import ModelFileError, UnsupportedModelError
 from lensmount_clip.options import LoadOptions
 from lensmount_clip.recognise import layout
