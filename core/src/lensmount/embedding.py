@@ -134,7 +134,8 @@ class EmbeddingModel(SingleGraph):
         self.logit_bias = logit_bias
         self.image_batch = image_batch
         self._text_batch = batch_policy(self._text)
-        self._texts = context.caches.get("text") or MemoryCache(max_entries=CACHED_TEXTS)
+        given = context.caches.get("text")  # an empty cache is falsy
+        self._texts = MemoryCache(max_entries=CACHED_TEXTS) if given is None else given
         # Everything but the text that an embedding depends on; hashed once.
         self._key = make_key(
             "text-embedding", context.fingerprint, self._text.backend, self._text.precision, context.options,
