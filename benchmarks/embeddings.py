@@ -76,7 +76,7 @@ def networks(models, reference, runs: int) -> None:
     for batch in (1, 16):
         pixels = np.random.default_rng(0).standard_normal((batch, 3, 224, 224)).astype(np.float32)
         tensor = torch.from_numpy(pixels)
-        calls = {f"lensmount {name}": lambda m=model: m.forward_images(pixels) for name, model in models.items()}
+        calls = {f"lensmount {name}": lambda m=model, x=pixels: m.forward_images(x) for name, model in models.items()}
         calls["transformers"] = lambda t=tensor: image_features(reference, t)
         report(f"image network, batch {batch}", calls, "transformers", runs, per=batch)
 
@@ -94,7 +94,20 @@ def text_features(reference, tokens):
 
 def labels(models, reference, runs: int) -> None:
     """80 labels, tokens given: ours and transformers' get the same, trimmed to the longest as `padding=True` does."""
-    words = "a an old red green wooden small very fire traffic parking stop tennis baseball car dog cat bench".split()
+    words = [
+        "an old",
+        "red",
+        "green wooden",
+        "small",
+        "fire",
+        "parking",
+        "stop",
+        "tennis",
+        "car",
+        "dog",
+        "cat",
+        "bench",
+    ]
     random = np.random.default_rng(0)
     texts = [f"a photo of a {' '.join(random.choice(words, random.integers(1, 4)))} {i}" for i in range(LABELS)]
     tokens = torch.from_numpy(models["torch"].tokenize(texts))
@@ -148,7 +161,9 @@ def plain_loop(reference, paths: list[str]) -> list[torch.Tensor]:
     """What one writes without thinking of it: decode, resize, crop, normalise, infer, one picture after another."""
     from PIL import Image
 
-    mean, std = (np.array(v, np.float32) for v in ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)))
+    mean, std = (
+        np.array(v, np.float32) for v in ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+    )
     found = []
     for path in paths:
         picture = Image.open(path).convert("RGB")

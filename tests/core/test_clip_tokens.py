@@ -8,12 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from lensmount.clip_tokens import (
+from lensmount.clip_tokens import ClipTokenizer, clean, pad
+from lensmount.clip_vocabulary import (
     OPEN_CLIP_SPECIALS,
-    ClipTokenizer,
     byte_letters,
-    clean,
-    pad,
     read_merges,
     read_tokenizer_json,
     read_vocab_and_merges,

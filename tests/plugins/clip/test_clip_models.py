@@ -176,9 +176,9 @@ def test_vectors_are_of_length_one_unless_told(model, pictures: Path) -> None:
 def test_texts_do_not_depend_on_their_batch(model) -> None:
     texts = ["a dog", "a much longer text " * 30, "", "café", "a dog"]
     every = model.embed_text(texts, normalize=False).vectors
-    model._texts.clear()
+    model.text_encoder.cache.clear()
     alone = np.concatenate([model.embed_text(t, normalize=False).vectors for t in texts])
-    model._texts.clear()
+    model.text_encoder.cache.clear()
     in_twos = model.embed_text(texts, batch_size=2, normalize=False).vectors
     assert np.allclose(every, alone, atol=1e-5) and np.allclose(every, in_twos, atol=1e-5)
     assert np.array_equal(every[0], every[4])
@@ -192,8 +192,8 @@ def test_texts_are_run_once(weights: Path) -> None:
     cache = MemoryCache(max_entries=2)
     counted = registry.load(weights, backend="torch", device="cpu", caches={"text": cache})
     runs = []
-    run = counted.forward_text
-    counted.forward_text = lambda tokens: runs.append(len(tokens)) or run(tokens)
+    run = counted.text_encoder.forward
+    counted.text_encoder.forward = lambda tokens: runs.append(len(tokens)) or run(tokens)
     first = counted.embed_text(["a", "b", "a"]).vectors
     assert runs == [2] and len(cache) == 2
     assert np.array_equal(counted.embed_text(["b", "a"]).vectors, first[[1, 0]]) and runs == [2]
@@ -275,7 +275,7 @@ def test_another_vocabulary_without_its_tokeniser(embedding_goldens, tmp_path: P
 
 def test_the_models_own_tokeniser_wins(embedding_goldens, tmp_path: Path) -> None:
     torch.save(tiny_state(embedding_goldens.recipe, vocabulary=516), tmp_path / "m.pt")
-    from lensmount.clip_tokens import read_merges
+    from lensmount.clip_vocabulary import read_merges
 
     merges = "#version: 0.2\nd o\ndo g</w>\n"
     ids = {**read_merges(merges.encode(), "m").ids, "<|startoftext|>": 514, "<|endoftext|>": 515}

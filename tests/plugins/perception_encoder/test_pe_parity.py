@@ -100,7 +100,8 @@ def test_heads_are_an_option(embedding_goldens, tmp_path: Path) -> None:
 
 
 def test_tokeniser_equals_open_clips_on_random_strings(embedding_goldens) -> None:
-    from lensmount.clip_tokens import OPEN_CLIP_SPECIALS, ClipTokenizer
+    from lensmount.clip_tokens import ClipTokenizer
+    from lensmount.clip_vocabulary import OPEN_CLIP_SPECIALS
     from lensmount.embedding_build import packaged_vocabulary
 
     rows = embedding_goldens.strings

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lensmount.clip_tokens import OPENAI_SPECIALS
+from lensmount.clip_vocabulary import OPENAI_SPECIALS
 from lensmount.embedding import EmbeddingModel, tower
 from lensmount.embedding_build import build_model, text_network, visual_network
 from lensmount.embedding_files import BIAS, SCALE

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lensmount.clip_tokens import OPEN_CLIP_SPECIALS
+from lensmount.clip_vocabulary import OPEN_CLIP_SPECIALS
 from lensmount.embedding import EmbeddingModel, tower
 from lensmount.embedding_build import build_model, text_network, visual_network
 from lensmount.embedding_files import BIAS, SCALE
