@@ -101,8 +101,8 @@ def towers() -> None:
 TEXT = (
     "The quick brown fox's don't I'll we've A photo of a DOG naïve café — 3 € 12345 ½ ﬁne Ω ΟΔΟΣ İstanbul ß ſ 'ſ "
     "<|startoftext|> <|endoftext|> <start_of_text> <end_of_text> !<|endoftext|> &amp; &lt;b&gt; &amp;amp;lt; &#8364; "
-    "&eacute; schÃ¶n â€œquoteâ€\u009d “curly” ｆｕｌｌ 你好 日本語 한국어 مرحبا שלום नमस्ते ไทย 👍🏽 👨‍👩‍👧 🇩🇪 ❤️ \u200b \ufeff "
-    "\x00 \x1c \x85 \u2028 \u3000 \t \n '' ``` ... $5.00 #tag @me http://x.y/z?a=b&c=d"
+    "&eacute; schÃ¶n â€œquoteâ€\u009d “curly” ｆｕｌｌ 你好 日本語 한국어 مرحبا שלום नमस्ते ไทย 👍🏽 "
+    "👨‍👩‍👧 🇩🇪 ❤️ \u200b \ufeff \x00 \x1c \x85 \u2028 \u3000 \t \n '' ``` ... $5.00 #tag @me http://x.y/z?a=b&c=d"
 )
 WORDS = TEXT.split(" ")
 

@@ -95,8 +95,8 @@ def network(context: NetworkContext) -> dict[str, TorchNetwork]:
         UnsupportedModelError: The tensors are not those of a CLIP.
     """
     from lensmount.embedding_layouts import text_geometry
-    from lensmount.networks.transformer import TextTower, fold_quick_gelu, load
     from lensmount.reading import read_checkpoint
+    from lensmount.torch_networks.transformer import TextTower, fold_quick_gelu, load
     from lensmount_clip.checkpoint import read_settings, to_openai, vision_geometry
     from lensmount_clip.network import ModifiedResNet, VisionTransformer
 

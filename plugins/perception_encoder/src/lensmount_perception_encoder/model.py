@@ -70,8 +70,8 @@ def network(context: NetworkContext) -> dict[str, TorchNetwork]:
         UnsupportedModelError: The tensors are not those of a PE-Core.
     """
     from lensmount.embedding_layouts import text_geometry
-    from lensmount.networks.transformer import TextTower, load
     from lensmount.reading import read_checkpoint
+    from lensmount.torch_networks.transformer import TextTower, load
     from lensmount_perception_encoder.checkpoint import to_meta, vision_geometry, vision_tensors
     from lensmount_perception_encoder.network import VisionTower
 

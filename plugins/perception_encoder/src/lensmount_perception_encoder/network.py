@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lensmount.networks.transformer import Mlp, Transformer, split_heads
+from lensmount.torch_networks.transformer import Mlp, Transformer, split_heads
 
 _BASE = 10_000.0
 
