@@ -36,6 +36,7 @@ PREPROCESS = Preprocess(
     resize="stretch",
     interpolation="bilinear",
     antialias=False,
+    resample_dtype="float32",
     mean=(0.485, 0.456, 0.406),
     std=(0.229, 0.224, 0.225),
 )

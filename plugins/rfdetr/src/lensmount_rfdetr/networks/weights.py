@@ -136,7 +136,7 @@ def _conv_norm(
     state: dict[str, Tensor], tensors: Mapping[str, Tensor], to: str, key: str, flatten: bool = False
 ) -> None:
     weight = tensors[f"{key}.conv.weight"]
-    state[f"{to}.weight"] = weight.flatten(1) if flatten else weight.contiguous(memory_format=torch.channels_last)
+    state[f"{to}.weight"] = weight.flatten(1) if flatten else weight
     _copy(state, tensors, f"{to}.norm", f"{key}.bn")
 
 
