@@ -61,8 +61,9 @@ class Backbone(nn.Module):
     def __init__(self, layout: Layout, size: tuple[int, int]) -> None:
         super().__init__()
         self.windows = layout.windows
+        self.patch = layout.patch
         self.rows, self.columns = size[0] // layout.patch, size[1] // layout.patch
-        self.patches = nn.Conv2d(3, layout.width, layout.patch, layout.patch)
+        self.patches = nn.Linear(3 * layout.patch**2, layout.width)
         self.start = nn.Parameter(torch.empty(1, 1, layout.width))
         count = layout.windows**2
         self.positions = nn.Parameter(torch.empty(1, count, self.rows * self.columns // count, layout.width))
@@ -74,18 +75,19 @@ class Backbone(nn.Module):
         )
         self.norm = nn.LayerNorm(layout.width, eps=1e-6)
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        """Pictures `(B, 3, H, W)` to features `(B, rows, columns, stages * width)`."""
-        n, rows, columns = self.windows, self.rows // self.windows, self.columns // self.windows
-        x = self.patches(pictures)
-        width = x.shape[1]
-        x = x.reshape(-1, width, n, rows, n, columns).permute(0, 2, 4, 3, 5, 1)
-        x = (x.reshape(-1, n * n, rows * columns, width) + self.positions).reshape(-1, rows * columns, width)
+    def forward(self, pictures: Tensor) -> list[Tensor]:
+        """Pictures `(B, 3, H, W)` to features `(B, rows, columns, width)`, one for each stage that is used."""
+        n, rows, columns, patch = self.windows, self.rows // self.windows, self.columns // self.windows, self.patch
+        # Patches do not overlap: their convolution is a product, taken in the order of the windows.
+        x = pictures.reshape(-1, 3, n, rows, patch, n, columns, patch).permute(0, 2, 5, 3, 6, 1, 4, 7)
+        x = self.patches(x.reshape(-1, n * n, rows * columns, 3 * patch * patch)) + self.positions
+        width = x.shape[3]
+        x = x.reshape(-1, rows * columns, width)
         x = torch.cat((self.start.expand(x.shape[0], -1, -1), x), 1)
         features = []
         for index, block in enumerate(self.blocks, 1):
             x = block(x)
             if index in self.stages:
-                features.append(self.norm(x)[:, 1:])
-        x = torch.cat(features, 2).reshape(-1, n, n, rows, columns, len(features) * width)
-        return x.permute(0, 1, 3, 2, 4, 5).reshape(-1, self.rows, self.columns, len(features) * width)
+                found = self.norm(x)[:, 1:].reshape(-1, n, n, rows, columns, width).permute(0, 1, 3, 2, 4, 5)
+                features.append(found.reshape(-1, self.rows, self.columns, width))
+        return features

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,25 +12,38 @@ from lensmount_rfdetr.layout import Layout
 
 
 class ConvNorm(nn.Module):
-    """Convolution without bias, LayerNorm over channels, activation; a 1x1 kernel is one matrix product."""
+    """3x3 convolution without bias, LayerNorm over channels, activation."""
 
     def __init__(
-        self, inputs: int, outputs: int, kernel: int, act: Callable[[Tensor], Tensor] = F.silu, stride: int = 1
+        self, inputs: int, outputs: int, act: Callable[[Tensor], Tensor] = F.silu, stride: int = 1
     ) -> None:
         super().__init__()
-        self.kernel, self.stride, self.act = kernel, stride, act
-        shape = (outputs, inputs) if kernel == 1 else (outputs, inputs, kernel, kernel)
-        self.weight = nn.Parameter(torch.empty(shape))
+        self.stride, self.act = stride, act
+        self.weight = nn.Parameter(torch.empty(outputs, inputs, 3, 3))
         self.norm = nn.LayerNorm(outputs, eps=1e-6)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.kernel == 1:
-            x = F.linear(x, self.weight)
-        else:
-            # Channels first: as fast on a CPU as channels last, at half the rounding error.
-            x = x.permute(0, 3, 1, 2).contiguous()
-            x = F.conv2d(x, self.weight, stride=self.stride, padding=self.kernel // 2).permute(0, 2, 3, 1)
-        return self.act(self.norm(x))
+        # Channels first: as fast on a CPU as channels last, at half the rounding error.
+        x = F.conv2d(x.permute(0, 3, 1, 2).contiguous(), self.weight, stride=self.stride, padding=1)
+        return self.act(self.norm(x.permute(0, 2, 3, 1)))
+
+
+class MixNorm(nn.Module):
+    """1x1 convolution over several maps side by side, LayerNorm, SiLU: one product per map, added up.
+
+    The maps are not copied together, and shorter sums round less.
+    """
+
+    def __init__(self, widths: Sequence[int], outputs: int) -> None:
+        super().__init__()
+        self.weights = nn.ParameterList(torch.empty(outputs, width) for width in widths)
+        self.norm = nn.LayerNorm(outputs, eps=1e-6)
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        total = F.linear(maps[0], self.weights[0])
+        for index in range(1, len(maps)):
+            total = total + F.linear(maps[index], self.weights[index])
+        return F.silu(self.norm(total))
 
 
 class Stage(nn.Module):
@@ -38,36 +51,33 @@ class Stage(nn.Module):
 
     def __init__(self, layout: Layout, scale: float) -> None:
         super().__init__()
-        self.scale, self.used = scale, len(layout.stages)
-        width, half = layout.width, layout.hidden // 2
+        self.scale = scale
+        width, self.half = layout.width, layout.hidden // 2
         if scale == 2.0:
             self.resample = nn.ModuleList(nn.ConvTranspose2d(width, width // 2, 2, 2) for _ in layout.stages)
             width //= 2
         elif scale == 0.5:
-            self.resample = nn.ModuleList(ConvNorm(width, width, 3, F.relu, 2) for _ in layout.stages)
-        self.half = half
-        self.cv1 = ConvNorm(width * self.used, 2 * half, 1)
+            self.resample = nn.ModuleList(ConvNorm(width, width, F.relu, 2) for _ in layout.stages)
+        self.cv1 = MixNorm([width] * len(layout.stages), 2 * self.half)
         self.m = nn.ModuleList(
-            nn.Sequential(ConvNorm(half, half, 3), ConvNorm(half, half, 3)) for _ in range(layout.bottlenecks)
+            nn.Sequential(ConvNorm(self.half, self.half), ConvNorm(self.half, self.half))
+            for _ in range(layout.bottlenecks)
         )
-        self.cv2 = ConvNorm((2 + layout.bottlenecks) * half, layout.hidden, 1)
+        self.cv2 = MixNorm([2 * self.half] + [self.half] * layout.bottlenecks, layout.hidden)
         self.norm = nn.LayerNorm(layout.hidden, eps=1e-6)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Features `(B, rows, columns, stages * width)` to a map `(B, h, w, hidden)`."""
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """Features of each used stage `(B, rows, columns, width)` to a map `(B, h, w, hidden)`."""
         if self.scale == 2.0:
-            parts = [m(f.permute(0, 3, 1, 2)) for m, f in zip(self.resample, self._split(features), strict=True)]
-            features = torch.cat(parts, 1).permute(0, 2, 3, 1)
+            pairs = zip(self.resample, features, strict=True)
+            features = [module(part.permute(0, 3, 1, 2)).permute(0, 2, 3, 1) for module, part in pairs]
         elif self.scale == 0.5:
-            features = torch.cat([m(f) for m, f in zip(self.resample, self._split(features), strict=True)], 3)
+            features = [module(part) for module, part in zip(self.resample, features, strict=True)]
         x = self.cv1(features)
         parts = [x]
         x = x[..., self.half :]
         for bottleneck in self.m:
             x = bottleneck(x)
             parts.append(x)
-        out: Tensor = self.norm(self.cv2(torch.cat(parts, 3)))
+        out: Tensor = self.norm(self.cv2(parts))
         return out
-
-    def _split(self, features: Tensor) -> tuple[Tensor, ...]:
-        return features.chunk(self.used, 3)

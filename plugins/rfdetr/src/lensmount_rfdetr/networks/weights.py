@@ -7,7 +7,7 @@ resampled to the input. Products of float32 weights are taken in float64, so tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -88,7 +88,7 @@ def _backbone(state: dict[str, Tensor], layout: Layout, size: tuple[int, int], t
     table = tensors[POSITIONS]
     state["backbone.start"] = tensors[_EMBEDDINGS + "cls_token"] + table[:, :1]
     state["backbone.positions"] = _positions(table[:, 1:], layout, size)
-    state["backbone.patches.weight"] = tensors[PATCHES]
+    state["backbone.patches.weight"] = tensors[PATCHES].flatten(1)
     state["backbone.patches.bias"] = tensors[_EMBEDDINGS + "patch_embeddings.projection.bias"]
     _copy(state, tensors, "backbone.norm", "backbone.0.encoder.encoder.layernorm")
     for index in range(layout.stages[-1]):
@@ -124,19 +124,26 @@ def _stage(state: dict[str, Tensor], layout: Layout, level: int, tensors: Mappin
             _copy(state, tensors, f"{to}resample.{tap}", sampling)
         elif layout.levels[level] == 0.5:
             _conv_norm(state, tensors, f"{to}resample.{tap}", sampling)
-    for name in ("cv1", "cv2"):
-        _conv_norm(state, tensors, to + name, f"{key}0.{name}", flatten=True)
+    half = layout.hidden // 2
+    first = tensors[f"{key}0.cv1.conv.weight"].flatten(1)
+    _mix_norm(state, tensors, to + "cv1", f"{key}0.cv1", [first.shape[1] // len(layout.stages)] * len(layout.stages))
+    _mix_norm(state, tensors, to + "cv2", f"{key}0.cv2", [2 * half] + [half] * layout.bottlenecks)
     for i in range(layout.bottlenecks):
         for j in range(2):
             _conv_norm(state, tensors, f"{to}m.{i}.{j}", f"{key}0.m.{i}.cv{j + 1}")
     _copy(state, tensors, to + "norm", key + "1")
 
 
-def _conv_norm(
-    state: dict[str, Tensor], tensors: Mapping[str, Tensor], to: str, key: str, flatten: bool = False
+def _conv_norm(state: dict[str, Tensor], tensors: Mapping[str, Tensor], to: str, key: str) -> None:
+    state[f"{to}.weight"] = tensors[f"{key}.conv.weight"]
+    _copy(state, tensors, f"{to}.norm", f"{key}.bn")
+
+
+def _mix_norm(
+    state: dict[str, Tensor], tensors: Mapping[str, Tensor], to: str, key: str, widths: Sequence[int]
 ) -> None:
-    weight = tensors[f"{key}.conv.weight"]
-    state[f"{to}.weight"] = weight.flatten(1) if flatten else weight
+    parts = tensors[f"{key}.conv.weight"].flatten(1).split(list(widths), 1)
+    state.update({f"{to}.weights.{i}": part.contiguous() for i, part in enumerate(parts)})
     _copy(state, tensors, f"{to}.norm", f"{key}.bn")
 
 
