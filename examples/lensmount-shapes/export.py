@@ -20,7 +20,7 @@ import cv2
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from safetensors.torch import save_file
+from safetensors.torch import save
 from train import DEMO_SEED, IMAGE_SIZE, SCALE, make_network
 
 from lensmount_shapes.scenes import CLASSES, make_scene
@@ -69,7 +69,12 @@ def write_safetensors(network: YoloNetwork, path: Path) -> None:
         "max_channels": str(SCALE.max_channels),
     }
     tensors = {name: tensor.half().contiguous() for name, tensor in network.state_dict().items()}
-    save_file(tensors, path, {**facts, **METADATA, "names": json.dumps(dict(enumerate(CLASSES)))})
+    data = save(tensors, {**facts, **METADATA, "names": json.dumps(dict(enumerate(CLASSES)))})
+    # The library writes the metadata in random order; sorted, the same weights give the same file.
+    length = int.from_bytes(data[:8], "little")
+    header = json.dumps(json.loads(data[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    path.write_bytes(len(header).to_bytes(8, "little") + header + data[8 + length :])
 
 
 def write_onnx(network: YoloNetwork, path: Path) -> None:
@@ -104,6 +109,11 @@ def write_onnx(network: YoloNetwork, path: Path) -> None:
         model.graph.node.insert(0, node)
     for node in model.graph.node:
         node.doc_string = ""
+    with torch.inference_mode():
+        for output, tensor in zip(model.graph.output, network(torch.zeros(1, 3, IMAGE_SIZE, IMAGE_SIZE)), strict=True):
+            # The exporter gives up on these sizes, which follow from the input's.
+            for dim, size in zip(output.type.tensor_type.shape.dim[1:], tensor.shape[1:], strict=True):
+                dim.dim_value = size
     helper.set_model_props(model, METADATA)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)

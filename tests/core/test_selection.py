@@ -351,3 +351,11 @@ def test_the_order_of_registration_does_not_matter():
 def test_equal_packages_keep_the_cards_order():
     made = plan([package("onnx-b"), package("onnx-a")], [(ONNX, CPU)])
     assert [c.package.name for c in made.choices] == ["onnx-b", "onnx-a"]
+
+
+def test_a_kind_without_a_preference_is_only_for_who_asks():
+    mac = BackendStatus(usable=True, devices=("cpu", "mps"), precisions=(("cpu", ("fp32",)), ("mps", ("fp32",))))
+    assert chosen(plan([package("onnx")], [(ONNX, mac)])) == ("onnx", "onnx", "cpu", "fp32")
+    assert chosen(plan([package("onnx")], [(ONNX, mac)], device="mps")) == ("onnx", "onnx", "mps", "fp32")
+    both = [(ONNX, mac), (TORCH, mac)]
+    assert chosen(plan([package("onnx"), package("torch")], both)) == ("torch", "torch", "mps", "fp32")

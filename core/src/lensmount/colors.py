@@ -24,9 +24,16 @@ PALETTE: tuple[Color, ...] = (
 )
 
 
+# Beyond the palette its colours come again, mixed with white (above zero) or black: 70 different ones.
+_SHADES = (0.0, 0.4, -0.3, 0.65, -0.45)
+
+
 def class_color(class_id: int) -> Color:
     """BGR colour of a class id, always the same."""
-    return PALETTE[class_id % len(PALETTE)]
+    cycle, index = divmod(class_id, len(PALETTE))
+    shade = _SHADES[cycle % len(_SHADES)]
+    blue, green, red = (round(c + (255 - c) * shade if shade > 0 else c * (1 + shade)) for c in PALETTE[index])
+    return blue, green, red
 
 
 def text_color(background: Color) -> Color:

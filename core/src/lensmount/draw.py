@@ -108,8 +108,8 @@ def _style(canvas: Pixels, thickness: int | None, color: Color | None) -> _Style
         color = (int(color[0]), int(color[1]), int(color[2]))
     # The geometric mean of the sides: a long thin picture gets lines that fit its short side too.
     side = float(np.sqrt(canvas.shape[0] * canvas.shape[1]))
-    line = thickness or max(1, round(side / 500))
-    scale = max(0.4, side / 1800)
+    line = thickness or round(1 + side / 800)
+    scale = max(0.4, side / 1700)
     return _Style(line, scale, max(1, round(scale * 1.6)), color)
 
 
@@ -155,9 +155,10 @@ def _draw_masks(canvas: Pixels, masks: Masks, colors: Sequence[Color], style: _S
             continue
         crop, (x, y) = masks.crop(i), masks.origins[i].tolist()
         part = canvas[y : y + crop.shape[0], x : x + crop.shape[1]]
-        paint = np.asarray(colors[i], np.float32) * _MASK_OPACITY
-        part[crop] = (part[crop] * (1 - _MASK_OPACITY) + paint + 0.5).astype(np.uint8)
         pixels = np.ascontiguousarray(crop).view(np.uint8)
+        paint = np.empty_like(part)
+        paint[:] = colors[i]
+        cv2.copyTo(cv2.addWeighted(part, 1 - _MASK_OPACITY, paint, _MASK_OPACITY, 0), pixels, part)
         contours, _ = cv2.findContours(pixels, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=(x, y))
         cv2.drawContours(canvas, contours, -1, colors[i], max(1, style.line // 2), cv2.LINE_AA)
 
@@ -165,7 +166,7 @@ def _draw_masks(canvas: Pixels, masks: Masks, colors: Sequence[Color], style: _S
 def _draw_keypoints(canvas: Pixels, result: Keypoints, colors: Sequence[Color], style: _Style) -> None:
     import cv2
 
-    radius = style.line + 1
+    radius = style.line + 2
     for points, color in zip(result.keypoints, colors, strict=True):
         at = np.round((points[:, :2] - 0.5) * 16).clip(-(2**30), 2**30).astype(np.int32).tolist()
         seen = (points[:, 2] >= _VISIBLE).tolist()
@@ -226,9 +227,12 @@ def _place(box: Rectangle, width: int, height: int, taken: Sequence[Rectangle], 
         left, top = max(0, min(x, columns - width)), max(0, min(y, rows - height))
         place = (left, top, left + width, top + height)
         covered = sum(_shared(place, other) for other in taken)
-        # A place that had to be pushed into the image is as bad as one that covers a little.
+        # Covering another label is worse than standing a little away from the box at the image's edge.
         cost = (
-            covered + 0.3 * min(abs(left - x), width) * height + 0.9 * min(abs(top - y), height) * width + wish * 1e-3
+            2 * covered
+            + 0.3 * min(abs(left - x), width) * height
+            + 0.9 * min(abs(top - y), height) * width
+            + wish * 1e-3
         )
         if cost < least:
             best, least = place, cost
@@ -240,31 +244,24 @@ def _shared(a: Rectangle, b: Rectangle) -> int:
 
 
 def _text_size(text: str, style: _Style) -> tuple[int, int, int]:
-    """Width and height of a label with its margins, and the height of the baseline from its bottom."""
+    """Width and height of a label, and the margin around its text."""
     import cv2
 
     (width, height), below = cv2.getTextSize(_ascii(text), _FONT, style.font_scale, style.font_weight)
     margin = max(2, round(height * 0.3))
-    return width + 2 * margin, height + below // 2 + 2 * margin, margin + below // 2
+    return width + 2 * margin, height + below // 2 + 2 * margin, margin
 
 
 def _write(canvas: Pixels, text: str, where: Rectangle, background: Color, style: _Style) -> None:
     import cv2
 
     x0, y0, x1, y1 = where
-    _, height, below = _text_size(text, style)
-    margin = below - (height - below) // 8
+    margin = _text_size(text, style)[2]
+    _, below = cv2.getTextSize(_ascii(text), _FONT, style.font_scale, style.font_weight)
     cv2.rectangle(canvas, (x0, y0), (x1 - 1, y1 - 1), background, -1)
-    cv2.putText(
-        canvas,
-        _ascii(text),
-        (x0 + max(2, margin), y1 - below),
-        _FONT,
-        style.font_scale,
-        text_color(background),
-        style.font_weight,
-        cv2.LINE_AA,
-    )
+    at = (x0 + margin, y1 - margin - below // 2)
+    ink = text_color(background)
+    cv2.putText(canvas, _ascii(text), at, _FONT, style.font_scale, ink, style.font_weight, cv2.LINE_AA)
 
 
 _FONT = 0  # cv2.FONT_HERSHEY_SIMPLEX, named so that importing this module does not import cv2
@@ -274,7 +271,10 @@ def _ascii(text: str) -> str:
     """OpenCV's built-in fonts know ASCII only: accents are dropped, other characters become `?`."""
     import unicodedata
 
-    return unicodedata.normalize("NFKD", text).encode("ascii", "replace").decode() if not text.isascii() else text
+    if text.isascii():
+        return text
+    letters = (c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
+    return "".join(letters).encode("ascii", "replace").decode()
 
 
 def _pixels(box: NDArray[np.float32], canvas: Pixels) -> Rectangle:

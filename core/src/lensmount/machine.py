@@ -29,7 +29,9 @@ JETPACKS = {
     "36.4.0": "6.1",
     "36.4.3": "6.2",
     "36.4.4": "6.2.1",
+    "36.5": "6.2.2",
     "38.2": "7.0",
+    "38.4": "7.1",
 }
 """JetPack by L4T release, most specific prefix first; from NVIDIA's JetPack archive."""
 

@@ -33,10 +33,10 @@ def encode(crop: NDArray[np.bool_], origin: tuple[int, int], image_size: tuple[i
     height, width = image_size
     total = height * width
     rows, columns = crop.shape
-    # One row of background above and below each column turns every run into a rise and a fall.
-    padded = np.zeros((columns, rows + 2), np.uint8)
-    padded[:, 1:-1] = crop.T
-    column, row = np.nonzero(padded[:, 1:] != padded[:, :-1])
+    # One pixel of background between columns turns every run into a rise and a fall.
+    padded = np.zeros(columns * (rows + 1) + 1, np.bool_)
+    padded[1:].reshape(columns, rows + 1)[:, :-1] = crop.T
+    column, row = np.divmod(np.flatnonzero(padded[1:] != padded[:-1]), rows + 1)
     edges = (column + origin[0]) * height + row + origin[1]
     starts, ends = edges[0::2], edges[1::2]
     if len(starts) > 1:
@@ -75,15 +75,20 @@ def decode(counts: Counts, image_size: tuple[int, int]) -> tuple[NDArray[np.bool
     starts, ends = starts[full], ends[full]
     if not len(starts):
         return np.zeros((0, 0), np.bool_), (0, 0)
-    left, right = int(starts[0]) // height, (int(ends[-1]) - 1) // height + 1
-    marks = np.zeros((right - left) * height + 1, np.int8)
-    marks[starts - left * height] = 1
-    # Runs may touch (a background run of length 0): one's end is the next one's start.
-    np.subtract.at(marks, ends - left * height, 1)
-    crop = np.cumsum(marks[:-1], dtype=np.int8).view(np.bool_).reshape(right - left, height).T
-    filled = np.flatnonzero(crop.any(axis=1))
-    top, bottom = int(filled[0]), int(filled[-1]) + 1
-    return np.ascontiguousarray(crop[top:bottom]), (left, top)
+    (first, top_rows), (last, bottom_rows) = np.divmod(starts, height), np.divmod(ends - 1, height)
+    if (first == last).all():
+        top, bottom = int(top_rows.min()), int(bottom_rows.max()) + 1
+    else:
+        # A run that goes on in the next column reaches both edges.
+        top, bottom = 0, height
+    left, columns, rows = int(first[0]), int(last[-1]) + 1 - int(first[0]), bottom - top
+    inner = np.empty(2 * len(starts) + 2, np.int64)
+    inner[0], inner[-1] = 0, columns * rows
+    inner[1:-1:2] = (first - left) * rows + top_rows - top
+    inner[2:-1:2] = (last - left) * rows + bottom_rows - top + 1
+    runs = np.diff(inner)
+    pixels = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
+    return np.ascontiguousarray(pixels.reshape(columns, rows).T), (left, top)
 
 
 def compress(runs: Sequence[Counts]) -> list[str]:

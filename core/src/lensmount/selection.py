@@ -212,7 +212,7 @@ def _check(
     if package.format == "torch" and (architecture is None or architecture.network is None):
         found = "no such plugin" if architecture is None else f"{architecture.name} has none"
         reasons.append(Reason(check="network", required="an architecture with a torch network", found=found))
-    device, problem = _device(package.requirements, status, environment, request)
+    device, problem = _device(package.requirements, backend, status, environment, request)
     if problem is not None and status.usable:
         reasons.append(problem)
     precision, problem = _precision(package, backend, status, device, request)
@@ -223,7 +223,7 @@ def _check(
 
 
 def _device(
-    needs: Requirements, status: BackendStatus, environment: Environment, request: Request
+    needs: Requirements, backend: Backend, status: BackendStatus, environment: Environment, request: Request
 ) -> tuple[str, Reason | None]:
     usable = [d for d in status.devices if not needs.devices or device_kind(d) in needs.devices]
     if request.device is not None:
@@ -238,8 +238,15 @@ def _device(
     if not usable:
         required = " or ".join(needs.devices) or "any device"
         return "cpu", Reason(check="device", required=required, found=", ".join(status.devices) or "none")
-    # Of several GPUs the first that the package was made for.
-    return min(usable, key=lambda device: (_order(device), len(_gpu_reasons(needs, environment, device)))), None
+    # A kind that the backend has no preference for is there for who asks (CoreML for onnx). Of several GPUs the first
+    # that the package was made for.
+    preferred = dict(backend.preference)
+
+    def rank(device: str) -> tuple[bool, int, int]:
+        on_request_only = device_kind(device) not in preferred
+        return on_request_only, _order(device), len(_gpu_reasons(needs, environment, device))
+
+    return min(usable, key=rank), None
 
 
 def _precision(

@@ -101,7 +101,7 @@ def open_session(request: OpenRequest) -> OnnxSession:
         raise
     # The TensorRT provider lowers a float graph to half precision; every other runs the graph as it is.
     lowered = provider == onnx_providers.TENSORRT and request.precision == "fp16" and graph.precision == "fp32"
-    return OnnxSession(session, path, provider, device, "fp16" if lowered else graph.precision)
+    return OnnxSession(session, _run_options(ort), path, provider, device, "fp16" if lowered else graph.precision)
 
 
 def _import() -> Any:
@@ -128,6 +128,13 @@ def _session_options(ort: Any, threads: int | None) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    return options
+
+
+def _run_options(ort: Any) -> Any:
+    # A failed run raises, and its error says all; onnxruntime would print it on stderr as well.
+    options = ort.RunOptions()
+    options.log_severity_level = 4
     return options
 
 
@@ -158,8 +165,9 @@ class OnnxSession:
         assignment: Nodes by the provider that runs them; empty where onnxruntime is too old to tell.
     """
 
-    def __init__(self, session: Any, path: Path, provider: str, device: str, precision: str) -> None:
+    def __init__(self, session: Any, run_options: Any, path: Path, provider: str, device: str, precision: str) -> None:
         self._session: Any | None = session
+        self._quiet = run_options
         self._subject = f"graph {path.name!r}"
         self._on_host = not device.startswith("cuda")
         self.backend = "onnx"
@@ -178,7 +186,7 @@ class OnnxSession:
         check_feeds(self.inputs, feeds, self._subject)
         try:
             if self._on_host:
-                values = session.run(self._names, feeds if isinstance(feeds, dict) else dict(feeds))
+                values = session.run(self._names, feeds if isinstance(feeds, dict) else dict(feeds), self._quiet)
             else:
                 values = [value.numpy() for value in self._run_bound(session, feeds)]
         except Exception as error:
@@ -233,7 +241,7 @@ class OnnxSession:
                 binding.bind_ortvalue_input(name, value)
         for name in self._names:
             binding.bind_output(name, kind, index)
-        session.run_with_iobinding(binding)
+        session.run_with_iobinding(binding, self._quiet)
         values: list[Any] = binding.get_outputs()
         return values
 

@@ -39,7 +39,7 @@ OPERATOR = re.compile(
 OUTSIDE = re.compile(r"escapes model directory|Absolute path not allowed for external data", re.IGNORECASE)
 
 NOISE = re.compile(
-    r"\[ONNXRuntimeError\] : \d+ : \w+ : |Load model from .*? failed:|\S+\.(?:cc|h|cpp):\d+ .*?\)(?: const)? (?=[A-Z])"
+    r"\[ONNXRuntimeError\] : \d+ : \w+ : |Load model from .*? failed:|\S+\.(?:cc|h|cpp):\d+ .*?\)(?: const)? "
 )
 """Status codes, paths, and C++ signatures in onnxruntime's messages."""
 

@@ -69,7 +69,12 @@ def _declared(path: Path, package: ModelPackage) -> dict[str, Path]:
 
 @contextlib.contextmanager
 def supply(options: Any, linked: tuple[tuple[str, Path], ...]) -> Iterator[None]:
-    """Hands mapped data files to `onnxruntime.SessionOptions`, which follows no links out of the graph's folder."""
+    """Hands mapped data files to `onnxruntime.SessionOptions`: it follows no links out of the graph's folder.
+
+    Versions that cannot be handed any follow the links themselves.
+    """
+    if not hasattr(options, "add_external_initializers_from_files_in_memory"):
+        linked = ()
     with contextlib.ExitStack() as stack:
         maps = []
         for _, path in linked:

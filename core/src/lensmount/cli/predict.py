@@ -98,7 +98,8 @@ def _run(model: Any, work: Any, call: dict[str, Any], sinks: Sinks) -> int:
                     sinks.add(item, image, result)
                 except ImageError as error:
                     failed += 1
-                    console.print(f"{item.name}: {error}", style="red", markup=False)
+                    text = str(error) if item.name in error.problem else f"{item.name}: {error}"
+                    console.print(text, style="red", markup=False, soft_wrap=True)
                 progress.advance(task)
         except KeyboardInterrupt:  # a camera has no end: stopping it is not a failure
             console.print("stopped")

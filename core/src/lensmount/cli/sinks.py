@@ -53,17 +53,16 @@ class Sinks:
 
     def _print(self, item: Item, result: Any, written: Path | None) -> None:
         console = out()
+        console.print(f"{item.name}: {_summary(result)}", markup=False, soft_wrap=True)
         if item.video is not None:
-            console.print(f"{item.name}: {_summary(result)}", markup=False)
             return
-        console.print(f"{item.name}: {_summary(result)}", markup=False)
         if hasattr(result, "xyxy") and len(result):
             rows = table("class", "confidence", "x1", "y1", "x2", "y2")
             for name, score, box in zip(result.class_name, result.confidence, result.xyxy, strict=True):
                 rows.add_row(str(name), f"{score:.3f}", *(f"{value:.1f}" for value in box))
             console.print(rows)
         if written is not None:
-            console.print(f"saved {written}", markup=False)
+            console.print(f"saved {written}", markup=False, soft_wrap=True)
 
     def _add_coco(self, item: Item, result: Any) -> None:
         image_id = len(self._images) + 1

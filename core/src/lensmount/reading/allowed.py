@@ -75,7 +75,7 @@ _INERT_ANYWHERE = frozenset(
 _MODULE_TREES = ("torch.nn.modules.", "ultralytics.", "models.", "yolov5.models.")
 """Where the classes of official YOLO checkpoints live: ultralytics, and the older repositories' `models` package."""
 
-_SCRIPT_CLASSES = "__torch__."
+_SCRIPT_CLASSES = "__torch__"
 
 _MAX_NAME = 512
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
@@ -122,11 +122,16 @@ def kind_of(module: str, name: str, policy: str) -> str:
         return "record"
     if not _plain_path(module) or not _plain_path(name) or "." in name:
         return "refused"
-    if policy == "script" and module.startswith(_SCRIPT_CLASSES):
+    if policy == "script" and is_script_module(module):
         return "record"
     if policy == "modules" and module.startswith(_MODULE_TREES) and _class_like(name) and "__" not in module:
         return "record"
     return "refused"
+
+
+def is_script_module(module: str) -> bool:
+    """Whether classes of this module are TorchScript's own, defined by the archive itself."""
+    return module == _SCRIPT_CLASSES or module.startswith(_SCRIPT_CLASSES + ".")
 
 
 def _plain_path(path: str) -> bool:

@@ -7,6 +7,7 @@ machine that wrote them.
 
 from __future__ import annotations
 
+import re
 from typing import NoReturn
 
 from lensmount.errors import ModelFileError, UnsafeFileError
@@ -19,15 +20,23 @@ from lensmount.reading.tensors import Storage
 from lensmount.reading.text import printable
 
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
-MAGIC_BYTES = b"\x80\x02\x8a\x0a" + MAGIC_NUMBER.to_bytes(10, "little") + b"."
+_MAGIC = re.compile(
+    rb"\x80[\x02-\x05](?:\x95.{8})?\x8a\x0a" + re.escape(MAGIC_NUMBER.to_bytes(10, "little")) + rb"\.", re.DOTALL
+)
 _PROTOCOL_VERSION = 1001
+
+
+def magic_end(head: bytes) -> int | None:
+    """Return the offset after the pickled magic number that a legacy file starts with, or None."""
+    match = _MAGIC.match(head)
+    return match.end() if match else None
 
 
 def scan_legacy(file: MappedFile, policy: str) -> PickleScan:
     """Read a legacy file's object; storages are bound to the mapped file, nothing is copied.
 
     Args:
-        file: The mapped file; it starts with `MAGIC_BYTES`.
+        file: The mapped file; it starts with the magic number.
         policy: `"plain"` or `"modules"`.
 
     Returns:
@@ -45,7 +54,7 @@ class _LegacyFile:
 
     def scan(self) -> PickleScan:
         where = str(self.file.path)
-        position = len(MAGIC_BYTES)
+        position = magic_end(self.file.data[:64]) or 0
         # The first three say nothing that is needed, but must be the plain data that they always are.
         for expected in ("protocol version", "system information"):
             scan = self._pickle(position, f"{where} ({expected})", with_storages=False)

@@ -22,7 +22,7 @@ MAX_CONTAINERS = 1_000_000
 """Mutable containers and records of one pickle."""
 
 MAX_COPIED = 64 << 20
-"""Elements or characters copied by constructors such as `set(list)`: shared arguments must not multiply."""
+"""Bytes copied by constructors such as `set(list)`: shared arguments must not multiply."""
 
 MAX_ODD_KEYS = 20_000
 """Mapping keys and set members whose hash a file can choose (floats, tuples, large integers): no hash flooding."""

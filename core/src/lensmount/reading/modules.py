@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 
 from lensmount.errors import ModelFileError, UnsafeFileError
 from lensmount.reading import limits
+from lensmount.reading.allowed import is_script_module
 from lensmount.reading.records import Record
 from lensmount.reading.tensors import TensorRef
 from lensmount.reading.text import printable
@@ -200,4 +201,4 @@ def _tensors_in(members: object) -> dict[str, TensorRef]:
 
 
 def _is_script(record: Record) -> bool:
-    return record.module.startswith("__torch__.")
+    return is_script_module(record.module)

@@ -83,4 +83,5 @@ def describe(value: object) -> str:
         return value.full_name
     if isinstance(value, Record):
         return f"a {value.full_name}"
-    return f"a {type(value).__name__.lower().lstrip('_')}"
+    kind = type(value).__name__.lower()
+    return "None" if value is None else f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"

@@ -70,7 +70,7 @@ class _Header:
         return tensors, metadata
 
     def _tensor(self, key: str, facts: object, base: int) -> tuple[int, int, TensorRef]:
-        if not isinstance(facts, dict) or set(facts) != {"dtype", "shape", "data_offsets"}:
+        if not isinstance(facts, dict) or not {"dtype", "shape", "data_offsets"} <= set(facts):
             raise ModelFileError(f"{self.file.path}: the entry {printable(key)} is malformed", found=printable(facts))
         row = BY_SAFETENSORS.get(facts["dtype"]) if isinstance(facts["dtype"], str) else None
         if row is None:

@@ -10,7 +10,7 @@ def printable(text: object, limit: int = 200) -> str:
 
     Look-alike letters show as escapes too (`\uff4fs.system`), so a refused name is read as what it is.
     """
-    shown = str(text) if not isinstance(text, str) else text
+    shown = str(text, "latin-1") if isinstance(text, bytes) else str(text)
     cut = shown[:limit]
     escaped = cut.encode("unicode_escape").decode("ascii")
     return escaped + ("…" if len(shown) > limit else "")

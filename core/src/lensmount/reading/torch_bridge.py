@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lensmount.errors import MissingDependencyError, UnsupportedModelError
 from lensmount.reading.checkpoint import Checkpoint
-from lensmount.reading.dtypes import DTYPES
+from lensmount.reading.dtypes import DTYPES, decode
 from lensmount.reading.tensors import TensorRef
 
 if TYPE_CHECKING:
@@ -55,6 +55,6 @@ def tensor_to_torch(reference: TensorRef) -> torch.Tensor:
         )
     raw = reference.raw()
     if reference.dtype == "bool":
-        return torch.from_numpy(raw != 0)
+        return torch.from_numpy(decode(raw, "bool"))
     tensor = torch.from_numpy(raw)
     return tensor if DTYPES[reference.dtype].decoded == reference.dtype else tensor.view(target)

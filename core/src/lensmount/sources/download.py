@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-import random
 import re
 import shutil
 import time
@@ -14,7 +14,7 @@ from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any
 
-from lensmount.errors import IntegrityError, SourceError
+from lensmount.errors import IntegrityError, SourceError, StoreError
 from lensmount.sources.addresses import public
 from lensmount.sources.files import CHUNK, size_error, store_error
 from lensmount.sources.lease import Partial
@@ -75,9 +75,10 @@ def download(wanted: Wanted, partial: Partial, policy: Policy, meter: Meter) -> 
     """
     barren = total_tries = 0
     furthest = partial.size
-    inherited = furthest > 0
+    started_over = False
     while True:
         total_tries += 1
+        pieces = partial.size > 0
         try:
             return _attempt(wanted, partial, policy, meter)
         except _RestartError:
@@ -87,22 +88,21 @@ def download(wanted: Wanted, partial: Partial, policy: Policy, meter: Meter) -> 
             problem: SourceError = SourceError(
                 f"{public(wanted.address)} keeps changing while it is downloaded", fix="try again later"
             )
+        except IntegrityError as error:
+            _truncate(partial)
+            if not pieces or started_over:
+                raise
+            started_over = True  # the pieces may have been of two files: once more, in one
+            wait, problem = 0.0, error
         except TransientError as error:
             problem = error.error
-            wait = min(policy.cap, policy.base * 2**barren) * random.uniform(0.5, 1.5)
+            wait = policy.pause(barren)
             if error.after is not None:
                 if error.after > policy.retry_after_cap:
                     raise problem from error
                 wait = max(error.after, wait if error.after == 0 else 0.0)
-            barren = 0 if partial.size > furthest else barren + 1
+            barren = 0 if partial.size > furthest and not error.stalled else barren + 1
             furthest = max(furthest, partial.size)
-        except IntegrityError:
-            resumed, inherited = inherited or total_tries > 1, False
-            _truncate(partial)
-            if not resumed or barren >= policy.attempts:
-                raise
-            barren = policy.attempts - 1  # once more from the start: the pieces may have been of two files
-            continue
         if barren >= policy.attempts or total_tries >= policy.total_attempts:
             raise problem
         time.sleep(wait)
@@ -162,7 +162,8 @@ def _attempt(wanted: Wanted, partial: Partial, policy: Policy, meter: Meter) -> 
         try:
             _stream(response, sink, partial, policy, meter, total, wanted)
         except BaseException:
-            sink.close(sync=False)
+            with contextlib.suppress(StoreError):  # the first error says more
+                sink.close(sync=False)
             raise
     return _finish(wanted, partial, sink, sink.size, total)
 
@@ -227,15 +228,18 @@ def _stream(
     wanted: Wanted,
 ) -> None:
     mark, mark_size = time.monotonic(), sink.size
+    begun = sink.size
     limit = total if total is not None else wanted.size
     while True:
         try:
-            chunk = response.read1(READ)
+            count = _receive(response, sink)
+        except StoreError:  # an OSError too, but the disk's, not the network's
+            raise
         except (OSError, HTTPException) as error:
-            raise TransientError(_cut(wanted, f"{type(error).__name__}: {error}", limit)) from error
-        if not chunk:
+            stalled = isinstance(error, TimeoutError) and sink.size - begun < policy.stall_bytes
+            raise TransientError(_cut(wanted, f"{type(error).__name__}: {error}", limit), stalled=stalled) from error
+        if not count:
             break
-        sink.write(chunk)
         if limit is not None and sink.size > limit:
             raise _mismatch(wanted, "more bytes than promised", f"{limit:,} bytes")
         meter.at(sink.size, limit)
@@ -243,10 +247,25 @@ def _stream(
         now = time.monotonic()
         if now - mark > policy.stall_seconds:
             if sink.size - mark_size < policy.stall_bytes:
-                raise TransientError(_cut(wanted, f"{sink.size - mark_size} bytes in {now - mark:.0f} s", limit))
+                slow = f"{sink.size - mark_size} bytes in {now - mark:.0f} s"
+                raise TransientError(_cut(wanted, slow, limit), stalled=True)
             mark, mark_size = now, sink.size
     if limit is not None and sink.size < limit:
         raise TransientError(_cut(wanted, f"{sink.size:,} bytes", limit))
+
+
+def _receive(response: HTTPResponse, sink: Sink) -> int:
+    """One read from the network into the sink; how many bytes came, 0 at the end."""
+    if response.chunked or response.length is None:
+        chunk = response.read1(READ)
+        sink.write(chunk)
+        return len(chunk)
+    # what http.client does in read1(), but into our buffer
+    space = sink.space()[: response.length]
+    count = int(response.fp.readinto1(space)) if len(space) else 0
+    response.length -= count
+    sink.advance(count)
+    return count
 
 
 def _cut(wanted: Wanted, found: str, total: int | None) -> SourceError:

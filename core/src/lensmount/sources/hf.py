@@ -217,9 +217,12 @@ def _download(artifact: Artifact, address: HubAddress, options: FetchOptions, *,
 
 
 def _silent_bar() -> Any:
-    import huggingface_hub.utils as hub
+    from huggingface_hub.utils.tqdm import tqdm
 
-    kind: Any = vars(hub)["tqdm"]  # its own subclass, re-exported without being declared
-    return type(
-        "SilentBar", (kind,), {"__init__": lambda bar, *a, **k: kind.__init__(bar, *a, **{**k, "disable": True})}
-    )
+    kind: Any = tqdm
+
+    class SilentBar(kind):  # type: ignore[misc]  # tqdm comes without types
+        def __init__(self, *args: Any, **settings: Any) -> None:
+            super().__init__(*args, **{**settings, "disable": True})
+
+    return SilentBar

@@ -79,7 +79,9 @@ class Store:
             self.ledger.stamp(subject, path, sha256, size=status.st_size, mtime_ns=status.st_mtime_ns)
             return path
         with contextlib.suppress(OSError):
-            remove(path)
+            now = path.stat()
+            if (now.st_ino, now.st_mtime_ns) == (status.st_ino, status.st_mtime_ns):  # else somebody brought a good one
+                remove(path)
         return None
 
     def lookup(self, address: str, sha256: str | None = None) -> Fetched | None:
@@ -139,13 +141,12 @@ class Store:
         promised = wanted.sha256 or (first.sha256 if first else None)
         key = promised or f"address-{key_of(wanted.address)}"
         folder = self.root / "partials" / key
-        got = single_flight(
+        return single_flight(
             self.root / "locks" / f"{key}.lock",
             ready=lambda: self.lookup(wanted.address, wanted.sha256),
             busy=lambda: somebody_works(folder),
             work=lambda: self._bring(wanted, first, folder, options),
         )
-        return self._remembered(wanted, got)
 
     def _bring(self, wanted: Wanted, first: Reference | None, folder: Path, options: FetchOptions) -> Fetched:
         try:
@@ -171,7 +172,8 @@ class Store:
             partial.release(keep=keep)
             with contextlib.suppress(OSError):
                 folder.rmdir()
-        return Fetched(path=path, size=received.size, sha256=received.sha256)
+        # recorded before the lock is given up: who waited for it looks the address up
+        return self._remembered(wanted, Fetched(path=path, size=received.size, sha256=received.sha256))
 
     def _commit(self, part: Path, received: Received) -> Path:
         """Moves a finished, synced partial to its place."""
@@ -187,14 +189,16 @@ class Store:
                     fix="run again",
                 )
             part.chmod(0o444)
-            try:
-                part.replace(path)
-            except PermissionError:  # Windows, when another process has the same content open
-                if self.blob(received.sha256) is None:
-                    raise
+            part.replace(path)
             sync_folder(path.parent)
         except OSError as error:
-            raise error if isinstance(error, IntegrityError) else store_error(error, path, "writing") from error
+            if isinstance(error, IntegrityError):
+                raise
+            # our partial was taken over while we slept, or Windows holds the same content open: is it there?
+            found = self.blob(received.sha256)
+            if found is None:
+                raise store_error(error, path, "writing") from error
+            return found
         self.ledger.stamp(
             f"blob:{received.sha256}", path, received.sha256, size=received.size, mtime_ns=path.stat().st_mtime_ns
         )
@@ -209,6 +213,13 @@ class Store:
                 expected=f"{wanted.size:,} bytes",
             )
         known = self.ledger.reference(wanted.address)
+        if known is not None and known.sha256 != fetched.sha256 and wanted.sha256 is None:
+            raise IntegrityError(
+                f"{wanted.address} gave two contents to two downloads at a time",
+                found=f"sha256 {fetched.sha256}",
+                expected=f"sha256 {known.sha256}",
+                fix="run again",
+            )
         if known is None or known.sha256 != fetched.sha256:
             reference = Reference(
                 address=wanted.address,

@@ -7,13 +7,15 @@ major versions, and a download needs one request, exact headers and the bytes as
 from __future__ import annotations
 
 import email.utils
+import functools
 import os
+import random
 import socket
 import ssl
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPMessage, HTTPResponse
 from typing import IO, Any
@@ -31,7 +33,7 @@ class Policy:
     """How patient a download is.
 
     Attributes:
-        attempts: Tries in a row that bring no new byte.
+        attempts: Tries in a row that bring nothing, or come to a stall.
         total_attempts: Tries altogether.
         base: Seconds before the second try; doubled each time, with jitter.
         cap: Longest pause between tries.
@@ -50,6 +52,10 @@ class Policy:
     stall_seconds: float = 60.0
     stall_bytes: int = 60 * 1024
 
+    def pause(self, tries: int) -> float:
+        """Seconds to wait after so many vain tries: doubled each time, capped, with jitter."""
+        return min(self.cap, self.base * 2.0 ** min(tries, 30)) * random.uniform(0.5, 1.5)
+
 
 class TransientError(Exception):
     """Worth another try.
@@ -57,12 +63,14 @@ class TransientError(Exception):
     Args:
         error: What to raise when there is no other try.
         after: Seconds that the server asked for.
+        stalled: It was too slow rather than cut, so what it brought does not count as progress.
     """
 
-    def __init__(self, error: SourceError, after: float | None = None) -> None:
+    def __init__(self, error: SourceError, after: float | None = None, *, stalled: bool = False) -> None:
         super().__init__(str(error))
         self.error = error
         self.after = after
+        self.stalled = stalled
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
@@ -75,11 +83,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     ) -> urllib.request.Request:
         old, new = urlsplit(req.full_url), urlsplit(urljoin(req.full_url, newurl))
         if new.scheme not in ("http", "https") or (old.scheme == "https" and new.scheme != "https"):
-            raise SourceError(
-                f"{public(req.full_url)} redirects away from https; not followed",
-                found=public(newurl),
-                expected="an https address",
-            )
+            raise _astray(req.full_url, newurl)
         kept = dict(req.headers)
         if (old.hostname, old.port) != (new.hostname, new.port):
             kept.pop("Authorization", None)  # the token was meant for the first host alone
@@ -87,9 +91,17 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         return urllib.request.Request(target, headers=kept, origin_req_host=req.origin_req_host, unverifiable=True)
 
 
-def _context() -> ssl.SSLContext:
+def _astray(url: str, target: str) -> SourceError:
+    return SourceError(
+        f"{public(url)} redirects away from https; not followed", found=public(target), expected="an https address"
+    )
+
+
+@functools.lru_cache(maxsize=4)
+def _context(file: str | None, folder: str | None) -> ssl.SSLContext:
+    """The certificates to trust, read once for each setting (the arguments are there to tell settings apart)."""
     # Python installers for macOS ship no certificates; huggingface_hub's client always brings certifi
-    if not os.environ.get("SSL_CERT_FILE") and not os.environ.get("SSL_CERT_DIR"):
+    if not file and not folder:
         paths = ssl.get_default_verify_paths()
         if not (paths.cafile or paths.capath):
             try:
@@ -106,7 +118,7 @@ def _opener() -> urllib.request.OpenerDirector:
     for handler in (
         urllib.request.ProxyHandler(),
         urllib.request.HTTPHandler(),
-        urllib.request.HTTPSHandler(context=_context()),
+        urllib.request.HTTPSHandler(context=_context(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))),
         urllib.request.HTTPDefaultErrorHandler(),
         urllib.request.HTTPErrorProcessor(),
         _Redirects(),
@@ -115,8 +127,18 @@ def _opener() -> urllib.request.OpenerDirector:
     return opener
 
 
-def open_url(url: str, headers: Mapping[str, str], policy: Policy) -> HTTPResponse:
+Translate = Callable[[int, str, str], SourceError | None]
+
+
+def open_url(url: str, headers: Mapping[str, str], policy: Policy, translate: Translate | None = None) -> HTTPResponse:
     """Asks for a URL; the response is 200 or 206, and open.
+
+    Args:
+        url: http or https.
+        headers: Of the request; `Authorization` is not sent on to another host.
+        policy: Timeouts.
+        translate: A provider's own words for a status: `translate(status, reason, body)` gives an error, or None for
+            the usual one. `body` is the answer's first few thousand characters.
 
     Raises:
         TransientError: Another try may work.
@@ -130,7 +152,8 @@ def open_url(url: str, headers: Mapping[str, str], policy: Policy) -> HTTPRespon
         response: Any = _opener().open(request, timeout=policy.timeout)
     except urllib.error.HTTPError as error:
         with error:
-            raise _status_error(error, url) from None
+            known = translate(error.code, str(error.reason), _body(error)) if translate is not None else None
+            raise known or _status_error(error, url) from None
     except (urllib.error.URLError, OSError, HTTPException) as error:
         raise _connection_error(error, url) from error
     if response.status not in (200, 206):
@@ -144,6 +167,44 @@ def open_url(url: str, headers: Mapping[str, str], policy: Policy) -> HTTPRespon
         )
     result: HTTPResponse = response
     return result
+
+
+def read_small(
+    url: str, headers: Mapping[str, str], policy: Policy, *, limit: int = 16 << 20, translate: Translate | None = None
+) -> bytes:
+    """Reads a small answer (a provider's metadata) whole, trying again where that may help.
+
+    Raises:
+        SourceError: Or a child; also when it is longer than `limit`.
+    """
+    attempt = 0
+    while True:
+        attempt += 1
+        try:
+            with open_url(url, headers, policy, translate) as response:
+                try:
+                    content = response.read(limit + 1)
+                except (OSError, HTTPException) as error:
+                    raise _connection_error(error, url) from error
+                length = response.headers.get("Content-Length", "")
+            if len(content) > limit:
+                raise SourceError(f"{public(url)} is too long", expected=f"at most {limit:,} bytes")
+            if length.isdigit() and len(content) < int(length):
+                cut = SourceError(f"the answer of {public(url)} was cut off", fix="try again")
+                raise TransientError(cut)
+            return content
+        except TransientError as error:
+            wait = max(error.after or 0.0, policy.pause(attempt))
+            if attempt >= policy.attempts or wait > max(policy.retry_after_cap, policy.cap * 2):
+                raise error.error from error
+        time.sleep(wait)
+
+
+def _body(error: urllib.error.HTTPError) -> str:
+    try:
+        return error.read(4096).decode("utf-8", "replace")
+    except (OSError, HTTPException):
+        return ""
 
 
 class RangeError(Exception):
@@ -160,6 +221,9 @@ def _status_error(error: urllib.error.HTTPError, url: str) -> Exception:
     found = f"status {status} {error.reason or ''}".strip()
     token = f"FetchOptions(credentials={{{host!r}: token}})"
     if status in (301, 302, 303, 307, 308):
+        target = urljoin(error.url or url, error.headers.get("Location") or "")
+        if urlsplit(target).scheme not in ("http", "https"):
+            return _astray(url, target)
         return SourceError(
             f"{shown} redirects in a loop or too often", found=found, expected=f"at most {MAX_REDIRECTS} redirects"
         )
