@@ -12,8 +12,8 @@ from lensmount.backends.base import TensorSpec
 from lensmount.errors import ModelFileError, OptionError, UnsupportedModelError
 from lensmount.models import NetworkContext, TorchNetwork
 from lensmount_rfdetr.keys import original_keys
-from lensmount_rfdetr.layout import SYNONYMS, Layout, find_variant, is_rfdetr, read_layout
-from lensmount_rfdetr.names import column_names, names_of, to_metadata
+from lensmount_rfdetr.layout import SYNONYMS, VARIANTS, Layout, find_variant, is_rfdetr, read_layout
+from lensmount_rfdetr.names import NAMES, column_names, names_of, to_metadata
 from lensmount_rfdetr.options import LoadOptions
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def read_config(config: Path | None, preprocessor: Path | None = None) -> dict[s
     raw, size = _json(config), (_json(preprocessor) if preprocessor else {}).get("size")
     if raw.get("model_type") not in (None, "rf_detr"):
         raise ModelFileError(f"{config} is of another model", found=repr(raw.get("model_type")), expected="rf_detr")
-    backbone = raw.get("backbone_config") if isinstance(raw.get("backbone_config"), dict) else {}
+    backbone = _plain(raw.get("backbone_config"))
     stages = backbone.get("out_indices") or [
         int(name.removeprefix("stage")) for name in backbone.get("out_features") or () if str(name).startswith("stage")
     ]
@@ -143,7 +143,8 @@ def load(context: NetworkContext) -> tuple[Contents, Layout]:
     promised = context.package.setting("variant") or context.card.setting("variant")
     promised = SYNONYMS.get(promised, promised)
     variant = find_variant(layout)
-    if promised is not None and variant is not None and variant.name != promised and not _same_weights(promised):
+    known = any(release.name == promised for release in VARIANTS)
+    if known and variant is not None and variant.name != promised:
         raise ModelFileError(
             f"{path.name} is of another variant than its card says",
             found=variant.name,
@@ -151,18 +152,6 @@ def load(context: NetworkContext) -> tuple[Contents, Layout]:
             fix="load the file by its path, or name its own model id",
         )
     return contents, layout
-
-
-def _same_weights(promised: str) -> bool:
-    """Names that the table of variants does not have say nothing about sizes."""
-    return find_named(promised) is None
-
-
-def find_named(name: str) -> Any:
-    """The released variant of a name, or None."""
-    from lensmount_rfdetr.layout import VARIANTS
-
-    return next((variant for variant in VARIANTS if variant.name == name), None)
 
 
 def build(context: NetworkContext, contents: Contents, layout: Layout) -> TorchNetwork:
@@ -211,11 +200,11 @@ def check_size(size: tuple[int, int], layout: Layout) -> None:
 
 
 def metadata_of(contents: Contents, layout: Layout, where: str) -> dict[str, str]:
-    """What a graph of the network embeds: architecture, variant, task, and class names where the file has them."""
+    """What a graph of the network embeds: architecture, variant, and class names where the file has them."""
     variant = find_variant(layout)
-    metadata = {"architecture": "rfdetr", "task": layout.task, "resolution": str(layout.resolution)}
+    metadata = {"lensmount.architecture": "rfdetr", "lensmount.resolution": str(layout.resolution)}
     if variant is not None:
-        metadata["variant"] = variant.name
+        metadata["lensmount.variant"] = variant.name
     if contents.names:
-        metadata["names"] = to_metadata(column_names(contents.names, layout.columns, where))
+        metadata[NAMES] = to_metadata(column_names(contents.names, layout.columns, where))
     return metadata

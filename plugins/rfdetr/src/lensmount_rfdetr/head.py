@@ -48,7 +48,7 @@ def read_head(outputs: Sequence[tuple[str, Shape]]) -> Head:
     boxes = _named(flat, _BOXES) or next((name for name, shape in flat.items() if shape[2] == 4), None)
     rest = {name: shape for name, shape in flat.items() if name != boxes}
     logits = _named(rest, _LOGITS) or next(iter(rest), None)
-    if boxes is None or logits is None or flat[boxes][2] not in (4, None) and not isinstance(flat[boxes][2], str):
+    if boxes is None or logits is None or (flat[boxes][2] not in (4, None) and not isinstance(flat[boxes][2], str)):
         raise ModelFileError(
             "the graph's outputs are not those of an RF-DETR",
             found=", ".join(f"{name} {tuple(shape)}" for name, shape in outputs) or "none",

@@ -88,13 +88,13 @@ class Layout:
 
     @property
     def task(self) -> str:
-        """lensmount's word for what it does."""
+        """What it does, in lensmount's word."""
         return "instance-segmentation" if self.mask_blocks else "object-detection"
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A released size: what tells it apart by shapes (up to `masks`), and what shapes do not tell."""
+    """A released size: what tells it apart by shapes, and what shapes do not tell: `windows`, `resolution`."""
 
     name: str
     patch: int
@@ -104,6 +104,7 @@ class Variant:
     masks: bool
     windows: int
     resolution: int
+    width: int | None = None
 
     @property
     def stages(self) -> tuple[int, ...]:
@@ -117,7 +118,8 @@ VARIANTS = (
     Variant("rfdetr-small", 16, 32, 3, 300, False, 2, 512),
     Variant("rfdetr-medium", 16, 36, 4, 300, False, 2, 576),
     Variant("rfdetr-large", 16, 44, 4, 300, False, 2, 704),
-    Variant("rfdetr-base", 14, 37, 3, 300, False, 4, 560),
+    Variant("rfdetr-base", 14, 37, 3, 300, False, 4, 560, 384),
+    Variant("rfdetr-large-deprecated", 14, 37, 3, 300, False, 4, 560, 768),
     Variant("rfdetr-xlarge", 20, 35, 5, 300, False, 1, 700),
     Variant("rfdetr-2xlarge", 20, 44, 5, 300, False, 2, 880),
     Variant("rfdetr-seg-nano", 12, 26, 4, 100, True, 1, 312),
@@ -128,7 +130,7 @@ VARIANTS = (
     Variant("rfdetr-seg-xlarge", 12, 52, 6, 300, True, 2, 624),
     Variant("rfdetr-seg-2xlarge", 12, 64, 6, 300, True, 2, 768),
 )
-#: Other names of variants: the peer's `model_type`, and the first "large", which is base's shape on a wider backbone.
+#: Other names of variants, in packages and in the authors' code.
 SYNONYMS = {
     "rfdetr-xl": "rfdetr-xlarge",
     "rfdetr-2xl": "rfdetr-2xlarge",
@@ -271,7 +273,8 @@ def find_variant(sizes: Mapping[str, Any] | Layout) -> Variant | None:
     get = sizes.__getitem__ if isinstance(sizes, Mapping) else lambda name: getattr(sizes, name)
     wanted = (get("patch"), get("grid"), get("layers"), get("queries"), bool(get("mask_blocks")))
     for variant in VARIANTS:
-        if (variant.patch, variant.grid, variant.layers, variant.queries, variant.masks) == wanted:
+        shape = (variant.patch, variant.grid, variant.layers, variant.queries, variant.masks)
+        if shape == wanted and variant.width in (None, get("width")):
             return variant
     return None
 

@@ -92,7 +92,8 @@ class RFDETRDetector(SingleGraph):
 
     def __init__(self, context: BuildContext) -> None:
         self.head: Head = read_head([(spec.name, spec.shape) for spec in context.session.outputs])
-        super().__init__(context, _preprocess(context.package, context.options or LoadOptions()))
+        self._options: LoadOptions = context.options or LoadOptions()
+        super().__init__(context, _preprocess(context.package, self._options))
         if self.preprocess_spec.size is None:
             raise ModelFileError(
                 f"the graph of {context.card.id!r} leaves its input size open, and its package names none",
@@ -225,7 +226,11 @@ class RFDETRDetector(SingleGraph):
 
 
 class RFDETRSegmenter(RFDETRDetector):
-    """Finds objects, their boxes and their masks."""
+    """Finds objects, their boxes and their masks.
+
+    Masks are made inside their boxes only, which is where trained networks put them; the authors' own code lets them
+    spill over. `whole_masks` of the load options does as they do.
+    """
 
     def __init__(self, context: BuildContext) -> None:
         super().__init__(context)
@@ -254,5 +259,5 @@ class RFDETRSegmenter(RFDETRDetector):
             class_names=self.names,
             image_size=geometry.original_size,
             path=path,
-            masks=resize_logits_in_boxes(logits, xyxy, geometry),
+            masks=resize_logits_in_boxes(logits, None if self._options.whole_masks else xyxy, geometry),
         )

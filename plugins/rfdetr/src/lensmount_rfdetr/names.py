@@ -8,25 +8,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from lensmount.errors import ModelFileError
+from lensmount.specs import read_catalog
 
+NAMES = "lensmount.classes"  # the key in a graph's metadata
 BACKGROUND, UNUSED = "__background__", "N/A"  # torchvision's words for them
 _COCO_COLUMNS = 91
 _OBJECTS365_COLUMNS = 366
 
-_COCO = (
-    "person|bicycle|car|motorcycle|airplane|bus|train|truck|boat|traffic light|fire hydrant||stop sign|parking meter|"
-    "bench|bird|cat|dog|horse|sheep|cow|elephant|bear|zebra|giraffe||backpack|umbrella|||handbag|tie|suitcase|frisbee|"
-    "skis|snowboard|sports ball|kite|baseball bat|baseball glove|skateboard|surfboard|tennis racket|bottle||"
-    "wine glass|cup|fork|knife|spoon|bowl|banana|apple|sandwich|orange|broccoli|carrot|hot dog|pizza|donut|cake|chair|"
-    "couch|potted plant|bed||dining table|||toilet||tv|laptop|mouse|remote|keyboard|cell phone|microwave|oven|toaster|"
-    "sink|refrigerator||book|clock|vase|scissors|teddy bear|hair drier|toothbrush"
-).split("|")
-#: COCO's names by category id.
-COCO_BY_ID = (BACKGROUND, *(name or UNUSED for name in _COCO))
-_COCO_FLAT = tuple(name for name in _COCO if name)
+
+@cache
+def coco_by_id() -> tuple[str, ...]:
+    """COCO's names by category id, from the catalogue; ids of no class have names too."""
+    return next(card.classes for card in read_catalog("lensmount_rfdetr") if card.id == "rfdetr-nano")
 
 
 def column_names(names: Sequence[str], columns: int, where: str) -> tuple[str, ...]:
@@ -43,12 +40,12 @@ def column_names(names: Sequence[str], columns: int, where: str) -> tuple[str, .
     given = tuple(names)
     if not given:
         if columns == _COCO_COLUMNS:
-            return COCO_BY_ID
+            return coco_by_id()
         # Category ids again, so that the last column may be a class.
         count = columns if columns == _OBJECTS365_COLUMNS else max(columns - 1, 1)
         return tuple(f"class_{i}" for i in range(count))
-    if columns == _COCO_COLUMNS and given in (_COCO_FLAT, COCO_BY_ID[1:]):
-        return COCO_BY_ID
+    if columns == _COCO_COLUMNS and given in (_coco_flat(), coco_by_id()[1:]):
+        return coco_by_id()
     if len(given) > columns:
         raise ModelFileError(
             f"{where} has more class names than its network has classes",
@@ -56,6 +53,11 @@ def column_names(names: Sequence[str], columns: int, where: str) -> tuple[str, .
             expected=f"at most {columns}",
         )
     return given
+
+
+def _coco_flat() -> tuple[str, ...]:
+    """The 80 names without gaps, as most tools list them."""
+    return tuple(name for name in coco_by_id() if name not in (BACKGROUND, UNUSED))
 
 
 def names_of(value: Any) -> tuple[str, ...]:
@@ -85,12 +87,12 @@ def to_metadata(names: Sequence[str]) -> str:
 
 
 def from_metadata(metadata: Mapping[str, str]) -> tuple[str, ...]:
-    """Names out of a graph's metadata `names`; none where there are none.
+    """Names out of a graph's metadata; none where there are none.
 
     Raises:
         ModelFileError: The entry is no list of names.
     """
-    text = metadata.get("names")
+    text = metadata.get(NAMES)
     if not text:
         return ()
     try:
@@ -99,5 +101,5 @@ def from_metadata(metadata: Mapping[str, str]) -> tuple[str, ...]:
         value = None
     names = names_of(value)
     if not names and value != []:
-        raise ModelFileError("metadata 'names' of the graph is no list of class names", found=text[:80])
+        raise ModelFileError(f"metadata {NAMES!r} of the graph is no list of class names", found=text[:80])
     return names

@@ -84,10 +84,10 @@ def _sigmoid(logits: Floats) -> Floats:
     return result
 
 
-def _lower_logit(score: float) -> np.float32:
+def _lower_logit(score: float) -> float:
     """A logit safely below the one of a score: only survivors are worth a sigmoid."""
     if score <= 0:
-        return np.float32(-np.inf)
+        return -math.inf
     if score >= 1:
-        return np.float32(8)  # sigmoid reaches 1 in float32 at about 17
-    return np.float32(math.log(score / (1 - score)) - 1e-3)
+        return 8.0  # sigmoid reaches 1 in float32 at about 17
+    return math.log(score / (1 - score)) - 1e-3

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from lensmount.errors import ModelFileError
 from lensmount.specs import Artifact, ModelCard, ModelPackage
 from lensmount_rfdetr.head import Head, read_head
-from lensmount_rfdetr.layout import Layout, find_variant, is_rfdetr
+from lensmount_rfdetr.layout import find_variant, is_rfdetr
 
 if TYPE_CHECKING:
     from lensmount.reading import FileFacts
@@ -31,7 +31,7 @@ def recognise(facts: FileFacts) -> ModelCard | None:
 def _graph(facts: FileFacts) -> ModelCard | None:
     from lensmount_rfdetr.names import column_names, from_metadata
 
-    ours = facts.metadata.get("architecture") == "rfdetr"
+    ours = facts.metadata.get("lensmount.architecture") == "rfdetr"
     names = {value.name for value in facts.outputs}
     # Other detectors have outputs of these shapes too; rfdetr's exporter names them so.
     if not ours and not {"dets", "labels"} <= names:
@@ -48,7 +48,8 @@ def _graph(facts: FileFacts) -> ModelCard | None:
         return None
     task = "instance-segmentation" if head.masks else "object-detection"
     classes = column_names(from_metadata(facts.metadata), head.columns, facts.path.name)
-    return _card(facts, "onnx", task, classes, (_artifact(facts, "weights.onnx", "graph"),), facts.metadata)
+    variant = facts.metadata.get("lensmount.variant")
+    return _card(facts, "onnx", task, classes, (_artifact(facts, "weights.onnx", "graph"),), variant)
 
 
 def _looks_alike(facts: FileFacts, head: Head) -> bool:
@@ -76,17 +77,13 @@ def _weights(facts: FileFacts) -> ModelCard | None:
         for name, path in beside.items()
     ]
     classes = column_names(contents.names, layout.columns, facts.path.name)
-    return _card(facts, "torch", layout.task, classes, tuple(artifacts), _described(layout))
+    variant = find_variant(layout)
+    return _card(facts, "torch", layout.task, classes, tuple(artifacts), variant.name if variant else None)
 
 
 def _is_folder(facts: FileFacts) -> bool:
     """Hugging Face keeps a model's configuration beside its `model.safetensors`."""
     return facts.kind == "safetensors" and facts.path.name.startswith("model.")
-
-
-def _described(layout: Layout) -> dict[str, str]:
-    variant = find_variant(layout)
-    return {"variant": variant.name} if variant else {}
 
 
 def _artifact(facts: FileFacts, name: str, role: str, *, beside: bool = False) -> Artifact:
@@ -106,10 +103,9 @@ def _card(
     task: str,
     classes: tuple[str, ...],
     artifacts: tuple[Artifact, ...],
-    described: object,
+    variant: str | None,
 ) -> ModelCard:
     """The card of a file that came without one; the core fills in where it lies."""
-    variant = described.get("variant") if isinstance(described, dict) else None
     package = ModelPackage(
         name=f"{format}-{facts.precision}", format=format, precision=facts.precision, artifacts=artifacts
     )

@@ -19,6 +19,7 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Tokens `(B, N, C)` to tokens."""
         batch, tokens, width = x.shape
         q, k, v = self.qkv(x).view(batch, tokens, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(q, k, v)
@@ -39,6 +40,7 @@ class Block(nn.Module):
         self.fc2 = nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Tokens `(B * windows², N, C)` to tokens."""
         h = self.norm1(x)
         if self.windows > 1:
             h = h.reshape(-1, self.windows * h.shape[1], h.shape[2])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +17,10 @@ class MLP(nn.Module):
 
     def __init__(self, *widths: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Any shape, over the last axis."""
         for layer in self.layers[:-1]:
             x = F.relu(layer(x))
         out: Tensor = self.layers[-1](x)
@@ -42,6 +44,7 @@ class SelfAttention(nn.Module):
         self.out = nn.Linear(hidden, hidden)
 
     def forward(self, x: Tensor, positions: Tensor) -> Tensor:
+        """Queries and their positions `(B, Q, C)` to queries."""
         batch, count, hidden = x.shape
         head = hidden // self.heads
         q, k = self.qk(x + positions).view(batch, count, 2, self.heads, head).permute(2, 0, 3, 1, 4)
@@ -67,6 +70,7 @@ class DeformableAttention(nn.Module):
         self.out = nn.Linear(layout.hidden, layout.hidden)
 
     def forward(self, queries: Tensor, boxes: Tensor, memory: Tensor) -> Tensor:
+        """Queries `(B, Q, C)`, boxes `(B, Q, 4)` cxcywh and maps `(B, cells, C)` to queries."""
         batch, count, hidden = queries.shape
         levels, points = len(self.shapes), self.points
         raw = self.sampling(queries)
@@ -102,6 +106,7 @@ class Layer(nn.Module):
         self.norm3 = nn.LayerNorm(hidden)
 
     def forward(self, x: Tensor, positions: Tensor, boxes: Tensor, memory: Tensor) -> Tensor:
+        """Queries and positions `(B, Q, C)`, boxes `(B, Q, 4)`, maps `(B, cells, C)` to queries."""
         x = self.norm1(x + self.self_attn(x, positions))
         x = self.norm2(x + self.cross_attn(x + positions, boxes, memory))
         out: Tensor = self.norm3(x + self.linear2(F.relu(self.linear1(x))))

@@ -30,9 +30,7 @@ class RFDETR(nn.Module):
         super().__init__()
         rows, columns = size[0] // layout.patch, size[1] // layout.patch
         # Halved by a convolution with stride 2, which rounds up.
-        shapes = tuple(
-            (-int(-rows * scale // 1), -int(-columns * scale // 1)) for scale in layout.levels
-        )
+        shapes = tuple((-int(-rows * scale // 1), -int(-columns * scale // 1)) for scale in layout.levels)
         hidden = layout.hidden
         self.backbone = Backbone(layout, size)
         self.projector = nn.ModuleList(Stage(layout, scale) for scale in layout.levels)

@@ -18,6 +18,7 @@ class MaskBlock(nn.Module):
         self.pwconv = nn.Linear(hidden, hidden)
 
     def forward(self, x: Tensor) -> Tensor:
+        """A map `(B, h, w, C)` to a map."""
         h = self.dwconv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         return x + F.gelu(self.pwconv(self.norm(h)))
 
@@ -47,4 +48,5 @@ class MaskHead(nn.Module):
             x = block(x)
         q = self.project(queries + self.fc2(F.gelu(self.fc1(self.norm(queries)))))
         logits = q[..., :-1] @ x.flatten(1, 2).transpose(1, 2) + q[..., -1:]
-        return logits.unflatten(2, self.size)
+        out: Tensor = logits.unflatten(2, self.size)
+        return out

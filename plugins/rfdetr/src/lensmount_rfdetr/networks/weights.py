@@ -142,7 +142,7 @@ def _conv_norm(state: dict[str, Tensor], tensors: Mapping[str, Tensor], to: str,
 def _mix_norm(
     state: dict[str, Tensor], tensors: Mapping[str, Tensor], to: str, key: str, widths: Sequence[int]
 ) -> None:
-    parts = tensors[f"{key}.conv.weight"].flatten(1).split(list(widths), 1)
+    parts = torch.split(tensors[f"{key}.conv.weight"].flatten(1), list(widths), 1)
     state.update({f"{to}.weights.{i}": part.contiguous() for i, part in enumerate(parts)})
     _copy(state, tensors, f"{to}.norm", f"{key}.bn")
 
