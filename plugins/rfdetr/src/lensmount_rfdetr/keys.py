@@ -39,28 +39,24 @@ _RENAMES = tuple(
     )
 )
 _TRANSFORMERS = re.compile(r"(^|\.)backbone\.backbone\.embeddings\.")
-_PREFIXES = ("module.", "_orig_mod.", "model.")
+_PREFIXES = ("module.", "_orig_mod.", "model.", "state_dict.", "ema_model.")
 
 
 def original_keys(keys: Iterable[str]) -> dict[str, str]:
     """Maps each key of a file to the authors' name for it.
 
-    Prefixes that containers and wrappers add (`model.`, `module.`, `_orig_mod.`) are dropped. Keys of optimisers and of
-    other parts that do not belong to the network keep their names. The split query, key and value of transformers'
-    decoder become `…self_attn.q_proj` and so on, which `weights` puts together.
+    Prefixes that containers and wrappers add (`model.`, `module.`, `_orig_mod.`) are dropped. Keys of other parts, such
+    as optimisers, keep their names. The split query, key and value of transformers' decoder become
+    `…self_attn.q_proj` and so on, which `weights` puts together.
 
     Args:
         keys: Dotted keys of all tensors in the file.
     """
     known = list(keys)
-    bare = {key: _strip(key) for key in known if _wanted(key)}
+    bare = {key: _strip(key) for key in known}
     if not any(_TRANSFORMERS.search(name) for name in bare.values()):
         return bare
     return {key: _rename(name) for key, name in bare.items()}
-
-
-def _wanted(key: str) -> bool:
-    return not key.startswith(("optimizer.", "lr_scheduler.", "ema_model.", "state_dict.criterion"))
 
 
 def _strip(key: str) -> str:
