@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from lensmount.results import Classification
 
 from lensmount.errors import ModelFileError
+from lensmount.results import Classification
 from lensmount.single_graph import SingleGraph
 from lensmount.specs import Preprocess
 from lensmount_yolo.metadata import parse
