@@ -214,7 +214,7 @@ def _pass(planes: NDArray[np.float32], blocks: tuple[_Block, ...], rounded: bool
     out = np.empty((channels * rows, sum(block.outputs for block in blocks)), np.float32)
     begin, origin = 0, blocks[0].start
     for block in blocks:
-        product = _matmul(values[:, block.start - origin : block.stop - origin], block.weights)
+        product = matmul_single_threaded(values[:, block.start - origin : block.stop - origin], block.weights)
         outputs = block.outputs
         if block.weights.shape[1] == 2 * outputs:
             # high * 2**7 + low + 2**21, then >> 22: whole numbers beyond float32, so int32 has the last word.
@@ -232,7 +232,7 @@ def _pass(planes: NDArray[np.float32], blocks: tuple[_Block, ...], rounded: bool
     return out.reshape(channels, rows, -1)
 
 
-def _matmul(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float32]:
+def matmul_single_threaded(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float32]:
     """`left @ right` in pieces so small that OpenBLAS keeps them on this thread.
 
     Its thread pool, on a machine busy with a network's own threads, makes these products 40 times slower.
