@@ -79,7 +79,7 @@ def _write(detector: FewShotDetector, folder: Path, images: Mapping[str, Proposa
     document = {
         "format": FORMAT,
         "format_version": VERSION,
-        "network": {"id": model.card.id, "digest": model.network},
+        "network": {"id": model.card.base or model.card.id, "digest": model.network},
         "class_names": list(bank.class_names),
         "parameters": {
             **asdict(parameters),
@@ -97,7 +97,7 @@ def _write(detector: FewShotDetector, folder: Path, images: Mapping[str, Proposa
         task=model.card.task,
         classes=bank.class_names,
         licence=model.card.licence,
-        description=f"few-shot detector of {len(bank.class_names)} classes on {model.card.id}",
+        description=f"few-shot detector of {len(bank.class_names)} classes on {model.card.base or model.card.id}",
         base=base_of(model),
         packages=(ModelPackage(name="detector", format="data", artifacts=artifacts),),
     )
