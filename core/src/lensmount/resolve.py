@@ -222,13 +222,13 @@ def recognise(path: Path, index: Index, architecture: str | None = None, *, name
     facts = require_usable(inspect_file(path))
     cards: dict[str, ModelCard] = {}
     asked = []
-    for known, descriptor in index.architectures.items():
-        if descriptor.recognise is None or (architecture is not None and known != architecture):
+    for label, descriptor in index.architectures.items():
+        if descriptor.recognise is None or (architecture is not None and label != architecture):
             continue
-        asked.append(known)
-        card = import_string(descriptor.recognise, f"architecture {known!r}")(facts)
+        asked.append(label)
+        card = import_string(descriptor.recognise, f"architecture {label!r}")(facts)
         if card is not None:
-            cards[known] = card
+            cards[label] = card
     if len(cards) == 1:
         return _placed(next(iter(cards.values())), path, name or path.name)
     if cards:

@@ -113,6 +113,21 @@ def cache_verify(remove: Annotated[bool, typer.Option("--remove", help="Remove w
         raise typer.Exit(1)
 
 
+@cache.command("add")
+def cache_add(
+    file: Annotated[Path, typer.Argument(help="A file that was brought by hand.")],
+    address: Annotated[
+        str, typer.Argument(help="The address that it stands for, as the error without a network says.")
+    ],
+    sha256: Annotated[str | None, typer.Option(help="What the file has to be.")] = None,
+) -> None:
+    """Put a file into the store for an address that publishes no hash; it is compared with it ever after."""
+    from lensmount.sources.store import Store
+
+    added = Store().adopt(file, address=address.partition("#")[0], sha256=sha256)
+    print(f"{address} is {added.path} (sha256 {added.sha256})")
+
+
 @cache.command("rm")
 def cache_rm(
     model: Annotated[list[str] | None, typer.Argument(help="Model ids.")] = None,

@@ -29,7 +29,7 @@ class GraphMetadata:
         names: Class names by id.
         stride: Largest stride.
         size: `(height, width)` that it was exported at.
-        end2end: The head needs no suppression: rows of final boxes.
+        end2end: The outputs need no suppression: rows of final boxes.
         keypoints: `(count, values)` of a pose head.
         licence: What the file says of its licence.
         description: What the file says of itself.
@@ -60,11 +60,20 @@ def parse(metadata: Mapping[str, str]) -> GraphMetadata:
         names=_names(metadata),
         stride=int(max(stride)) if isinstance(stride, list | tuple) and stride else _whole(stride, "stride"),
         size=size,
-        end2end=None if end2end is None else end2end.strip().lower() == "true",
+        end2end=True if _suppressed(metadata) else None if end2end is None else end2end.strip().lower() == "true",
         keypoints=_pair(metadata, "kpt_shape"),
         licence=metadata.get("license"),
         description=metadata.get("description", "").strip(),
     )
+
+
+def _suppressed(metadata: Mapping[str, str]) -> bool:
+    """Whether suppression was made part of the graph; its `args` say so."""
+    try:
+        arguments = _literal(metadata, "args")
+    except ModelFileError:  # other tools write what they like there
+        return False
+    return isinstance(arguments, Mapping) and arguments.get("nms") is True
 
 
 def _literal(metadata: Mapping[str, str], key: str) -> Any:
