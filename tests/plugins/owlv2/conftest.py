@@ -67,6 +67,7 @@ def random_state(seed, sizes):
         linear(f"{head}.dense0", w, w)
         linear(f"{head}.dense1", w, w)
         linear(f"{head}.dense2", out, w)
+    state["box_head.dense2.bias"][2:] += 1.5  # larger than a patch, so that they overlap
     return state
 
 
@@ -132,8 +133,17 @@ def owlv2_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("LENSMOUNT_HOME", str(tmp_path / "home"))
 
 
+@pytest.fixture(scope="session")
+def held(tiny):
+    """Keeps the small network in memory, so that loading it again costs nothing."""
+    from lensmount import registry
+
+    with registry.load(tiny, backend="torch", device="cpu") as loaded:
+        yield loaded
+
+
 @pytest.fixture
-def model(tiny):
+def model(tiny, held):
     from lensmount import registry
 
     with registry.load(tiny, backend="torch", device="cpu") as loaded:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lensmount.results import Detections
 
 from lensmount.caches.keys import make_key
-from lensmount.caches.memory import MemoryCache
+from lensmount.caches.memory import DEFAULT_BYTES, MemoryCache
 from lensmount.errors import ClosedError, ModelFileError, OptionError
 from lensmount.images import split
 from lensmount.options import class_thresholds, fraction, one_of
@@ -64,6 +64,12 @@ def _session(context: BuildContext, tower: str) -> Session:
     )
 
 
+def _cache(caches: Mapping[str, Cache], use: str, entries: int, size: int = DEFAULT_BYTES) -> Cache:
+    """The caller's cache for a use, which may be empty and hence false, or one of our own."""
+    given = caches.get(use)
+    return MemoryCache(entries, size) if given is None else given
+
+
 def resolve_preprocess(files: Mapping[str, Path]) -> Preprocess:
     """OWLv2's own preprocessing, with mean and std of a `preprocessor_config.json` where there is one.
 
@@ -103,13 +109,13 @@ class Owlv2(SingleGraph):
         self._images = ImageEmbedder(
             self._prepare,
             self.forward,
-            caches.get("embeddings") or MemoryCache(options.images_kept, options.image_cache_bytes),
+            _cache(caches, "embeddings", options.images_kept, options.image_cache_bytes),
             self._identity,
             options.batch or (8 if self.device == "cpu" else 16),
         )
-        self._banks: Cache = caches.get("classes") or MemoryCache(options.classes_kept)
+        self._banks = _cache(caches, "classes", options.classes_kept)
         self._texts = TextEmbedder(
-            context, self._text, caches.get("text") or MemoryCache(options.text_cache_entries), self._identity
+            context, self._text, _cache(caches, "text", options.text_cache_entries), self._identity
         )
 
     # --- words --------------------------------------------------------------------------------------------------------
