@@ -71,7 +71,9 @@ def _on_base(card: ModelCard, index: Index, fetch: FetchOptions | None) -> Model
     """
     base = card.base or ""
     if "://" in base and not base.startswith(("file://", "hf://")):
-        raise ModelFileError(f"{card.id!r} is built on an address", found=base, expected="a model id, a path, or hf://…")
+        raise ModelFileError(
+            f"{card.id!r} is built on an address", found=base, expected="a model id, a path, or hf://…"
+        )
     try:
         found = resolve(base, index, fetch=fetch)
     except (ModelNotFoundError, ModelFileError) as error:

@@ -7,10 +7,10 @@ import subprocess
 import sys
 
 import pytest
-from lensmount_owlv2.network import box_bias
 
 from lensmount import registry
 from lensmount.errors import ModelFileError, UnsupportedModelError
+from lensmount_owlv2.network import box_bias
 
 IDS = ("base-patch16", "base-patch16-ensemble", "base-patch16-finetuned",
        "large-patch14", "large-patch14-ensemble", "large-patch14-finetuned")  # fmt: skip

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from lensmount_owlv2.proposals import EPSILON, from_outputs, normalise
-from lensmount_owlv2.scoring import query_logits
 
 from lensmount import registry
+from lensmount_owlv2.proposals import EPSILON, from_outputs, normalise
+from lensmount_owlv2.scoring import query_logits
 
 TEXTS = ["a photo of a dog", "a red ball", "grass"]
 # transformers' torchvision processor: a Gaussian, then a bilinear resize, on floats.

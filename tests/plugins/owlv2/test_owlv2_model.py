@@ -12,9 +12,6 @@ import warnings
 import numpy as np
 import pytest
 
-from lensmount_owlv2.references import UnmatchedBoxWarning
-from lensmount_owlv2.training import TrainBox, TrainingImage
-
 from lensmount import registry
 from lensmount.caches.memory import MemoryCache
 from lensmount.errors import (
@@ -26,6 +23,8 @@ from lensmount.errors import (
     OptionError,
     UnknownOptionError,
 )
+from lensmount_owlv2.references import UnmatchedBoxWarning
+from lensmount_owlv2.training import TrainBox, TrainingImage
 
 
 def box_on(model, image, row=0, cls="thing", negative=False):
@@ -242,7 +241,7 @@ def test_caches_of_ones_own(tiny, pictures):
         assert len(caches["embeddings"]) == 1
 
 
-def test_environment(tiny, pictures, monkeypatch):
+def test_environment(tiny, other, pictures, monkeypatch):
     monkeypatch.setenv("OWLV2_IMAGE_CACHE_SIZE", "1")
     monkeypatch.setenv("OWLV2_CPU_IMAGE_CACHE_SIZE", "1")
     monkeypatch.setenv("OWLV2_MODEL_CACHE_SIZE", "0")
@@ -256,7 +255,7 @@ def test_environment(tiny, pictures, monkeypatch):
             model(pictures[0], classes=["a"])
     monkeypatch.setenv("OWLV2_COMPILE_MODEL", "perhaps")
     with pytest.raises(OptionError, match="OWLV2_COMPILE_MODEL"):
-        registry.load(tiny, backend="torch", device="cpu")
+        registry.load(other, backend="torch", device="cpu")
 
 
 def test_preload(tiny, monkeypatch):

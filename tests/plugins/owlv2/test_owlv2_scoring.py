@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
+from lensmount.errors import InputError
 from lensmount_owlv2.proposals import Proposals
 from lensmount_owlv2.references import UnmatchedBox, make_bank
 from lensmount_owlv2.scoring import Bank, by_query, few_shot
 from lensmount_owlv2.training import TrainBox, TrainingImage, read_training_data
-
-from lensmount.errors import InputError
 
 CASES = 10_000
 
@@ -90,9 +90,7 @@ def test_float64_restatement():
         threshold = float(random.choice([0.0, 0.25, 0.3, 0.5, 1.0]))
         most = int(random.integers(1, 8))
         width, height = int(random.choice([60, 100])), 100
-        expected = restated(
-            boxes, embeddings, references, names, confidence, threshold, most, (width / 100, 1.0)
-        )
+        expected = restated(boxes, embeddings, references, names, confidence, threshold, most, (width / 100, 1.0))
         if not references:
             assert expected == []
             empty += 1

@@ -117,12 +117,14 @@ def array_digest(array: NDArray[Any]) -> bytes:
         end = offset + rows * 8 * _ROW
         words = data[offset:end].view(np.uint64).reshape(rows, _ROW)
         digest.update(np.einsum("ij,j->i", words, weights).tobytes())
-        digest.update(data[:offset])
-        digest.update(data[end:])
+        digest.update(data[:offset].tobytes())
+        digest.update(data[end:].tobytes())
     return digest.digest()
 
 
 @lru_cache(maxsize=1)
 def _weights() -> NDArray[np.uint64]:
     size = (len(_OFFSETS), _ROW)
-    return np.frombuffer(os.urandom(size[0] * size[1] * 8), np.uint64).reshape(size) | np.uint64(1)
+    drawn = np.frombuffer(os.urandom(size[0] * size[1] * 8), np.uint64).reshape(size)
+    odd: NDArray[np.uint64] = drawn | np.uint64(1)
+    return odd

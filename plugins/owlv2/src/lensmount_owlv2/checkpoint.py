@@ -65,7 +65,7 @@ def identify(state: Mapping[str, torch.Tensor]) -> str:
     digest = hashlib.sha256()
     for name in sorted(name for name in state if name.startswith(_HEADS)):
         digest.update(f"{name} {tuple(state[name].shape)}".encode())
-        digest.update(state[name].contiguous().numpy())
+        digest.update(state[name].contiguous().numpy().data)
     return digest.hexdigest()[:40]
 
 

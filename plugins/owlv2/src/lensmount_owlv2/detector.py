@@ -14,9 +14,8 @@ from lensmount_owlv2.options import max_detections as limit
 if TYPE_CHECKING:
     import os
 
-    from lensmount.results import Detections
-
     from lensmount.images import Color
+    from lensmount.results import Detections
     from lensmount.specs import ModelCard, ModelPackage
     from lensmount_owlv2.model import Owlv2
     from lensmount_owlv2.proposals import Proposals

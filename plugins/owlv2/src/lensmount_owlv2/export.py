@@ -14,7 +14,7 @@ from lensmount.errors import InputError, MissingDependencyError, ModelFileError,
 from lensmount.models import NetworkContext
 from lensmount.specs import Artifact, ModelPackage
 from lensmount_owlv2.checkpoint import CONTEXT, VOCABULARY, network
-from lensmount_owlv2.model import resolve_preprocess
+from lensmount_owlv2.queries import resolve_preprocess
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -155,11 +155,11 @@ def _compare(found: TorchNetwork, path: Path, batch: int | None) -> None:
         ):
             wanted = want.numpy()
             span = float(np.ptp(wanted)) or 1.0
-            error = float(np.abs(got - wanted).max()) / span if got.shape == wanted.shape else float("inf")
-            if not error <= TOLERANCE:
+            off = float(np.abs(got - wanted).max()) / span if got.shape == wanted.shape else float("inf")
+            if not off <= TOLERANCE:
                 raise ModelFileError(
                     f"{spec.name} of the exported {path.name} is not what the network gives",
-                    found=f"a difference of {error:.1e} of its range",
+                    found=f"a difference of {off:.1e} of its range",
                     expected=f"at most {TOLERANCE:.0e}",
                 )
 

@@ -106,9 +106,7 @@ class ImageEmbedder:
             kept = self.cache.get(f"{key}:None")
         return None if kept is None else kept.top(count)
 
-    def _run(
-        self, pending: Sequence[tuple[str, Any]], count: int | None, color: Color | None
-    ) -> dict[str, Proposals]:
+    def _run(self, pending: Sequence[tuple[str, Any]], count: int | None, color: Color | None) -> dict[str, Proposals]:
         from lensmount.images import load
 
         pictures = [load(source, color=color) for _, source in pending]

@@ -62,4 +62,6 @@ class LoadOptions:
 
 def max_detections(value: int | None) -> int:
     """A call's `max_detections`; None for the environment's `MAX_DETECTIONS`, else 300."""
-    return environment_count("MAX_DETECTIONS", MAX_DETECTIONS, 1) if value is None else positive("max_detections", value)
+    return (
+        environment_count("MAX_DETECTIONS", MAX_DETECTIONS, 1) if value is None else positive("max_detections", value)
+    )

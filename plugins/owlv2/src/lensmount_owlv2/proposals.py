@@ -47,8 +47,14 @@ class Proposals:
         """The `count` most likely; it shares memory."""
         if count is None or count >= len(self):
             return self
-        parts = (self.boxes, self.embeddings, self.objectness, self.shift, self.scale)
-        return Proposals(*(part[:count] for part in parts), self.image_size)
+        return Proposals(
+            boxes=self.boxes[:count],
+            embeddings=self.embeddings[:count],
+            objectness=self.objectness[:count],
+            shift=self.shift[:count],
+            scale=self.scale[:count],
+            image_size=self.image_size,
+        )
 
     @property
     def visible(self) -> NDArray[np.bool_]:

@@ -41,7 +41,9 @@ class UnmatchedBox:
         what = "the nearest proposal stands in" if self.replaced else "left out"
         kind = "negative " if self.box.negative else ""
         x, y, w, h = self.box.x, self.box.y, self.box.w, self.box.h
-        return f"picture {self.image}: {kind}{self.box.cls!r} at {x:g},{y:g} {w:g}x{h:g} (best IoU {self.iou:.2f}, {what})"
+        return (
+            f"picture {self.image}: {kind}{self.box.cls!r} at {x:g},{y:g} {w:g}x{h:g} (best IoU {self.iou:.2f}, {what})"
+        )
 
 
 def make_bank(

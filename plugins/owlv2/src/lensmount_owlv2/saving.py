@@ -1,9 +1,9 @@
 """Detectors on disk: safetensors for numbers, JSON for the rest, and a manifest that names the network.
 
-    lensmount.json          card with `base`: the network that the detector is built on
-    detector.json           format_version 1: network, class names, parameters, unmatched boxes, reference pictures
-    detector.safetensors    embeddings (R, D) float32, class_id (R) int64, negative (R) uint8; and, where kept, for each
-                            reference picture i: image.i.boxes, .embeddings, .objectness, .shift, .scale
+lensmount.json          card with `base`: the network that the detector is built on
+detector.json           format_version 1: network, class names, parameters, unmatched boxes, reference pictures
+detector.safetensors    embeddings (R, D) float32, class_id (R) int64, negative (R) uint8; and, where kept, for each
+reference picture i: image.i.boxes, .embeddings, .objectness, .shift, .scale
 """
 
 from __future__ import annotations
@@ -175,12 +175,13 @@ def read_image_embeddings(source: str | os.PathLike[str], network: str, model_id
     found = {}
     try:
         for number, item in enumerate(document["images"]):
-            parts = [np.array(arrays[f"image.{number}.{name}"], np.float32) for name in _FIELDS]
+            parts = {name: np.array(arrays[f"image.{number}.{name}"], np.float32) for name in _FIELDS}
             height, width = (int(side) for side in item["image_size"])
-            count = len(parts[0])
-            if parts[0].shape != (count, 4) or any(len(part) != count for part in parts) or min(height, width) < 1:
+            count = len(parts["boxes"])
+            whole = all(len(part) == count for part in parts.values()) and parts["embeddings"].ndim == 2
+            if parts["boxes"].shape != (count, 4) or not whole or min(height, width) < 1:
                 raise ValueError(f"the shapes of picture {number} do not fit")
-            found[str(item["key"])] = Proposals(*parts, (height, width))
+            found[str(item["key"])] = Proposals(**parts, image_size=(height, width))
     except (KeyError, TypeError, ValueError) as error:
         raise ModelFileError(f"the reference pictures of {folder} are malformed", found=str(error)[:200]) from error
     return found
