@@ -101,7 +101,7 @@ def array_digest(array: NDArray[Any]) -> bytes:
 
     Three sums of products with secret random odd weights, modulo 2**64, over each row of 4,096 words; the words of each
     sum begin at another byte, so that a difference in a word's highest byte, which a product all but loses, is in a
-    lower one elsewhere. Two given arrays have the same digest with a probability below 2**-80, over the choice of
+    lower one elsewhere. Two given arrays have the same digest with a probability below 2**-64, over the choice of
     weights. Shape and dtype are not in it. SHA-1 takes five times as long.
 
     Args:
