@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+# tests/support: a web server and hub with faults, a guard against sockets; the command line in this process
+pytest_plugins = ("fault_server", "command_line")
+
 ROOT = Path(__file__).resolve().parent.parent
 
 

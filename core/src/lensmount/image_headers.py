@@ -17,7 +17,8 @@ FORMATS = ("JPEG", "PNG", "WebP", "GIF", "BMP", "TIFF", "PNM", "JPEG 2000", "AVI
 
 _ORIENTATION_TAG = 0x0112
 _SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_PNM = re.compile(rb"P([1-6])(?:\s+|\s*#[^\n]*\n\s*)+(\d{1,9})(?:\s+|\s*#[^\n]*\n\s*)+(\d{1,9})\s")
+# each separator can match in one way only, so that the time is linear in the file's length
+_PNM = re.compile(rb"P([1-6])(?:\s|#[^\n]*\n)+(\d{1,9})(?:\s|#[^\n]*\n)+(\d{1,9})\s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ def read_header(data: bytes) -> Header | None:
         if matches(data):
             try:
                 return reader(data)
-            except (struct.error, IndexError, ValueError):
+            except (struct.error, IndexError, ValueError, OverflowError):  # the last: an offset beyond 2**63
                 return Header(name, None, complete=False)
     return None
 
@@ -177,7 +178,7 @@ def _avif(data: bytes) -> Header:
 def _exif_orientation(tiff: bytes) -> int:
     try:
         value = _tiff_tags(tiff).get(_ORIENTATION_TAG, 1)
-    except (struct.error, ValueError):
+    except (struct.error, ValueError, OverflowError):
         return 1
     return value if 1 <= value <= 8 else 1
 

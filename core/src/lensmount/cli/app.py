@@ -51,9 +51,10 @@ def run() -> None:
             raise
         from rich.markup import escape
 
-        from lensmount.cli.output import err
+        from lensmount.cli.output import err, plain
 
-        err().print(f"[bold red]{type(error).__name__}[/]: {escape(str(error))}", highlight=False, soft_wrap=True)
+        message = escape(plain(error, lines=True))
+        err().print(f"[bold red]{type(error).__name__}[/]: {message}", highlight=False, soft_wrap=True)
         sys.exit(1)
 
 
