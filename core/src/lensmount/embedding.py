@@ -7,16 +7,15 @@ comparison and zero-shot classification are here. Nothing here imports torch.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lensmount.backends.batching import batch_policy, run_batched
-from lensmount.caches.keys import make_key
-from lensmount.caches.memory import MemoryCache
-from lensmount.clip_tokens import ClipTokenizer, pad
+from lensmount.clip_tokens import ClipTokenizer
+from lensmount.comparison import Comparison
 from lensmount.embedding_stream import EmbeddedBatch, stream
+from lensmount.embedding_text import TextEncoder, as_texts
 from lensmount.errors import ClosedError, InputError, ModelFileError
 from lensmount.options import flag, positive
 from lensmount.results import Classification, Embeddings
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lensmount.backends.base import Session
-    from lensmount.geometry import Geometry
     from lensmount.images import Color
     from lensmount.models import BuildContext
     from lensmount.specs import Preprocess
@@ -35,34 +33,6 @@ if TYPE_CHECKING:
 
 TEMPLATES = ("a photo of a {}.",)
 TEXT_BATCH = 64
-CACHED_TEXTS = 4096
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Comparison:
-    """Pictures against texts.
-
-    Attributes:
-        cosine: float32 `(N, M)`: cosine of picture n and text m, -1..1.
-        logits: float32 `(N, M)`: cosine times the model's learned scale (plus its bias): what softmax is taken of.
-    """
-
-    cosine: Vectors
-    logits: Vectors
-
-    @property
-    def probabilities(self) -> Vectors:
-        """float32 `(N, M)`: softmax over the texts of each picture, as if exactly one of them were true."""
-        return softmax(self.logits)
-
-
-def softmax(logits: Vectors) -> Vectors:
-    """Softmax along the last axis, safe for large logits."""
-    if not logits.shape[-1]:
-        return logits
-    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    result: Vectors = shifted / shifted.sum(axis=-1, keepdims=True)
-    return result
 
 
 def tower(context: BuildContext, name: str) -> Session:
@@ -109,21 +79,11 @@ class EmbeddingModel(SingleGraph):
         logit_bias: float = 0.0,
         image_batch: int = 16,
     ) -> None:
-        visual, self._text = tower(context, "visual"), tower(context, "textual")
+        visual, textual = tower(context, "visual"), tower(context, "textual")
         super().__init__(replace(context, sessions={"visual": visual}), preprocess)
-        self._tokens = self._text.inputs[0]
-        if len(self._text.inputs) != 1 or len(self._tokens.shape) != 2 or self._tokens.dtype not in ("int64", "int32"):
-            raise ModelFileError(
-                f"the text graph of {context.card.id!r} should take token ids alone",
-                found=str([(spec.name, spec.shape, spec.dtype) for spec in self._text.inputs]),
-                expected="one int64 or int32 input of shape (batch, length)",
-            )
-        length = self._tokens.shape[1]
-        self._fixed_length = length if isinstance(length, int) else None
+        self.text_encoder = TextEncoder(context, textual, tokenizer)
         self.tokenizer = tokenizer
-        if self._fixed_length is not None and self._fixed_length < tokenizer.context_length:
-            tokenizer.context_length = self._fixed_length
-        sizes = {spec.shape[-1] for spec in (visual.outputs[0], self._text.outputs[0]) if spec.shape}
+        sizes = {spec.shape[-1] for spec in (visual.outputs[0], textual.outputs[0]) if spec.shape}
         known = {size for size in sizes if isinstance(size, int)}
         if len(known) != 1:
             raise ModelFileError(
@@ -134,13 +94,6 @@ class EmbeddingModel(SingleGraph):
         self.logit_scale = logit_scale
         self.logit_bias = logit_bias
         self.image_batch = image_batch
-        self._text_batch = batch_policy(self._text)
-        self._texts = context.caches.get("text") or MemoryCache(max_entries=CACHED_TEXTS)
-        # Everything but the text that an embedding depends on; hashed once.
-        self._key = make_key(
-            "text-embedding", context.fingerprint, self._text.backend, self._text.precision, context.options,
-            tokenizer.context_length,
-        )  # fmt: skip
 
     # --- pictures -----------------------------------------------------------------------------------------------------
 
@@ -219,13 +172,12 @@ class EmbeddingModel(SingleGraph):
             InputError: Something is not text.
             ModelFileError: The model came without a tokeniser.
         """
-        return pad(self.tokenizer.encode(_texts(texts)), self._fixed_length, self._tokens.dtype)
+        return self.text_encoder.tokenize(as_texts(texts))
 
     def forward_text(self, tokens: NDArray[np.integer[Any]]) -> Vectors:
         """Runs the text tower: ids `(B, L)` to `(B, D)` float32, not normalised."""
         self._check_open()
-        outputs = run_batched(self._text, {self._tokens.name: tokens}, self._text_batch)
-        return self._checked(next(iter(outputs.values())))
+        return self._checked(self.text_encoder.forward(tokens))
 
     def embed_text(
         self, texts: str | Sequence[str], *, batch_size: int | None = None, normalize: bool = True
@@ -247,35 +199,8 @@ class EmbeddingModel(SingleGraph):
         """
         self._check_open()
         size = TEXT_BATCH if batch_size is None else positive("batch_size", batch_size)
-        wanted = _texts(texts)
-        keys = [make_key(self._key, text) for text in wanted]
-        found: dict[str, Vectors] = {}
-        missing: dict[str, str] = {}
-        for key, text in zip(keys, wanted, strict=True):
-            if key not in found and key not in missing:
-                cached = self._texts.get(key)
-                if cached is None:
-                    missing[key] = text
-                else:
-                    found[key] = cached
-        if missing:
-            found.update(self._embed_missing(missing, size))
-        vectors = np.stack([found[key] for key in keys]) if keys else np.empty((0, self.dimension), np.float32)
-        return self._result(vectors, normalize)
-
-    def _embed_missing(self, missing: dict[str, str], size: int) -> dict[str, Vectors]:
-        rows = dict(zip(missing, self.tokenizer.encode(list(missing.values())), strict=True))
-        order = sorted(rows, key=lambda key: len(rows[key]))
-        found: dict[str, Vectors] = {}
-        for start in range(0, len(order), size):
-            keys = order[start : start + size]
-            tokens = pad([rows[key] for key in keys], self._fixed_length, self._tokens.dtype)
-            for key, vector in zip(keys, self.forward_text(tokens), strict=True):
-                vector = vector.copy()  # a row would keep its whole batch alive
-                vector.flags.writeable = False
-                found[key] = vector
-                self._texts.put(key, vector)
-        return found
+        vectors = self.text_encoder.vectors(as_texts(texts), size, self.dimension)
+        return self._result(self._checked(vectors), normalize)
 
     # --- both ---------------------------------------------------------------------------------------------------------
 
@@ -302,10 +227,10 @@ class EmbeddingModel(SingleGraph):
         Raises:
             InputError: A template without `{}`, no template, or no text.
         """
-        patterns = _texts(templates)
+        patterns = as_texts(templates)
         if not patterns or any("{}" not in pattern for pattern in patterns):
             raise InputError("templates are not usable", found=str(patterns)[:120], expected="texts with {} in each")
-        names = _texts(labels)
+        names = as_texts(labels)
         every = self.embed_text([p.replace("{}", name) for name in names for p in patterns])
         means = every.vectors.reshape(len(names), len(patterns), self.dimension).mean(axis=1)
         return Embeddings(vectors=means, normalized=False).normalize()
@@ -334,7 +259,7 @@ class EmbeddingModel(SingleGraph):
         Raises:
             InputError: No labels, or as for `embed_labels`.
         """
-        names = tuple(_texts(labels))
+        names = tuple(as_texts(labels))
         if not names:
             raise InputError("there are no labels to choose from", found="an empty list", expected="two or more")
         words = self.embed_labels(names, templates)
@@ -350,13 +275,12 @@ class EmbeddingModel(SingleGraph):
     def warmup(self) -> None:
         """Runs both towers once."""
         super().warmup()
-        length = self._fixed_length or 2
-        self.forward_text(np.zeros((1, length), self._tokens.dtype))
+        self.text_encoder.warmup()
 
     def close(self) -> None:
         """Frees both sessions; later calls raise `ClosedError`."""
         super().close()
-        self._text.close()
+        self.text_encoder.close()
 
     def _result(self, vectors: Vectors, normalize: bool) -> Embeddings:
         made = Embeddings(vectors=vectors, normalized=False)
@@ -376,17 +300,3 @@ class EmbeddingModel(SingleGraph):
     def _check_open(self) -> None:
         if self._closed:
             raise ClosedError(f"model {self._card.id!r} was closed", fix="load it again")
-
-
-def _texts(texts: str | Sequence[str]) -> list[str]:
-    if isinstance(texts, str):
-        return [texts]
-    if isinstance(texts, bytes | dict) or not hasattr(texts, "__iter__"):
-        raise InputError("texts are expected", found=type(texts).__name__, expected="a str, or a list of them")
-    found = list(texts)
-    for i, text in enumerate(found):
-        if not isinstance(text, str):
-            raise InputError(f"text {i} is not text", found=type(text).__name__, expected="str")
-    return found
-
-

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lensmount.backends.base import TensorSpec
-from lensmount.clip_tokens import ClipTokenizer, Vocabulary, read_merges, read_vocabulary
+from lensmount.clip_tokens import ClipTokenizer
+from lensmount.clip_vocabulary import Vocabulary, read_merges, read_vocabulary
 from lensmount.embedding import EmbeddingModel, tower
 from lensmount.embedding_files import ARCHITECTURE, BIAS, CONTEXT, SCALE, VOCABULARY, number
 from lensmount.errors import ModelFileError, OptionError, UnsupportedModelError
@@ -125,7 +126,9 @@ def visual_network(
     )
 
 
-def text_network(module: Any, architecture: str, geometry: Mapping[str, int], metadata: Mapping[str, str]) -> TorchNetwork:
+def text_network(
+    module: Any, architecture: str, geometry: Mapping[str, int], metadata: Mapping[str, str]
+) -> TorchNetwork:
     """A text tower likewise; `geometry` is that of `text_geometry`."""
     facts = {ARCHITECTURE: architecture, CONTEXT: str(geometry["context"]), VOCABULARY: str(geometry["vocabulary"])}
     return TorchNetwork(

@@ -143,11 +143,11 @@ def _compare(network: TorchNetwork, path: Path, batch: int | None) -> None:
         with torch.inference_mode():
             expected = network.module(torch.from_numpy(example)).numpy()
         (found,) = session.run(None, {network.inputs[0].name: example})
-        error = float(np.abs(found - expected).max() / np.abs(expected).max())
-        if found.shape != expected.shape or not error <= TOLERANCE:
+        distance = float(np.abs(found - expected).max() / np.abs(expected).max())
+        if found.shape != expected.shape or not distance <= TOLERANCE:
             raise ModelFileError(
                 f"the exported {path.name} does not give what the network gives",
-                found=f"a relative difference of {error:.1e}",
+                found=f"a relative difference of {distance:.1e}",
                 expected=f"at most {TOLERANCE:.0e}",
             )
 

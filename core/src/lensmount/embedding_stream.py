@@ -71,7 +71,9 @@ def sources_of(images: Any) -> Iterable[Any]:
     if isinstance(images, Iterable) and not isinstance(images, dict | set | frozenset):
         return images
     raise ImageError(
-        "these are no pictures", found=type(images).__name__, expected="a picture, an iterable of them, a folder, a glob"
+        "these are no pictures",
+        found=type(images).__name__,
+        expected="a picture, an iterable of them, a folder, a glob",
     )
 
 

@@ -151,7 +151,11 @@ def read_vectors(path: Path) -> VectorTable:
                 parts = file["vectors"], file["paths"].tolist(), file["stamps"]
         elif path.suffix == ".npy":
             facts = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-            parts = np.load(path, allow_pickle=False), facts["paths"], np.array(facts["stamps"], np.int64).reshape(-1, 2)
+            parts = (
+                np.load(path, allow_pickle=False),
+                facts["paths"],
+                np.array(facts["stamps"], np.int64).reshape(-1, 2),
+            )
         else:
             _, parquet = _pyarrow()
             found = parquet.read_table(path)

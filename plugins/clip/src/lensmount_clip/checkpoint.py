@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
+
 from lensmount.embedding_layouts import (
     count_blocks,
     heads_of,
@@ -18,15 +20,13 @@ from lensmount.embedding_layouts import (
     table,
     whole,
 )
-from torch import Tensor
-
 from lensmount.errors import ModelFileError, UnsupportedModelError
 from lensmount_clip.options import LoadOptions
 from lensmount_clip.recognise import layout
 
 if TYPE_CHECKING:
-    from lensmount.networks.transformer import Activation
     from lensmount.reading import Checkpoint
+    from lensmount.torch_networks.transformer import Activation
 
 #: Channels of a head in the image towers of open_clip that do not have 64, by width (its model_configs).
 HEAD_WIDTHS = {1280: 80, 1408: 88, 1664: 104, 1792: 112}

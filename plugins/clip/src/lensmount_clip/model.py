@@ -8,12 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lensmount.clip_tokens import OPENAI_SPECIALS
+from lensmount.clip_vocabulary import OPENAI_SPECIALS
+from lensmount.embedding import EmbeddingModel, tower
 from lensmount.embedding_build import build_model, text_network, visual_network
 from lensmount.embedding_files import BIAS, SCALE
 from lensmount.embedding_layouts import read_config, table, triple
-
-from lensmount.embedding import EmbeddingModel, tower
 from lensmount.errors import UnsupportedModelError
 from lensmount.specs import Preprocess
 from lensmount_clip.options import LoadOptions
@@ -96,11 +95,10 @@ def network(context: NetworkContext) -> dict[str, TorchNetwork]:
         UnsupportedModelError: The tensors are not those of a CLIP.
     """
     from lensmount.embedding_layouts import text_geometry
-    from lensmount.networks.transformer import TextTower, fold_quick_gelu, load
+    from lensmount.reading import read_checkpoint
+    from lensmount.torch_networks.transformer import TextTower, fold_quick_gelu, load
     from lensmount_clip.checkpoint import read_settings, to_openai, vision_geometry
     from lensmount_clip.network import ModifiedResNet, VisionTransformer
-
-    from lensmount.reading import read_checkpoint
 
     path = next(context.files[a.name] for a in context.package.artifacts if a.role == "weights")
     checkpoint = read_checkpoint(path)

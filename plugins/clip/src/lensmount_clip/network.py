@@ -9,8 +9,9 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from lensmount.networks.transformer import Activation, Transformer
 from torch import Tensor, nn
+
+from lensmount.torch_networks.transformer import Activation, Transformer, split_heads
 
 
 class VisionTransformer(nn.Module):
@@ -24,7 +25,7 @@ class VisionTransformer(nn.Module):
         heads: Heads.
         hidden: Channels in the MLPs.
         dimension: Length of the embedding.
-        activation: See `lensmount.networks.transformer.Mlp`.
+        activation: See `lensmount.torch_networks.transformer.Mlp`.
     """
 
     def __init__(
@@ -111,10 +112,7 @@ class AttentionPool(nn.Module):
         """`(B, C, H, W)` to `(B, D)`."""
         x = x.flatten(2).transpose(1, 2)
         x = torch.cat((x.mean(dim=1, keepdim=True), x), dim=1) + self.positional_embedding
-        q, k, v = (
-            t.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for t in (self.q_proj(x[:, :1]), self.k_proj(x), self.v_proj(x))
-        )
+        q, k, v = (split_heads(t, self.heads) for t in (self.q_proj(x[:, :1]), self.k_proj(x), self.v_proj(x)))
         out: Tensor = self.c_proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))[:, 0]
         return out
 

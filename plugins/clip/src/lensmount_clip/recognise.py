@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lensmount.embedding_files import pair_card, weights_card
-
 from lensmount.embedding_layouts import has_text_tower, strip_names
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from lensmount_owlv2.settings import environment_flag
 if TYPE_CHECKING:
     import torch
 
-    from lensmount.networks.transformer import Activation
+    from lensmount.torch_networks.transformer import Activation
 
 #: Names in the metadata of networks and exported graphs.
 NETWORK, CONTEXT, VOCABULARY = "lensmount.network", "lensmount.context_length", "lensmount.vocabulary"
@@ -32,8 +32,8 @@ def network(context: NetworkContext) -> dict[str, TorchNetwork]:
     """
     import torch
 
-    from lensmount.networks.transformer import load
     from lensmount.reading import as_torch_state_dict, read_checkpoint
+    from lensmount.torch_networks.transformer import load
 
     path = next(context.files[a.name] for a in context.package.artifacts if a.role == "weights")
     checkpoint = read_checkpoint(path)
@@ -115,7 +115,7 @@ def _image_module(layout: Layout) -> Any:
 
 
 def _text_module(layout: Layout) -> Any:
-    from lensmount.networks.transformer import TextTower
+    from lensmount.torch_networks.transformer import TextTower
 
     tower = layout.text
     module = TextTower(
@@ -167,7 +167,7 @@ def _blocks(state: Mapping[str, torch.Tensor], prefix: str, tower: Tower) -> dic
     """The blocks under the shared names: one projection for queries, keys and values."""
     import torch
 
-    from lensmount.networks.transformer import fold_quick_gelu
+    from lensmount.torch_networks.transformer import fold_quick_gelu
 
     names = {
         "attn.out_proj": "self_attn.out_proj",

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lensmount.caches.keys import make_key
-from lensmount.clip_tokens import ClipTokenizer, Vocabulary, pad, read_vocabulary
+from lensmount.clip_tokens import ClipTokenizer, pad
+from lensmount.clip_vocabulary import Vocabulary, read_vocabulary
 from lensmount.embedding_build import packaged_vocabulary
 from lensmount.embedding_files import number
 from lensmount.errors import InputError, ModelFileError

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lensmount.embedding_layouts import count_blocks, heads_of, square, strip_names
-from lensmount_perception_encoder.network import rope_rows, rope_table
 from torch import Tensor
 
+from lensmount.embedding_layouts import count_blocks, heads_of, square, strip_names
 from lensmount.errors import UnsupportedModelError
+from lensmount_perception_encoder.network import rope_rows, rope_table
 from lensmount_perception_encoder.options import LoadOptions
 from lensmount_perception_encoder.recognise import layout
 

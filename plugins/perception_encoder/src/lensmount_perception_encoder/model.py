@@ -7,11 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lensmount.clip_tokens import OPEN_CLIP_SPECIALS
+from lensmount.clip_vocabulary import OPEN_CLIP_SPECIALS
+from lensmount.embedding import EmbeddingModel, tower
 from lensmount.embedding_build import build_model, text_network, visual_network
 from lensmount.embedding_files import BIAS, SCALE
-
-from lensmount.embedding import EmbeddingModel, tower
 from lensmount.errors import UnsupportedModelError
 from lensmount.specs import Preprocess
 from lensmount_perception_encoder.options import LoadOptions
@@ -71,11 +70,10 @@ def network(context: NetworkContext) -> dict[str, TorchNetwork]:
         UnsupportedModelError: The tensors are not those of a PE-Core.
     """
     from lensmount.embedding_layouts import text_geometry
-    from lensmount.networks.transformer import TextTower, load
+    from lensmount.reading import read_checkpoint
+    from lensmount.torch_networks.transformer import TextTower, load
     from lensmount_perception_encoder.checkpoint import to_meta, vision_geometry, vision_tensors
     from lensmount_perception_encoder.network import VisionTower
-
-    from lensmount.reading import read_checkpoint
 
     options = context.options or LoadOptions()
     path = next(context.files[a.name] for a in context.package.artifacts if a.role == "weights")

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from lensmount.networks.transformer import Mlp, Transformer
 from torch import Tensor, nn
+
+from lensmount.torch_networks.transformer import Mlp, Transformer, split_heads
 
 _BASE = 10_000.0
 
@@ -34,11 +35,7 @@ class AttentionPool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, L, W)` to `(B, W)`."""
-        width = x.shape[-1]
-        k, v = (
-            t.unflatten(-1, (self.heads, width // self.heads)).transpose(1, 2)
-            for t in self.key_value(x).chunk(2, dim=-1)
-        )
+        k, v = (split_heads(t, self.heads) for t in self.key_value(x).chunk(2, dim=-1))
         query = self.query.expand(x.shape[0], -1, -1, -1)
         pooled = self.out_proj(F.scaled_dot_product_attention(query, k, v).transpose(1, 2).flatten(2))
         out: Tensor = (pooled + self.mlp(self.layernorm(pooled)))[:, 0]

@@ -10,7 +10,7 @@ gradients to think of. Two things make them faster than the reference without ch
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -56,18 +56,23 @@ class Attention(nn.Module):
         Returns:
             `(B, L, W)`, or `(B, n, W)` with `only`.
         """
-        batch, length, width = x.shape
+        width = x.shape[-1]
         if only is None:
             q, k, v = F.linear(x, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
         else:
             q = F.linear(only, self.in_proj_weight[:width], self.in_proj_bias[:width])
             k, v = F.linear(x, self.in_proj_weight[width:], self.in_proj_bias[width:]).chunk(2, dim=-1)
-        q, k, v = (t.unflatten(-1, (self.heads, width // self.heads)).transpose(1, 2) for t in (q, k, v))
+        q, k, v = (split_heads(t, self.heads) for t in (q, k, v))
         if rope is not None:
             q, k = _rotate(q, *rope), _rotate(k, *rope)
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal and only is None)
         out: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(2))
         return out
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """`(B, L, W)` to `(B, heads, L, W / heads)`."""
+    return x.reshape(x.shape[0], x.shape[1], heads, x.shape[2] // heads).transpose(1, 2)
 
 
 def _rotate(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
@@ -135,8 +140,8 @@ class Block(nn.Module):
         rows = index[:, None, None].expand(-1, 1, x.shape[-1])
         normed = self.ln_1(x)
         token = x.gather(1, rows) + self.attn(normed, only=normed.gather(1, rows), mask=mask)
-        token = token + self.mlp(self.ln_2(token))
-        return token[:, 0]
+        out: Tensor = (token + self.mlp(self.ln_2(token)))[:, 0]
+        return out
 
 
 class Transformer(nn.Module):
@@ -162,15 +167,14 @@ class Transformer(nn.Module):
 
     def read(self, x: Tensor, index: Tensor, *, causal: bool = False) -> Tensor:
         """One token of each row after the last block: `(B, W)`."""
-        *blocks, last = self.resblocks
-        for block in blocks:
+        for block in self.resblocks[:-1]:
             x = block(x, causal=causal)
         mask = None
         if causal:
             positions = torch.arange(x.shape[1], device=x.device)
             mask = (positions <= index[:, None])[:, None, None]
-        out: Tensor = last.read(x, index, mask)
-        return out
+        last = cast(Block, self.resblocks[-1])
+        return last.read(x, index, mask)
 
 
 class TextTower(nn.Module):
@@ -217,7 +221,7 @@ class TextTower(nn.Module):
 
 
 def fold_quick_gelu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Scales the MLPs of a state dict for `Mlp(activation="quick_gelu")`: silu(1.702 x) / 1.702 = x sigmoid(1.702 x)."""
+    """Scales the MLPs of a state dict for `quick_gelu` in `Mlp`: silu(1.702 x) / 1.702 = x sigmoid(1.702 x)."""
     factors = {".mlp.c_fc.weight": QUICK_GELU, ".mlp.c_fc.bias": QUICK_GELU, ".mlp.c_proj.weight": 1 / QUICK_GELU}
     return {
         name: next((tensor * factor for ending, factor in factors.items() if name.endswith(ending)), tensor)
