@@ -64,7 +64,7 @@ def predict(
         **extra,
     ) as loaded:
         sinks = Sinks(loaded, save=save, json_file=json_file, coco=coco)
-        failed = _run(loaded, work, call, sinks)
+        failed = run(loaded, work, call, sinks)
     sinks.finish()
     if failed:
         raise typer.Exit(1)
@@ -77,7 +77,7 @@ def _classes(text: str | None) -> list[str | int] | None:
     return [int(part) if part.isdigit() else part for part in parts]
 
 
-def _run(model: Any, work: Any, call: dict[str, Any], sinks: Sinks) -> int:
+def run(model: Any, work: Any, call: dict[str, Any], sinks: Sinks) -> int:
     """Predicts item by item; returns how many failed."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
