@@ -9,7 +9,11 @@ from typing import Annotated
 
 import typer
 
+<<<<<<< HEAD
 from lensmount.cli import bench, catalogue, embed, evaluate, export, files, predict, search, store
+=======
+from lensmount.cli import catalogue, embed, export, few_shot, files, predict, search, store
+>>>>>>> main
 
 app = typer.Typer(
     name="lensmount",
@@ -18,7 +22,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+<<<<<<< HEAD
 for module in (predict, embed, search, bench, evaluate, catalogue, files, export, store):
+=======
+for module in (predict, few_shot, embed, search, catalogue, files, export, store):
+>>>>>>> main
     module.add_to(app)
 
 
