@@ -9,11 +9,7 @@ from typing import Annotated
 
 import typer
 
-<<<<<<< HEAD
-from lensmount.cli import bench, catalogue, embed, evaluate, export, files, predict, search, store
-=======
-from lensmount.cli import catalogue, embed, export, few_shot, files, predict, search, store
->>>>>>> main
+from lensmount.cli import bench, catalogue, embed, evaluate, export, few_shot, files, predict, search, store
 
 app = typer.Typer(
     name="lensmount",
@@ -22,11 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-<<<<<<< HEAD
-for module in (predict, embed, search, bench, evaluate, catalogue, files, export, store):
-=======
-for module in (predict, few_shot, embed, search, catalogue, files, export, store):
->>>>>>> main
+for module in (predict, few_shot, embed, search, bench, evaluate, catalogue, files, export, store):
     module.add_to(app)
 
 

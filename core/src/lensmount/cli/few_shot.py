@@ -51,12 +51,13 @@ def few_shot(
     from lensmount import registry
     from lensmount.cli.predict import run
     from lensmount.cli.sinks import Sinks
-    from lensmount.cli.sources import items
+    from lensmount.feeds import entries_of
+    from lensmount.streaming import stream
 
     if json_file == "-" and coco == "-":
         raise InputError("--json - and --coco - both want standard output", fix="write one of them to a file")
     training_data = read_references(reference)
-    work = items(source, max_frames)  # bad sources are refused before weights are fetched
+    entries_of(source)  # bad sources are refused before weights are fetched
     given = {"confidence": confidence, "iou_threshold": iou, "max_detections": max_detections}
     options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     extra: dict[str, Any] = {} if threads is None else {"threads": threads}
@@ -73,7 +74,7 @@ def few_shot(
         if save_detector is not None:
             detector.save(save_detector)
         sinks = Sinks(detector, save=save, json_file=json_file, coco=coco)
-        failed = run(detector, work, {}, sinks)
+        failed = run(stream(detector, source, max_frames=max_frames), sinks)
     sinks.finish()
     if failed:
         raise typer.Exit(1)

@@ -66,11 +66,7 @@ def predict(
         **extra,
     ) as loaded:
         sinks = Sinks(loaded, save=save, json_file=json_file, coco=coco)
-<<<<<<< HEAD
-        failed = _run(stream(loaded, source, max_frames=max_frames, **call), sinks)
-=======
-        failed = run(loaded, work, call, sinks)
->>>>>>> main
+        failed = run(stream(loaded, source, max_frames=max_frames, **call), sinks)
     sinks.finish()
     if failed:
         raise typer.Exit(1)
@@ -83,11 +79,7 @@ def _classes(text: str | None) -> list[str | int] | None:
     return [int(part) if part.isdigit() else part for part in parts]
 
 
-<<<<<<< HEAD
-def _run(work: Stream, sinks: Sinks) -> int:
-=======
-def run(model: Any, work: Any, call: dict[str, Any], sinks: Sinks) -> int:
->>>>>>> main
+def run(work: Stream, sinks: Sinks) -> int:
     """Predicts item by item; returns how many failed."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
