@@ -161,7 +161,7 @@ class SingleGraph:
             raise ClosedError(f"model {self._card.id!r} was closed", fix="load it again")
         return run_batched(self._session, {self._input.name: batch}, self.batch)
 
-    def infer(
+    def infer_pictures(
         self, pictures: Sequence[Image], gate: AbstractContextManager[Any] | None = None
     ) -> tuple[dict[str, NDArray[Any]], list[Geometry]]:
         """`preprocess` and `forward` in one, into an input buffer that this thread's next call uses again.

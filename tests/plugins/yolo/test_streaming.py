@@ -306,16 +306,16 @@ def test_a_dynamic_size_runs_pictures_of_different_sizes(graph, raw):
 
 def test_results_share_no_memory_with_the_buffer_that_is_used_again(model):
     pictures = [Image(grey(10)), Image(grey(200))]
-    first, _ = model.infer(pictures[:1])
+    first, _ = model.infer_pictures(pictures[:1])
     kept = {name: array.copy() for name, array in first.items()}
-    model.infer(pictures[1:])
+    model.infer_pictures(pictures[1:])
     assert all(np.array_equal(first[name], kept[name]) for name in kept)
 
 
 def test_a_network_that_hands_its_input_on_is_copied(model, monkeypatch):
     monkeypatch.setattr(model, "forward", lambda batch: {"same": batch[:, :1]})
-    first, _ = model.infer([Image(grey(10))])
-    model.infer([Image(grey(200))])
+    first, _ = model.infer_pictures([Image(grey(10))])
+    model.infer_pictures([Image(grey(200))])
     assert float(first["same"][0, 0, 32, 32]) == pytest.approx(10 / 255)
 
 
@@ -325,7 +325,7 @@ def test_the_buffer_gives_what_a_fresh_one_gives(model):
     forward = model.forward
     model.forward = lambda batch: seen.append(batch.copy()) or forward(batch)
     for picture in (grey(250, (64, 64)), grey(3, (16, 64)), grey(9, (64, 16))):
-        model.infer([Image(picture)])
+        model.infer_pictures([Image(picture)])
         assert np.array_equal(seen[-1], model.preprocess(picture)[0])
 
 

@@ -76,7 +76,7 @@ class YoloClassifier(SingleGraph):
         pictures = self.load_images(images, color)
         results: dict[int, Classification] = {}
         for group in self.batches(pictures, BATCH):
-            raw, geometries = self.infer([pictures[i] for i in group])
+            raw, geometries = self.infer_pictures([pictures[i] for i in group])
             answers = self._results(raw, geometries, [pictures[i].path for i in group])
             results.update(zip(group, answers, strict=True))
         return [results[i] for i in range(len(pictures))]

@@ -159,7 +159,7 @@ class YoloDetector(SingleGraph):
         pictures = self.load_images(images, color)
         results: list[Any] = [None] * len(pictures)
         for group in self.batches(pictures, BATCH):
-            raw, geometries = self.infer([pictures[i] for i in group])
+            raw, geometries = self.infer_pictures([pictures[i] for i in group])
             paths = [pictures[i].path for i in group]
             for i, result in zip(group, self._results(raw, geometries, wanted, paths), strict=True):
                 results[i] = result
