@@ -47,9 +47,11 @@ def test_prompts(kind, golden, sam2_model, dogs):
             "multi_mask_output": False,
         },
         "box": {"boxes": arrays["box"], "multi_mask_output": False},
+        # Made from both points and the mask that the box gave.
         "refine": {
-            **first,
-            "mask_input": arrays["point_low"][[int(arrays["point_iou"].argmax())]],
+            "point_coordinates": arrays["points"],
+            "point_labels": arrays["labels"],
+            "mask_input": arrays["box_low"],
             "multi_mask_output": False,
         },
     }[kind]
@@ -57,3 +59,26 @@ def test_prompts(kind, golden, sam2_model, dogs):
     assert np.abs(result.logits - arrays[f"{kind}_low"]).max() < 2e-3
     assert np.abs(result.scores - arrays[f"{kind}_iou"]).max() < 1e-4
     assert iou(result.masks.dense(), unpack(arrays, kind)).min() > 0.99
+
+
+def test_video(golden, sam2_model, reference_data):
+    """Five frames, two objects; logits at the frames' size, every second pixel."""
+    import cv2
+
+    name, arrays = golden
+    prompts = {
+        0: [
+            {"points": [[150, 120]], "labels": [1], "object_id": 1},
+            {"boxes": [20, 20, 200, 200], "object_id": 2},
+        ]
+    }
+    folder = reference_data / "goldens" / "sam2-frames"
+    results = list(sam2_model(name, 512).propagate(folder, prompts))
+    assert len(results) == len(arrays["video_logits"])
+    for result, expected in zip(results, arrays["video_logits"], strict=True):
+        height, width = result.image_size
+        assert result.object_ids.tolist() == [1, 2]
+        for logits, mask, wanted in zip(result.logits, result.masks.dense(), expected[:, 0], strict=True):
+            full = cv2.resize(logits, (width, height), interpolation=cv2.INTER_LINEAR)
+            assert np.abs(full[::2, ::2] - wanted).max() < 2e-3
+            assert iou(mask[None, ::2, ::2], wanted[None] > 0).min() > 0.99
