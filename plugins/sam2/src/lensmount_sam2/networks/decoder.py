@@ -94,7 +94,7 @@ class TwoWayBlock(nn.Module):
     def _look_back(self, image: Tensor, keys: Tensor, tokens: Tensor) -> Tensor:
         attention = self.cross_attn_image_to_token
         query = attention.split(attention.q_proj(image))  # once for all prompts, while the image is the same
-        query = query.expand(tokens.shape[0], -1, -1, -1)
+        query = query.expand(tokens.shape[0], *query.shape[1:])
         return attention.attend(query, attention.split(attention.k_proj(keys)), attention.split(attention.v_proj(tokens)))
 
 

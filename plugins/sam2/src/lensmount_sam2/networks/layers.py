@@ -68,12 +68,12 @@ class Attention(nn.Module):
 
     def split(self, x: Tensor) -> Tensor:
         """`(B, L, inner)` to `(B, heads, L, inner / heads)`."""
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return x.reshape(x.shape[0], x.shape[1], self.heads, -1).transpose(1, 2)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Split heads in, `(B, L, width)` out. A batch of 1 in keys and values serves every query."""
-        key = key.expand(query.shape[0], -1, -1, -1)
-        value = value.expand(query.shape[0], -1, -1, -1)
+        key = key.expand(query.shape[0], *key.shape[1:])
+        value = value.expand(query.shape[0], *value.shape[1:])
         mixed = F.scaled_dot_product_attention(query, key, value)
         return cast("Tensor", self.out_proj(mixed.transpose(1, 2).flatten(2)))
 
