@@ -86,6 +86,7 @@ def interleave(calls, runs: int) -> dict[str, list[float]]:
             start = time.perf_counter()
             call()
             times[label].append(time.perf_counter() - start)
+            time.sleep(0.02)  # onnxruntime's default threads spin on for a while and would slow the next call
     return times
 
 

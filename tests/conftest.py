@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytest_plugins = ("fault_server",)  # tests/support: a web server and hub with faults, a guard against sockets
+
 ROOT = Path(__file__).resolve().parent.parent
 
 

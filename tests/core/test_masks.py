@@ -301,18 +301,6 @@ def test_decoding_refuses():
         resize_logits_in_boxes(np.zeros((4, 4)), None, (8, 8))
 
 
-def test_many_masks_are_the_same_on_two_threads(monkeypatch):
-    from lensmount import mask_sampling
-
-    geometry = GEOMETRIES["odd letterbox"]
-    prototypes, xyxy = smooth(16, 64, 80, 0), random_boxes(40, 1201, 777, 1)
-    coefficients = np.random.default_rng(2).normal(size=(40, 16)).astype(np.float32)
-    monkeypatch.setattr(mask_sampling, "_PARALLEL_PIXELS", 0)
-    together = decode_prototypes(coefficients, prototypes, xyxy, geometry)
-    monkeypatch.setattr(mask_sampling, "_PARALLEL_PIXELS", 10**12)
-    assert decode_prototypes(coefficients, prototypes, xyxy, geometry) == together
-
-
 def test_decoding_does_not_go_through_the_full_image():
     """20 objects at 1080p: far below what 20 full-size masks cost (41 MB, 29 ms where this takes 2)."""
     geometry = plan((1080, 1920), Preprocess())

@@ -162,9 +162,10 @@ def _draw_masks(canvas: Pixels, masks: Masks, colors: Sequence[Color], style: _S
             continue
         crop, (x, y) = masks.crop(i), masks.origins[i].tolist()
         part = canvas[y : y + crop.shape[0], x : x + crop.shape[1]]
-        paint = np.asarray(colors[i], np.float32) * _MASK_OPACITY
-        part[crop] = (part[crop] * (1 - _MASK_OPACITY) + paint + 0.5).astype(np.uint8)
         pixels = np.ascontiguousarray(crop).view(np.uint8)
+        paint = np.empty_like(part)
+        paint[:] = colors[i]
+        cv2.copyTo(cv2.addWeighted(part, 1 - _MASK_OPACITY, paint, _MASK_OPACITY, 0), pixels, part)
         contours, _ = cv2.findContours(pixels, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=(x, y))
         cv2.drawContours(canvas, contours, -1, colors[i], max(1, style.line // 2), cv2.LINE_AA)
 

@@ -198,7 +198,10 @@ def _layout(height: int, width: int, target: tuple[int, int], spec: Preprocess) 
         return (new_height, new_width), scale, (0.0, 0.0)
     if mode not in ("letterbox", "letterbox-reflect"):
         raise OptionError("the resize mode is not known", found=repr(mode))
-    return target, scale, _letterbox_offset(columns - new_width, rows - new_height, spec)
+    if spec.rectangular:
+        step = spec.divisible_by or 1
+        rows, columns = -(-new_height // step) * step, -(-new_width // step) * step
+    return (rows, columns), scale, _letterbox_offset(columns - new_width, rows - new_height, spec)
 
 
 def _letterbox_offset(spare_x: int, spare_y: int, spec: Preprocess) -> tuple[float, float]:

@@ -51,7 +51,7 @@ def read_header(data: bytes) -> Header | None:
         if matches(data):
             try:
                 return reader(data)
-            except (struct.error, IndexError, ValueError):
+            except (struct.error, IndexError, ValueError, OverflowError):  # the last: an offset beyond 2**63
                 return Header(name, None, complete=False)
     return None
 
@@ -177,7 +177,7 @@ def _avif(data: bytes) -> Header:
 def _exif_orientation(tiff: bytes) -> int:
     try:
         value = _tiff_tags(tiff).get(_ORIENTATION_TAG, 1)
-    except (struct.error, ValueError):
+    except (struct.error, ValueError, OverflowError):
         return 1
     return value if 1 <= value <= 8 else 1
 

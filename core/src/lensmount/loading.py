@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lensmount.plugins import Index
     from lensmount.selection import Choice, LoadPlan
     from lensmount.sources.base import FetchOptions, Finder
+    from lensmount.sources.fetch import FetchedPackage
     from lensmount.specs import Architecture, ModelCard, ModelPackage
 
 
@@ -82,6 +83,15 @@ def finders_for(package: ModelPackage, index: Index) -> dict[str, Finder]:
         if scheme not in found:
             found[scheme] = import_string(index.sources[scheme].finder, f"source {scheme!r}")()
     return found
+
+
+def fetch_files(
+    card: ModelCard, packages: Iterable[ModelPackage], index: Index, fetch: FetchOptions
+) -> dict[str, FetchedPackage]:
+    """Fetches several packages of a model, by name."""
+    from lensmount.sources.fetch import fetch_package
+
+    return {p.name: fetch_package(card, p, finders_for(p, index), fetch) for p in packages}
 
 
 def open_and_build(

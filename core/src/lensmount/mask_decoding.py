@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from lensmount.arrays import as_array, as_boxes, check_fraction
 from lensmount.errors import InputError, OptionError
-from lensmount.mask_sampling import GeometryLike, Stretch, axes, for_each, pixel_ranges, sample
+from lensmount.mask_sampling import GeometryLike, Stretch, axes, pixel_ranges, sample
 from lensmount.masks import Crop, Masks, checked_size
 
 
@@ -64,7 +64,7 @@ def decode_prototypes(
         logits = np.einsum("k,khw->hw", weights[index], bases[:, top:bottom, left:right])
         return sample(logits, rows, columns, box, (left, top), level)
 
-    return Masks.from_crops(for_each(decode, _pixels(ranges)), geometry.original_size)
+    return Masks.from_crops([decode(index) for index in range(len(ranges))], geometry.original_size)
 
 
 def resize_logits_in_boxes(
@@ -103,15 +103,14 @@ def resize_logits_in_boxes(
         return Masks.empty((height, width))
     rows, columns = axes(geometry, (logits.shape[1], logits.shape[2]))
     ranges = pixel_ranges(areas, (height, width))
-    for index in range(len(logits)):
+    if boxes is None:
         # Between four logits at or below the threshold there is nothing above it.
-        above = logits[index] > threshold
-        if not above.any():
-            ranges[index, 2:] = ranges[index, :2]
-            continue
-        (left, right), (top, bottom) = columns.support(above.any(axis=0)), rows.support(above.any(axis=1))
-        ranges[index, :2] = np.maximum(ranges[index, :2], (left, top))
-        ranges[index, 2:] = np.maximum(np.minimum(ranges[index, 2:], (right, bottom)), ranges[index, :2])
+        for index, above in enumerate(logits > np.float32(threshold)):
+            if above.any():
+                (left, right), (top, bottom) = columns.support(above.any(axis=0)), rows.support(above.any(axis=1))
+                ranges[index] = left, top, right, bottom
+            else:
+                ranges[index] = 0
 
     def decode(index: int) -> Crop:
         x0, y0, x1, y1 = box = ranges[index].tolist()
@@ -121,9 +120,4 @@ def resize_logits_in_boxes(
         part = logits[index, top:bottom, left:right]
         return sample(part, rows, columns, box, (left, top), threshold)
 
-    return Masks.from_crops(for_each(decode, _pixels(ranges)), (height, width))
-
-
-def _pixels(ranges: NDArray[np.int64]) -> NDArray[np.int64]:
-    result: NDArray[np.int64] = (ranges[:, 2] - ranges[:, 0]) * (ranges[:, 3] - ranges[:, 1])
-    return result
+    return Masks.from_crops([decode(index) for index in range(len(ranges))], (height, width))

@@ -7,9 +7,7 @@ a few hundred columns are interpolated between logit rows, then rows between tho
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -148,16 +146,3 @@ def sample(logits: Floats, rows: Axis, columns: Axis, box: Iterable[int], at: tu
     values *= weight
     values += across.take(low, axis=0)
     return values > np.float32(level), (x0, y0)
-
-
-def for_each(work: Callable[[int], Crop], pixels: Ranges) -> list[Crop]:
-    """Runs `work` for every mask; two threads share it where the pixels are worth it (numpy lets go of the GIL)."""
-    count = len(pixels)
-    if count < 2 or int(pixels.sum()) < _PARALLEL_PIXELS or (os.cpu_count() or 1) < 2:
-        return [work(index) for index in range(count)]
-    with ThreadPoolExecutor(2) as pool:
-        return list(pool.map(work, range(count)))
-
-
-# Below this a pool costs more than it saves.
-_PARALLEL_PIXELS = 1_000_000

@@ -188,13 +188,13 @@ def recognise(path: Path, index: Index, architecture: str | None = None, *, name
     facts = require_usable(inspect_file(path))
     cards: dict[str, ModelCard] = {}
     asked = []
-    for name, descriptor in index.architectures.items():
-        if descriptor.recognise is None or (architecture is not None and name != architecture):
+    for label, descriptor in index.architectures.items():
+        if descriptor.recognise is None or (architecture is not None and label != architecture):
             continue
-        asked.append(name)
-        card = import_string(descriptor.recognise, f"architecture {name!r}")(facts)
+        asked.append(label)
+        card = import_string(descriptor.recognise, f"architecture {label!r}")(facts)
         if card is not None:
-            cards[name] = card
+            cards[label] = card
     if len(cards) == 1:
         return _placed(next(iter(cards.values())), path, name or path.name)
     if cards:

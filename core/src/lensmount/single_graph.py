@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from lensmount.backends.batching import batch_policy, run_batched
-from lensmount.errors import ClosedError, ModelFileError
+from lensmount.errors import ClosedError, ModelFileError, OptionError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -62,6 +62,13 @@ class SingleGraph:
         if not (isinstance(height, int) and isinstance(width, int)):
             return preprocess
         if preprocess.size is None or preprocess.size == (height, width):
+            if preprocess.rectangular:
+                raise OptionError(
+                    f"{self._card.id!r} cannot letterbox to rectangles: its graph has a fixed size",
+                    found=f"{height}x{width}",
+                    expected="a graph of dynamic size, or torch weights",
+                    fix="leave rectangular out, or export with --dynamic",
+                )
             return replace(preprocess, size=(height, width), divisible_by=None)
         raise ModelFileError(
             f"the graph of {self._card.id!r} has another input size than its package says",
@@ -142,11 +149,36 @@ class SingleGraph:
         return run_batched(self._session, {self._input.name: batch}, self.batch)
 
     def groups(self, pictures: Sequence[Image], size: int) -> list[Sequence[Image]]:
-        """Splits pictures so that one group's input never takes unbounded memory."""
+        """Splits pictures into runs that can share a batch, in order; `batches` makes fewer of mixed sizes."""
+        runs: list[list[int]] = []
+        for batch in self.batches(pictures, size):
+            for index in batch:
+                if runs and index == runs[-1][-1] + 1 and runs[-1][0] in batch:
+                    runs[-1].append(index)
+                else:
+                    runs.append([index])
+        return [[pictures[i] for i in run] for run in sorted(runs)]
+
+    def batches(self, pictures: Sequence[Image], size: int) -> list[list[int]]:
+        """Splits pictures into batches: of one network size each, and never of unbounded memory.
+
+        Args:
+            pictures: What `load_images` gave.
+            size: The most that the caller wants to hold at once.
+
+        Returns:
+            Indices of the pictures of each batch; together they are all, each once, but not in order where pictures
+            of several network sizes are mixed.
+        """
+        from lensmount.geometry import plan
+
         step = self.batch.static or min(size, self.batch.maximum or size)
-        if self.preprocess_spec.size is None:  # pictures of different sizes do not share a batch
-            step = 1
-        return [pictures[i : i + step] for i in range(0, len(pictures), step)]
+        spec = self.preprocess_spec
+        by_size: dict[tuple[int, int], list[int]] = {}
+        for index, picture in enumerate(pictures):
+            frame = (0, 0) if spec.size is not None and not spec.rectangular else plan(picture.size, spec).network_size
+            by_size.setdefault(frame, []).append(index)
+        return [indices[i : i + step] for indices in by_size.values() for i in range(0, len(indices), step)]
 
     def warmup(self) -> None:
         """Runs the network once on a blank input."""

@@ -120,6 +120,8 @@ class Preprocess:
         rounding: How the scaled size is rounded: `nearest` (ultralytics) or `truncate` (the Roboflow packages).
         position: Where a letterboxed picture lies in its frame.
         divisible_by: Pads right and bottom up to a multiple of this, for graphs of dynamic size.
+        rectangular: With `letterbox`: the frame is not the whole of `size`, but the smallest multiple of
+            `divisible_by` that holds the scaled picture; for graphs of dynamic size.
         padding_value: Grey value of the padding, 0..255.
         interpolation: Resampling kernel.
         antialias: Widens the kernel when shrinking (PIL's behaviour).
@@ -140,6 +142,7 @@ class Preprocess:
     rounding: Literal["nearest", "truncate"] = "nearest"
     position: Literal["center", "top-left"] = "center"
     divisible_by: int | None = None
+    rectangular: bool = False
     padding_value: int = 114
     interpolation: Literal["nearest", "bilinear", "bicubic", "area", "lanczos"] = "bilinear"
     antialias: bool = False

@@ -128,7 +128,8 @@ def test_describe_and_explain_a_file(model):
     shown = lensmount("describe", model).stdout
     for text in ("model", "object-detection", "3: cat, dog, bird", "64x64", "letterbox"):
         assert text in shown
-    assert json.loads(lensmount("describe", model, "--json").stdout)["classes"] == ["cat", "dog", "bird"]
+    described = json.loads(lensmount("describe", model, "--json").stdout)
+    assert (described["id"], described["classes"]) == ("model", ["cat", "dog", "bird"])
     assert "selected" in lensmount("explain", model).stdout
     refused = lensmount("explain", model, "--precision", "fp16")
     assert refused.returncode == 1

@@ -28,7 +28,7 @@ def export(
     from lensmount.cli.output import err
 
     settings = {} if nms is None else {"nms": nms}
-    written = registry.default().export(
+    written = registry.export(
         model,
         to=to,
         output=output,

@@ -74,6 +74,8 @@ ONNX_NAMES: dict[int, str] = {row.onnx: row.name for row in _ROWS if row.onnx} |
     23: "float4_e2m1",
     25: "uint2",
     26: "int2",
+    27: "float6_e2m3",
+    28: "float6_e3m2",
 }
 
 TORCH_ALIASES = {"float": "float32", "half": "float16", "double": "float64", "long": "int64", "int": "int32"}

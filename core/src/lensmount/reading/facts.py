@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -101,18 +100,13 @@ class FileFacts:
 
     @property
     def precision(self) -> str:
-        """Precision of the stored weights: `"fp32"`, `"fp16"`, `"bf16"` or `"int8"`.
+        """What a graph computes in, or what a checkpoint's weights are stored in: see `lensmount.reading.precision`."""
+        from lensmount.reading.precision import graph_precision, stored_precision
 
-        `"int8"` where an ONNX graph has quantised operators; else the float type that most elements have.
-        """
-        if self.onnx is not None and any(name.split("::")[-1] in _QUANTISED for name in self.onnx.operators):
-            return "int8"
-        counts: dict[str, int] = {}
-        for fact in self.tensors.values():
-            name = _PRECISIONS.get(fact.dtype)
-            if name is not None:
-                counts[name] = counts.get(name, 0) + math.prod(fact.shape)
-        return max(counts, key=counts.__getitem__, default="fp32")
+        if self.onnx is None:
+            return stored_precision(self.tensors)
+        edges = tuple(value.dtype for value in (*self.inputs, *self.outputs))
+        return graph_precision(self.tensors, self.onnx.operators, edges)
 
     def summary(self) -> str:
         """One line for people: kind, size, contents, and what is wrong with it."""
@@ -171,14 +165,3 @@ _KIND_NAMES = {
     "unknown": "a file of unknown kind",
 }
 _PRECISIONS = {"float32": "fp32", "float64": "fp32", "float16": "fp16", "bfloat16": "bf16"}
-_QUANTISED = frozenset(
-    {
-        "ConvInteger",
-        "DequantizeLinear",
-        "DynamicQuantizeLinear",
-        "MatMulInteger",
-        "QLinearConv",
-        "QLinearMatMul",
-        "QuantizeLinear",
-    }
-)

@@ -18,6 +18,7 @@ from lensmount.reading.mapped import MappedFile
 from lensmount.reading.text import printable
 from lensmount.reading.wire import BYTES, VARINT, Span, WireReader, signed
 
+_NARROW_BITS = {"int4": 4, "uint4": 4, "float4_e2m1": 4, "int2": 2, "uint2": 2, "float6_e2m3": 6, "float6_e3m2": 6}
 _MAX_DIMENSIONS = 64
 _STANDARD_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "ai.onnx.training", "ai.onnx.preview.training"})
 
@@ -252,8 +253,7 @@ class _Model:
         row = DTYPES.get(fact.dtype)
         if row is not None:
             return count * row.itemsize
-        bits = int(fact.dtype[-1]) if fact.dtype in ("int4", "uint4", "int2", "uint2") else 4
-        return (count * bits + 7) // 8
+        return (count * _NARROW_BITS.get(fact.dtype, 8) + 7) // 8
 
     def _sizes(self, dims: list[int], kind: int, start: int, stop: int) -> None:
         dims.extend(map(signed, [start] if kind == VARINT else self.wire.packed(start, stop)))

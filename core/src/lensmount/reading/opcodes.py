@@ -70,10 +70,13 @@ def _dict(m: Machine) -> None:
 
 def _frozenset(m: Machine) -> None:
     items = m.pop_mark()
-    for item in items:
-        m.rebuilder.check_key(item)
+    made: frozenset[object] = frozenset()
+    with m.rebuilder.leniently():
+        for item in items:
+            m.rebuilder.check_key(item)
+        made = frozenset(items)
     m.rebuilder.count_container()
-    m.stack.append(frozenset(items))
+    m.stack.append(made)
 
 
 def _append(m: Machine) -> None:
@@ -86,9 +89,11 @@ def _appends(m: Machine) -> None:
 
 def _extend(m: Machine, items: list[object]) -> None:
     target = m.stack[-1]
-    if type(target) is not list:
+    if type(target) is list:
+        target.extend(items)
+        return
+    with m.rebuilder.leniently():
         m.rebuilder.unsafe("it appends to what is not a list")
-    target.extend(items)
 
 
 def _setitem(m: Machine) -> None:
@@ -102,26 +107,28 @@ def _setitems(m: Machine) -> None:
 
 def _set_items(m: Machine, items: list[object]) -> None:
     target = m.stack[-1]
-    if type(target) is not dict:
-        m.rebuilder.unsafe("it sets items of what is not a dict")
-    if len(items) % 2:
-        m.rebuilder.malformed("a key has no value")
     check = m.rebuilder.check_key
-    for index in range(0, len(items), 2):
-        key = items[index]
-        if type(key) is not str:
-            check(key)
-        target[key] = items[index + 1]
+    with m.rebuilder.leniently():
+        if type(target) is not dict:
+            m.rebuilder.unsafe("it sets items of what is not a dict")
+        if len(items) % 2:
+            m.rebuilder.malformed("a key has no value")
+        for index in range(0, len(items), 2):
+            key = items[index]
+            if type(key) is not str:
+                check(key)
+            target[key] = items[index + 1]
 
 
 def _additems(m: Machine) -> None:
     items = m.pop_mark()
     target = m.stack[-1]
-    if type(target) is not set:
-        m.rebuilder.unsafe("it adds to what is not a set")
-    for item in items:
-        m.rebuilder.check_key(item)
-    target.update(items)
+    with m.rebuilder.leniently():
+        if type(target) is not set:
+            m.rebuilder.unsafe("it adds to what is not a set")
+        for item in items:
+            m.rebuilder.check_key(item)
+        target.update(items)
 
 
 # --- stack and memo ---------------------------------------------------------------------------------------------------
@@ -211,11 +218,7 @@ def _reduce(m: Machine) -> None:
 def _newobj_ex(m: Machine) -> None:
     keywords = m.stack.pop()
     args = m.stack.pop()
-    if type(keywords) is not dict:
-        m.rebuilder.malformed("keyword arguments are not a dict")
-    if keywords:
-        if type(args) is not tuple:
-            m.rebuilder.malformed("arguments are not a tuple")
+    if keywords and type(args) is tuple:
         args = (*args, keywords)
     m.stack[-1] = m.rebuilder.call(m.stack[-1], args)
 

@@ -41,6 +41,7 @@ class PickleScan:
         refused: Those that are not allowed, in order.
         problem: Why it cannot be used, or None.
         declared_bytes: Bytes of all tensors it describes, packed.
+        calls: How often it calls a class or function.
     """
 
     tree: object
@@ -49,6 +50,7 @@ class PickleScan:
     refused: tuple[str, ...]
     problem: ModelFileError | None
     declared_bytes: int
+    calls: int = 0
 
     def checked(self) -> object:
         """Return the tree, or raise the problem."""
@@ -86,6 +88,7 @@ def scan_pickle(
         tuple(machine.refused),
         problem,
         machine.rebuilder.declared_bytes,
+        machine.rebuilder.calls,
     )
 
 
@@ -238,13 +241,19 @@ class Machine:
         """Remember a refused name and go on."""
         self.seen[name] = None
         self.refused[name] = None
+        self.rebuilder.refused = True
         self.only_modules = False
 
     def find_persistent(self, identifier: object) -> object:
         """Return what a persistent id stands for."""
-        if self.persistent is None:
-            self.rebuilder.unsafe("it refers to objects outside it (a persistent id)")
-        return self.persistent(identifier)
+        try:
+            if self.persistent is None:
+                self.rebuilder.unsafe("it refers to objects outside it (a persistent id)")
+            return self.persistent(identifier)
+        except ModelFileError:
+            if not self.refused:
+                raise
+            return None
 
 
 def check_depth(tree: object, where: str) -> None:

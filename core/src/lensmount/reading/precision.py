@@ -11,7 +11,15 @@ if TYPE_CHECKING:
 
 #: Operators that only quantised graphs have.
 QUANTISED = frozenset(
-    ("ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul", "QuantizeLinear", "DynamicQuantizeLinear")
+    (
+        "ConvInteger",
+        "DequantizeLinear",
+        "DynamicQuantizeLinear",
+        "MatMulInteger",
+        "QLinearConv",
+        "QLinearMatMul",
+        "QuantizeLinear",
+    )
 )
 _NAMES = {"float32": "fp32", "float64": "fp64", "float16": "fp16", "bfloat16": "bf16", "int8": "int8", "uint8": "int8"}
 
@@ -36,23 +44,20 @@ def stored_precision(tensors: Mapping[str, TensorFact], operators: Mapping[str, 
     return max(counts, key=lambda name: counts[name]) if counts else "fp32"
 
 
-def graph_precision(
-    tensors: Mapping[str, TensorFact], operators: Mapping[str, int], inputs: tuple[str, ...], outputs: tuple[str, ...]
-) -> str:
+def graph_precision(tensors: Mapping[str, TensorFact], operators: Mapping[str, int], edges: tuple[str, ...]) -> str:
     """The precision that a graph computes in.
 
     Args:
         tensors: Its initializers.
         operators: How often each operator occurs.
-        inputs: Element types of its inputs.
-        outputs: Element types of its outputs.
+        edges: Element types of its inputs and outputs.
 
     Returns:
         `int8` for quantised graphs; `fp32` for one that takes and gives float32, casts, and only stores its weights
         as float16; else the precision of its weights.
     """
     stored = stored_precision(tensors, operators)
-    if stored == "fp16" and "Cast" in operators and "float16" not in (*inputs, *outputs):
+    if stored == "fp16" and "Cast" in operators and "float16" not in edges:
         half = sum(1 for fact in tensors.values() if fact.dtype == "float16")
         return "fp32" if operators["Cast"] >= half else "fp16"
     return stored

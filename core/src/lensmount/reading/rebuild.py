@@ -6,8 +6,9 @@ functions themselves is ever looked up or called.
 
 from __future__ import annotations
 
+import contextlib
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import NoReturn
 
 from lensmount.errors import ModelFileError, UnsafeFileError
@@ -34,6 +35,10 @@ class Rebuilder:
         self.where = where
         self.declared_bytes = 0
         self.containers = 0
+        self.calls = 0
+        self.refused = False
+        """Whether the pickle is refused already: it is then read on for its names alone, past what makes no sense."""
+        self._unknown = Record("unknown", "unknown")
         self._copied = 0
         self._odd_keys = 0
         self._calls: dict[tuple[str, str], Callable[[tuple[object, ...]], object]] = {
@@ -44,6 +49,15 @@ class Rebuilder:
 
     def call(self, target: object, args: object) -> object:
         """Do what `REDUCE`, `NEWOBJ`, `OBJ` and `INST` ask for: make an object from a global and arguments."""
+        self.calls += 1
+        try:
+            return self._call(target, args)
+        except ModelFileError:
+            if not self.refused:
+                raise
+            return self._unknown
+
+    def _call(self, target: object, args: object) -> object:
         if type(target) is not GlobalName:
             self.unsafe(f"it calls {describe(target)}, which is data")
         if type(args) is not tuple:
@@ -62,6 +76,19 @@ class Rebuilder:
 
     def build(self, target: object, state: object) -> None:
         """Do what `BUILD` asks for: give an object its state. Nothing is set on anything but a `Record`."""
+        with self.leniently():
+            self._build(target, state)
+
+    @contextlib.contextmanager
+    def leniently(self) -> Iterator[None]:
+        """Where the pickle is refused already, pass over a step that cannot be done."""
+        try:
+            yield
+        except ModelFileError:
+            if not self.refused:
+                raise
+
+    def _build(self, target: object, state: object) -> None:
         if type(target) is Record:
             if target.state is not None:
                 self.unsafe(f"it builds the same {target.full_name} twice")
@@ -206,7 +233,7 @@ class Rebuilder:
         plain = type(base) is GlobalName and (base.module, base.name) == ("builtins", "object") and state is None
         if not plain:
             self.unsafe(f"it makes {describe(made)} on top of {describe(base)}")
-        return self.call(made, ())
+        return self._call(made, ())
 
     # --- torch -----------------------------------------------------------------------------------------------------
 
@@ -268,7 +295,7 @@ class Rebuilder:
         direct = type(function) is GlobalName and function.module == "torch._utils" and function.kind == "call"
         if not direct:
             self.unsafe(f"a tensor is rebuilt by {describe(function)}")
-        return self.call(function, inner)
+        return self._call(function, inner)
 
     def _device(self, args: tuple[object, ...]) -> object:
         kind, *index = args

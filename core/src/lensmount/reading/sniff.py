@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
-
 from lensmount.reading.legacy import magic_end
 from lensmount.reading.mapped import MappedFile
+from lensmount.reading.pickles import scan_pickle
 from lensmount.reading.safetensors_file import looks_like_safetensors
 
-_TEXT_PICKLE = re.compile(rb"(?:\(?c|\(*i)[\w.]{1,200}\n[\w.]{1,200}\n|\((?:lp|dp)\d+\n|[\]}(]+q\x00")
 _HEAD = 4096
+_OLD_PICKLE = 1 << 20
 
 
 def sniff(file: MappedFile) -> str:
@@ -36,10 +35,10 @@ def sniff(file: MappedFile) -> str:
         return "hdf5"
     if head.startswith(b"GGUF"):
         return "gguf"
-    if _TEXT_PICKLE.match(head):
-        return "pickle"
     if _ultralytics_engine(head):
         return "engine"
+    if _old_pickle(file):
+        return "pickle"
     if _protobuf_start(head):
         return "protobuf"
     return "unknown"
@@ -49,6 +48,13 @@ def _ultralytics_engine(head: bytes) -> bool:
     """Ultralytics writes a 4-byte length and JSON metadata before the engine."""
     length = int.from_bytes(head[:4], "little")
     return 2 <= length <= 1 << 24 and head[4:6] == b'{"'
+
+
+def _old_pickle(file: MappedFile) -> bool:
+    """Whether this is a pickle of protocol 0 or 1, which have no mark: it names a class, and calls it or ends."""
+    data = file.data[:_OLD_PICKLE]
+    scan = scan_pickle(data, where=str(file.path), policy="modules")
+    return bool(scan.globals) and (scan.calls > 0 or data[scan.end - 1 : scan.end] == b".")
 
 
 def _protobuf_start(head: bytes) -> bool:

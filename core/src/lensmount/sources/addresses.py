@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
 
 from lensmount.errors import SourceError
 
@@ -81,7 +81,7 @@ def parse_web(uri: str) -> WebAddress:
     Raises:
         SourceError: It is not one, holds a user name or password, or a fragment that is no sha256.
     """
-    parts = urlsplit(uri)
+    parts = split(uri)
     scheme = parts.scheme.lower()
     if scheme not in ("https", "http") or not parts.hostname:
         raise SourceError(
@@ -108,9 +108,31 @@ def parse_web(uri: str) -> WebAddress:
     return WebAddress(url=url, sha256=sha256, secure=scheme == "https", name=unquote(path.rsplit("/", 1)[-1]) or "file")
 
 
+def split(uri: str) -> SplitResult:
+    """`urlsplit`, with the mistakes that it tells, and those that it keeps for later, as our own errors.
+
+    Raises:
+        SourceError: The host or port is malformed.
+    """
+    try:
+        parts = urlsplit(uri)
+        _ = parts.port
+    except ValueError as error:
+        scheme = uri.partition("://")[0][:40]
+        raise SourceError(
+            f"this is not a web address: {error}",
+            found=f"{scheme}://…",  # what cannot be read may hold a password anywhere
+            expected="https://host/path/file#sha256=<64 hex digits>",
+        ) from None
+    return parts
+
+
 def public(uri: str) -> str:
     """The address as it may be shown and written down: without user, password, query (signatures) and fragment."""
-    parts = urlsplit(uri)
+    try:
+        parts = split(uri)
+    except SourceError as error:
+        return error.found or ""
     if parts.scheme.lower() not in ("http", "https"):
         return uri
     host = parts.hostname or ""

@@ -116,17 +116,19 @@ def list_references(store: Store) -> tuple[Reference, ...]:
 def size(store: Store) -> StoreSize:
     """Bytes on disk, by kind; a blob that packages link to counts once."""
     parts = {name: _size_of(store.root / name) for name in ("blobs", "partials", "verified", "references", "locks")}
-    copies = 0
+    copies = records = 0
     for path in _files(store.root / "models"):
         with contextlib.suppress(OSError):
             status = path.lstat()
-            if not path.is_symlink() and status.st_nlink == 1:
+            if path.name == RECORD or path.is_symlink():
+                records += status.st_size
+            elif status.st_nlink == 1:  # where links failed; a hard link is counted as the blob that it is
                 copies += status.st_size
     return StoreSize(
         root=store.root,
         blobs=parts["blobs"] + copies,
         partials=parts["partials"],
-        records=parts["verified"] + parts["references"] + parts["locks"],
+        records=records + parts["verified"] + parts["references"] + parts["locks"],
     )
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-import random
 import re
 import shutil
 import time
@@ -14,7 +14,7 @@ from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any
 
-from lensmount.errors import IntegrityError, SourceError
+from lensmount.errors import IntegrityError, SourceError, StoreError
 from lensmount.sources.addresses import public
 from lensmount.sources.files import CHUNK, size_error, store_error
 from lensmount.sources.lease import Partial
@@ -96,7 +96,7 @@ def download(wanted: Wanted, partial: Partial, policy: Policy, meter: Meter) -> 
             wait, problem = 0.0, error
         except TransientError as error:
             problem = error.error
-            wait = min(policy.cap, policy.base * 2**barren) * random.uniform(0.5, 1.5)
+            wait = policy.pause(barren)
             if error.after is not None:
                 if error.after > policy.retry_after_cap:
                     raise problem from error
@@ -162,7 +162,8 @@ def _attempt(wanted: Wanted, partial: Partial, policy: Policy, meter: Meter) -> 
         try:
             _stream(response, sink, partial, policy, meter, total, wanted)
         except BaseException:
-            sink.close(sync=False)
+            with contextlib.suppress(StoreError):  # the first error says more
+                sink.close(sync=False)
             raise
     return _finish(wanted, partial, sink, sink.size, total)
 
@@ -231,13 +232,14 @@ def _stream(
     limit = total if total is not None else wanted.size
     while True:
         try:
-            chunk = response.read1(READ)
+            count = _receive(response, sink)
+        except StoreError:  # an OSError too, but the disk's, not the network's
+            raise
         except (OSError, HTTPException) as error:
             stalled = isinstance(error, TimeoutError) and sink.size - begun < policy.stall_bytes
             raise TransientError(_cut(wanted, f"{type(error).__name__}: {error}", limit), stalled=stalled) from error
-        if not chunk:
+        if not count:
             break
-        sink.write(chunk)
         if limit is not None and sink.size > limit:
             raise _mismatch(wanted, "more bytes than promised", f"{limit:,} bytes")
         meter.at(sink.size, limit)
@@ -250,6 +252,20 @@ def _stream(
             mark, mark_size = now, sink.size
     if limit is not None and sink.size < limit:
         raise TransientError(_cut(wanted, f"{sink.size:,} bytes", limit))
+
+
+def _receive(response: HTTPResponse, sink: Sink) -> int:
+    """One read from the network into the sink; how many bytes came, 0 at the end."""
+    if response.chunked or response.length is None:
+        chunk = response.read1(READ)
+        sink.write(chunk)
+        return len(chunk)
+    # what http.client does in read1(), but into our buffer
+    space = sink.space()[: response.length]
+    count = int(response.fp.readinto1(space)) if len(space) else 0
+    response.length -= count
+    sink.advance(count)
+    return count
 
 
 def _cut(wanted: Wanted, found: str, total: int | None) -> SourceError:

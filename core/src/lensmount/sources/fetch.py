@@ -183,12 +183,16 @@ def _folder(
     folder = store.root.joinpath("models", *card.id.split("/"), f"{safe_name(package.name)}-{fingerprint[:12]}")
     files = {name: folder.joinpath(*name.split("/")) for name in got}
     changed = False
+    kinds: tuple[str, ...]
     for name, fetched in got.items():
         if _stands_for(files[name], fetched, store):
             continue
         own = fetched.path.is_relative_to(store.root)
-        # the hub's files and the user's own are linked by name, so that deleting them frees the space
-        kinds = ("hard", "soft", "copy") if own else ("soft", "hard", "copy")[: 3 if len(got) > 1 else 2]
+        many = len(got) > 1
+        if own:  # onnxruntime refuses external data behind a symbolic link that leaves the graph's folder
+            kinds = ("hard", "copy") if many else ("hard", "soft", "copy")
+        else:  # the hub's files and the user's own are linked by name, so that deleting them frees the space
+            kinds = ("soft", "hard", "copy") if many else ("soft", "hard")
         try:
             kind = link_or_copy(fetched.path, files[name], kinds)
         except OSError:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 from urllib.request import url2pathname
 
 from lensmount.errors import IntegrityError, SourceError
-from lensmount.sources.addresses import scheme_of
+from lensmount.sources.addresses import scheme_of, split
 from lensmount.sources.base import Fetched, FetchOptions
 from lensmount.sources.files import require_file
 from lensmount.sources.store import Store
@@ -22,12 +22,15 @@ def path_of(uri: str) -> Path:
     """The path that a `file://` URI or a plain path names.
 
     Raises:
-        SourceError: The URI names another machine or is no file URI.
+        SourceError: The URI names another machine or is no file URI, or `~name` names no user.
     """
     scheme = scheme_of(uri)
     if scheme is None:
-        return Path(uri).expanduser()
-    parts = urlsplit(uri)
+        try:
+            return Path(uri).expanduser()
+        except RuntimeError as error:
+            raise SourceError(f"{uri!r} is below the home folder of nobody", found=str(error)) from error
+    parts = split(uri)
     if scheme != "file" or parts.netloc not in ("", "localhost"):
         raise SourceError("this is not the address of a local file", found=uri, expected="file:///path/to/file")
     return Path(url2pathname(parts.path) if os.name == "nt" else unquote(parts.path))

@@ -189,14 +189,16 @@ class Store:
                     fix="run again",
                 )
             part.chmod(0o444)
-            try:
-                part.replace(path)
-            except PermissionError:  # Windows, when another process has the same content open
-                if self.blob(received.sha256) is None:
-                    raise
+            part.replace(path)
             sync_folder(path.parent)
         except OSError as error:
-            raise error if isinstance(error, IntegrityError) else store_error(error, path, "writing") from error
+            if isinstance(error, IntegrityError):
+                raise
+            # our partial was taken over while we slept, or Windows holds the same content open: is it there?
+            found = self.blob(received.sha256)
+            if found is None:
+                raise store_error(error, path, "writing") from error
+            return found
         self.ledger.stamp(
             f"blob:{received.sha256}", path, received.sha256, size=received.size, mtime_ns=path.stat().st_mtime_ns
         )

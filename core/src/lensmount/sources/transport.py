@@ -9,12 +9,13 @@ from __future__ import annotations
 import email.utils
 import functools
 import os
+import random
 import socket
 import ssl
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPMessage, HTTPResponse
 from typing import IO, Any
@@ -50,6 +51,10 @@ class Policy:
     timeout: float = 30.0
     stall_seconds: float = 60.0
     stall_bytes: int = 60 * 1024
+
+    def pause(self, tries: int) -> float:
+        """Seconds to wait after so many vain tries: doubled each time, capped, with jitter."""
+        return min(self.cap, self.base * 2.0 ** min(tries, 30)) * random.uniform(0.5, 1.5)
 
 
 class TransientError(Exception):
@@ -122,8 +127,18 @@ def _opener() -> urllib.request.OpenerDirector:
     return opener
 
 
-def open_url(url: str, headers: Mapping[str, str], policy: Policy) -> HTTPResponse:
+Translate = Callable[[int, str, str], SourceError | None]
+
+
+def open_url(url: str, headers: Mapping[str, str], policy: Policy, translate: Translate | None = None) -> HTTPResponse:
     """Asks for a URL; the response is 200 or 206, and open.
+
+    Args:
+        url: http or https.
+        headers: Of the request; `Authorization` is not sent on to another host.
+        policy: Timeouts.
+        translate: A provider's own words for a status: `translate(status, reason, body)` gives an error, or None for
+            the usual one. `body` is the answer's first few thousand characters.
 
     Raises:
         TransientError: Another try may work.
@@ -137,7 +152,8 @@ def open_url(url: str, headers: Mapping[str, str], policy: Policy) -> HTTPRespon
         response: Any = _opener().open(request, timeout=policy.timeout)
     except urllib.error.HTTPError as error:
         with error:
-            raise _status_error(error, url) from None
+            known = translate(error.code, str(error.reason), _body(error)) if translate is not None else None
+            raise known or _status_error(error, url) from None
     except (urllib.error.URLError, OSError, HTTPException) as error:
         raise _connection_error(error, url) from error
     if response.status not in (200, 206):
@@ -151,6 +167,44 @@ def open_url(url: str, headers: Mapping[str, str], policy: Policy) -> HTTPRespon
         )
     result: HTTPResponse = response
     return result
+
+
+def read_small(
+    url: str, headers: Mapping[str, str], policy: Policy, *, limit: int = 16 << 20, translate: Translate | None = None
+) -> bytes:
+    """Reads a small answer (a provider's metadata) whole, trying again where that may help.
+
+    Raises:
+        SourceError: Or a child; also when it is longer than `limit`.
+    """
+    attempt = 0
+    while True:
+        attempt += 1
+        try:
+            with open_url(url, headers, policy, translate) as response:
+                try:
+                    content = response.read(limit + 1)
+                except (OSError, HTTPException) as error:
+                    raise _connection_error(error, url) from error
+                length = response.headers.get("Content-Length", "")
+            if len(content) > limit:
+                raise SourceError(f"{public(url)} is too long", expected=f"at most {limit:,} bytes")
+            if length.isdigit() and len(content) < int(length):
+                cut = SourceError(f"the answer of {public(url)} was cut off", fix="try again")
+                raise TransientError(cut)
+            return content
+        except TransientError as error:
+            wait = max(error.after or 0.0, policy.pause(attempt))
+            if attempt >= policy.attempts or wait > max(policy.retry_after_cap, policy.cap * 2):
+                raise error.error from error
+        time.sleep(wait)
+
+
+def _body(error: urllib.error.HTTPError) -> str:
+    try:
+        return error.read(4096).decode("utf-8", "replace")
+    except (OSError, HTTPException):
+        return ""
 
 
 class RangeError(Exception):

@@ -18,6 +18,8 @@ TASKS = {
     "classify": "classification",
 }
 _LONGEST = 1_000_000
+_LARGEST = 1 << 20
+_HUGE = "a number of thousands of digits"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +31,7 @@ class GraphMetadata:
         names: Class names by id.
         stride: Largest stride.
         size: `(height, width)` that it was exported at.
-        end2end: The head needs no suppression: rows of final boxes.
+        end2end: The outputs need no suppression: rows of final boxes.
         keypoints: `(count, values)` of a pose head.
         licence: What the file says of its licence.
         description: What the file says of itself.
@@ -58,13 +60,22 @@ def parse(metadata: Mapping[str, str]) -> GraphMetadata:
     return GraphMetadata(
         task=TASKS.get(task, task) if task else None,
         names=_names(metadata),
-        stride=int(max(stride)) if isinstance(stride, list | tuple) and stride else _whole(stride, "stride"),
+        stride=_stride(stride),
         size=size,
-        end2end=None if end2end is None else end2end.strip().lower() == "true",
+        end2end=True if _suppressed(metadata) else None if end2end is None else end2end.strip().lower() == "true",
         keypoints=_pair(metadata, "kpt_shape"),
         licence=metadata.get("license"),
         description=metadata.get("description", "").strip(),
     )
+
+
+def _suppressed(metadata: Mapping[str, str]) -> bool:
+    """Whether suppression was made part of the graph; its `args` say so."""
+    try:
+        arguments = _literal(metadata, "args")
+    except ModelFileError:  # other tools write what they like there
+        return False
+    return isinstance(arguments, Mapping) and arguments.get("nms") is True
 
 
 def _literal(metadata: Mapping[str, str], key: str) -> Any:
@@ -76,7 +87,7 @@ def _literal(metadata: Mapping[str, str], key: str) -> Any:
         raise ModelFileError(f"metadata {key!r} is too long", found=f"{len(text)} characters")
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError, RecursionError, MemoryError):
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):  # TypeError: a set of lists
         try:
             return json.loads(text)
         except (ValueError, RecursionError):
@@ -90,30 +101,48 @@ def _names(metadata: Mapping[str, str]) -> tuple[str, ...]:
     if isinstance(value, Mapping):
         try:
             table = {int(key): str(name) for key, name in value.items()}
-        except (TypeError, ValueError):
-            raise ModelFileError("metadata 'names' should map class ids to names", found=str(value)[:80]) from None
+        except (TypeError, ValueError, OverflowError):
+            raise ModelFileError("metadata 'names' should map class ids to names", found=_shown(value)) from None
         if sorted(table) != list(range(len(table))):
             raise ModelFileError(
                 "metadata 'names' has gaps", found=str(sorted(table))[:80], expected=f"ids 0 to {len(table) - 1}"
             )
         return tuple(table[i] for i in range(len(table)))
     if isinstance(value, list | tuple):
-        return tuple(str(name) for name in value)
-    raise ModelFileError("metadata 'names' should be a list or a table", found=str(value)[:80])
+        try:
+            return tuple(str(name) for name in value)
+        except ValueError:  # Python writes no integer of thousands of digits
+            raise ModelFileError("metadata 'names' should hold names", found=_HUGE) from None
+    raise ModelFileError("metadata 'names' should be a list or a table", found=_shown(value))
 
 
 def _pair(metadata: Mapping[str, str], key: str) -> tuple[int, int] | None:
     value = _literal(metadata, key)
     if value is None:
         return None
-    if isinstance(value, int) and not isinstance(value, bool):
-        return (value, value)
-    if isinstance(value, list | tuple) and len(value) == 2 and all(isinstance(v, int) for v in value):
-        return (value[0], value[1])
-    raise ModelFileError(f"metadata {key!r} should be one or two whole numbers", found=str(value)[:80])
+    pair = [value, value] if _counts(value) else value
+    if isinstance(pair, list | tuple) and len(pair) == 2 and all(_counts(v) for v in pair):
+        return (int(pair[0]), int(pair[1]))
+    raise ModelFileError(f"metadata {key!r} should be one or two whole numbers", found=_shown(value))
 
 
-def _whole(value: Any, key: str) -> int | None:
-    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
-        return None if value is None else int(value)
-    raise ModelFileError(f"metadata {key!r} should be a number", found=str(value)[:80])
+def _stride(value: Any) -> int | None:
+    if value is None:
+        return None
+    given = value if isinstance(value, list | tuple) else (value,)
+    if given and all(_counts(v) for v in given):
+        return int(max(given))
+    raise ModelFileError("metadata 'stride' should be a number", found=_shown(value))
+
+
+def _counts(value: Any) -> bool:
+    """Whether it is a whole number above nought, of a size that pictures have; exports write strides as floats."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and 0 < value <= _LARGEST and value == int(value)
+
+
+def _shown(value: Any) -> str:
+    try:
+        return str(value)[:80]
+    except ValueError:
+        return _HUGE

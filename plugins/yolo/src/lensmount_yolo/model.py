@@ -1,18 +1,18 @@
-"""YOLO models: detection and instance segmentation on any backend."""
+"""YOLO models on any backend: what all share, detection, instance segmentation."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from lensmount.results import Detections, InstanceSegmentation
 
-from lensmount.errors import UnsupportedModelError
+from lensmount.errors import OptionError, UnsupportedModelError
 from lensmount.mask_decoding import decode_prototypes
 from lensmount.options import class_ids, class_thresholds, flag, fraction, positive
+from lensmount.results import Detections, InstanceSegmentation
 from lensmount.single_graph import SingleGraph
 from lensmount.specs import ModelCard, ModelPackage, Preprocess
 from lensmount_yolo.head import Head, read_head
@@ -42,7 +42,17 @@ def build(context: BuildContext) -> Model:
         UnsupportedModelError: The task is not one of this architecture.
         ModelFileError: The graph's outputs do not fit the task.
     """
-    kinds = {"object-detection": YoloDetector, "instance-segmentation": YoloSegmenter}
+    from lensmount_yolo.classify import YoloClassifier
+    from lensmount_yolo.oriented import YoloOrientedDetector
+    from lensmount_yolo.pose import YoloPose
+
+    kinds: dict[str, Callable[[BuildContext], Model]] = {
+        "object-detection": YoloDetector,
+        "instance-segmentation": YoloSegmenter,
+        "keypoint-detection": YoloPose,
+        "oriented-object-detection": YoloOrientedDetector,
+        "classification": YoloClassifier,
+    }
     kind = kinds.get(context.card.task)
     if kind is None:
         raise UnsupportedModelError(
@@ -67,10 +77,20 @@ def class_names(context: BuildContext, metadata: GraphMetadata) -> tuple[str, ..
 def resolve_preprocess(package: ModelPackage, options: LoadOptions, metadata: GraphMetadata) -> Preprocess:
     """The package's own geometry, else ultralytics' letterbox at the exported size; a size asked for wins."""
     spec = package.preprocess or Preprocess(size=metadata.size or (640, 640))
-    size = options.size
-    if size is None:
-        return replace(spec, divisible_by=metadata.stride or 32) if options.rectangular else spec
-    return replace(spec, size=size, divisible_by=(metadata.stride or 32) if options.rectangular else spec.divisible_by)
+    if options.size is not None:
+        spec = replace(spec, size=options.size)
+    stride = metadata.stride or 32
+    if options.rectangular:
+        if spec.resize != "letterbox":
+            raise OptionError(
+                "rectangular does not go with this package", found=f"resize={spec.resize!r}", expected="letterbox"
+            )
+        spec = replace(spec, rectangular=True, divisible_by=stride)
+    if options.size is not None and spec.size is not None and any(side % stride for side in spec.size):
+        raise OptionError(
+            "input_size does not go with the network", found=str(spec.size), expected=f"multiples of {stride}"
+        )
+    return spec
 
 
 class YoloDetector(SingleGraph):
@@ -87,7 +107,7 @@ class YoloDetector(SingleGraph):
         names = class_names(context, metadata)
         end2end = context.package.setting("fused_nms", metadata.end2end) or metadata.end2end
         outputs = [(spec.name, spec.shape) for spec in context.session.outputs]
-        self.head: Head = read_head(outputs, names=len(names), extra=self.extra, end2end=end2end)
+        self.head: Head = read_head(outputs, names=len(names), extra=self.extra_values(metadata), end2end=end2end)
         self.names = names or tuple(f"class_{i}" for i in range(self.head.classes or 0))
         self._options = options
         super().__init__(context, resolve_preprocess(context.package, options, metadata))
@@ -97,6 +117,10 @@ class YoloDetector(SingleGraph):
         self._confidence: float = recommended.get("confidence", CONFIDENCE)
         self._per_class = dict(recommended.get("per_class_confidence", ()))
         self._removed: tuple[str, ...] = tuple(context.package.setting("removed_classes", ()))
+
+    def extra_values(self, metadata: GraphMetadata) -> int:
+        """Values per box after the classes."""
+        return self.extra
 
     def __call__(
         self,
@@ -133,11 +157,12 @@ class YoloDetector(SingleGraph):
         """
         wanted = self._filter(confidence, iou_threshold, max_detections, class_agnostic, classes)
         pictures = self.load_images(images, color)
-        results: list[Any] = []
-        for group in self.groups(pictures, BATCH):
-            batch, geometries = self._prepare(group)
-            paths = [picture.path for picture in group]
-            results += self._results(self.forward(batch), geometries, wanted, paths)
+        results: list[Any] = [None] * len(pictures)
+        for group in self.batches(pictures, BATCH):
+            batch, geometries = self._prepare([pictures[i] for i in group])
+            paths = [pictures[i].path for i in group]
+            for i, result in zip(group, self._results(self.forward(batch), geometries, wanted, paths), strict=True):
+                results[i] = result
         return results
 
     def postprocess(
@@ -205,9 +230,12 @@ class YoloDetector(SingleGraph):
             main = main.astype(np.float32)
         results = []
         for i, (geometry, path) in enumerate(zip(geometries, paths, strict=True)):
-            kept = keep_boxes(main[i], self.head, wanted, geometry)
+            kept = self._keep(main[i], wanted, geometry)
             results.append(self._result(kept, raw, i, geometry, path))
         return results
+
+    def _keep(self, output: NDArray[Any], wanted: Filter, geometry: Geometry) -> Kept:
+        return keep_boxes(output, self.head, wanted, geometry)
 
     def _result(
         self, kept: Kept, raw: Mapping[str, NDArray[Any]], index: int, geometry: Geometry, path: str | None

@@ -18,16 +18,21 @@ class LoadOptions:
         rectangular: Letterbox to the smallest multiple of the stride that holds the picture instead of a full
             square; faster on wide pictures, for networks of dynamic size.
         max_candidates: Boxes that may enter non-maximum suppression, best first.
+        end_to_end: For weights whose head needs no suppression (v10, 26): False runs the branches that do need it,
+            as ultralytics' `end2end=False`; None for what the file says.
     """
 
     input_size: int | tuple[int, int] | None = None
     rectangular: bool = False
-    max_candidates: int = 3000
+    max_candidates: int = 30_000
+    end_to_end: bool | None = None
 
     def __post_init__(self) -> None:
         positive("max_candidates", self.max_candidates)
         if not isinstance(self.rectangular, bool):
             raise OptionError("rectangular should be a flag", found=repr(self.rectangular), expected="True or False")
+        if self.end_to_end is not None and not isinstance(self.end_to_end, bool):
+            raise OptionError("end_to_end should be a flag", found=repr(self.end_to_end), expected="True, False or None")
         for side in self.size or ():
             positive("input_size", side)
 

@@ -12,13 +12,19 @@ def lensmount_architectures() -> Iterable[Architecture]:
     """The YOLO family: v5u, v8, v9, v10, 11, 12, 26."""
     yield Architecture(
         name="yolo",
-        tasks=("object-detection", "instance-segmentation"),
+        tasks=(
+            "object-detection",
+            "instance-segmentation",
+            "keypoint-detection",
+            "oriented-object-detection",
+            "classification",
+        ),
         factory="lensmount_yolo.model:build",
         network="lensmount_yolo.checkpoint:network",
         recognise="lensmount_yolo.recognise:recognise",
         options="lensmount_yolo.options:LoadOptions",
         exporter="lensmount_yolo.export:export",
-        description="YOLO v5u, v8, v9, v10, 11, 12 and 26: detection and instance segmentation",
+        description="YOLO v5u, v8, v9, v10, 11, 12 and 26: boxes, masks, keypoints, oriented boxes, classes",
     )
 
 

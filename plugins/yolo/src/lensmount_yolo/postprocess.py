@@ -65,10 +65,10 @@ def keep_boxes(output: NDArray[Any], head: Head, wanted: Filter, geometry: Geome
         wanted: What the call asks for.
         geometry: Boxes wholly in the padding of this picture are dropped before they can suppress others.
     """
-    kept = _from_rows(output, head, wanted) if head.kind == "rows" else _from_raw(output, head, wanted)
-    kept = _take(kept, np.flatnonzero(geometry.inside(kept.boxes)))
+    kept = candidates(output, head, wanted)
+    kept = take(kept, np.flatnonzero(geometry.inside(kept.boxes)))
     if head.kind == "rows":
-        return _take(kept, np.arange(min(len(kept.scores), wanted.max_detections)))
+        return take(kept, np.arange(min(len(kept.scores), wanted.max_detections)))
     groups = None if wanted.class_agnostic else kept.class_ids
     chosen = nms(
         kept.boxes,
@@ -77,10 +77,16 @@ def keep_boxes(output: NDArray[Any], head: Head, wanted: Filter, geometry: Geome
         iou_threshold=wanted.iou_threshold,
         max_detections=wanted.max_detections,
     )
-    return _take(kept, chosen)
+    return take(kept, chosen)
 
 
-def _take(kept: Kept, index: NDArray[Any]) -> Kept:
+def candidates(output: NDArray[Any], head: Head, wanted: Filter) -> Kept:
+    """Boxes of one picture's output that pass the thresholds and the choice of classes, before suppression."""
+    return _from_rows(output, head, wanted) if head.kind == "rows" else _from_raw(output, head, wanted)
+
+
+def take(kept: Kept, index: NDArray[Any]) -> Kept:
+    """Those rows, in that order."""
     return Kept(kept.boxes[index], kept.scores[index], kept.class_ids[index], kept.extra[index])
 
 

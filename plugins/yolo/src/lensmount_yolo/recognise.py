@@ -24,7 +24,7 @@ def recognise(facts: FileFacts) -> ModelCard | None:
     """
     if facts.kind == "onnx":
         return _onnx(facts)
-    if facts.kind in ("torch", "safetensors"):
+    if facts.kind in ("torch", "torch-legacy", "safetensors"):
         from lensmount_yolo.checkpoint import recognise_weights
 
         return recognise_weights(facts)

@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from . import blocks, heads
+from .assemble import Network
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,8 @@ HEADS: dict[str, Callable[[int, tuple[int, ...], tuple[Any, ...]], nn.Module]] =
 }
 
 
-class YoloNetwork(nn.Module):
-    """A YOLO network whose tensors bear the official names (`model.<row>.…`).
+class YoloNetwork(Network):
+    """A network of a layer list.
 
     Args:
         layers: Rows with final widths and repeats; the last is the head.
@@ -79,14 +80,12 @@ class YoloNetwork(nn.Module):
     """
 
     def __init__(self, layers: Sequence[Layer], classes: int) -> None:
-        super().__init__()
-        self.layers = tuple(layers)
-        self.classes = classes
-        self.sources = [_sources(layer, row) for row, layer in enumerate(layers)]
         rows: list[nn.Module] = []
         widths: list[int] = []
-        for layer, sources in zip(layers, self.sources, strict=True):
-            ins = [widths[index] if index >= 0 else 3 for index in sources]
+        for row, layer in enumerate(layers):
+            sources = layer.source if isinstance(layer.source, tuple) else (layer.source,)
+            absolute = [row + index if index < 0 else index for index in sources]
+            ins = [widths[index] if index >= 0 else 3 for index in absolute]
             if layer.block in HEADS:
                 rows.append(HEADS[layer.block](classes, tuple(ins), layer.args))
                 widths.append(0)
@@ -94,30 +93,9 @@ class YoloNetwork(nn.Module):
                 module, width = BLOCKS[layer.block](ins, layer.repeats, layer.args)
                 rows.append(module)
                 widths.append(width)
-        self.model = nn.ModuleList(rows)
-        self._kept = {index for sources in self.sources for index in sources}
-
-    def forward(self, images: Tensor) -> Any:
-        """Runs the network.
-
-        Args:
-            images: `(B, 3, H, W)` RGB in 0..1; H and W multiples of 32.
-
-        Returns:
-            What the head returns: in training mode `heads.RawOutputs`; otherwise `(B, 4 + classes, N)` for detection,
-            with `(B, 4 + classes + 32, N)` and prototypes `(B, 32, H / 4, W / 4)` for segmentation.
-        """
-        outputs: dict[int, Any] = {-1: images}
-        for row, (module, sources) in enumerate(zip(self.model, self.sources, strict=True)):
-            several = isinstance(self.layers[row].source, tuple)
-            outputs[row] = module([outputs[index] for index in sources] if several else outputs[sources[0]])
-        return outputs[len(self.model) - 1]
-
-
-def _sources(layer: Layer, row: int) -> tuple[int, ...]:
-    """Absolute rows of a layer's inputs; -1 is the image."""
-    sources = layer.source if isinstance(layer.source, tuple) else (layer.source,)
-    return tuple(row + index if index < 0 else index for index in sources)
+        super().__init__(rows, [layer.source for layer in layers])
+        self.layers = tuple(layers)
+        self.classes = classes
 
 
 def scale_layers(layers: Sequence[Layer], scale: Scale) -> tuple[Layer, ...]:

@@ -6,17 +6,22 @@ distribution over `reg_max` bins of one stride (Li et al., "Generalized Focal Lo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from .base import Block
 from .blocks import Conv
 
 #: Bins per side in every released v8 file; `dfl.conv.weight` holds one number for each.
 REG_MAX = 16
 #: Prototypes, and coefficients per box, in every released segmentation file.
 MASK_CHANNELS = 32
+#: Rows that a head without suppression gives.
+END_TO_END_ROWS = 300
 
 
 @dataclass
@@ -65,14 +70,21 @@ def flatten_levels(maps: list[Tensor]) -> Tensor:
     return torch.cat([level.flatten(2) for level in maps], 2)
 
 
-class DFL(nn.Module):
+class DFL(Block):
     """Mean of a distribution over bins 0, 1, …, as a convolution whose fixed weights are the bins' values."""
+
+    PARTS = ("conv",)
+    conv: nn.Conv2d
 
     def __init__(self, reg_max: int = REG_MAX) -> None:
         super().__init__()
         self.reg_max = reg_max
         self.conv = nn.Conv2d(reg_max, 1, 1, bias=False).requires_grad_(False)
         self.conv.weight.data = torch.arange(reg_max, dtype=torch.float32).view(1, reg_max, 1, 1)
+
+    def configure(self, settings: Mapping[str, Any]) -> None:
+        """The convolution says how many bins there are."""
+        self.reg_max = self.conv.in_channels
 
     def forward(self, logits: Tensor) -> Tensor:
         """Maps `(B, 4 * reg_max, N)` logits to `(B, 4, N)` expected distances in cells."""
@@ -82,15 +94,25 @@ class DFL(nn.Module):
         return out
 
 
-class Detect(nn.Module):
-    """Anchor-free detection head of v8: one branch for boxes, one for classes, per level.
+class Detect(Block):
+    """Anchor-free detection head: one branch for boxes, one for classes, per level.
+
+    Heads of v10 and 26 have a second pair of branches, trained to answer once per object; then those alone are used,
+    and the best rows come out as they are (Wang et al., "YOLOv10", 2024).
 
     Args:
         classes: Number of classes.
         channels: Channels of each level's feature map, finest first.
         strides: Network pixels per cell of each level.
-        reg_max: Bins of each distance.
+        reg_max: Bins of each distance; 1 when the distance itself is predicted.
     """
+
+    PARTS: tuple[str, ...] = ("dfl",)
+    cv2: nn.ModuleList
+    cv3: nn.ModuleList
+    one2one_cv2: nn.ModuleList
+    one2one_cv3: nn.ModuleList
+    dfl: nn.Module
 
     def __init__(
         self, classes: int, channels: tuple[int, ...], strides: tuple[int, ...] = (8, 16, 32), reg_max: int = REG_MAX
@@ -99,40 +121,115 @@ class Detect(nn.Module):
         self.classes = classes
         self.strides = strides
         self.reg_max = reg_max
+        self.end_to_end = False
         box_width = max(16, channels[0] // 4, 4 * reg_max)
         self.cv2 = nn.ModuleList(branch(width, box_width, 4 * reg_max) for width in channels)
         score_width = max(channels[0], min(classes, 100))
         self.cv3 = nn.ModuleList(branch(width, score_width, classes) for width in channels)
         self.dfl = DFL(reg_max)
 
+    def configure(self, settings: Mapping[str, Any]) -> None:
+        """Classes, bins and strides; a head with second branches needs no suppression."""
+        self.classes = int(settings["nc"])
+        self.reg_max = int(settings.get("reg_max", REG_MAX))
+        self.strides = tuple(int(stride) for stride in settings["strides"])
+        self.end_to_end = hasattr(self, "one2one_cv2") and hasattr(self, "one2one_cv3")
+        if not self.end_to_end and not (hasattr(self, "cv2") and hasattr(self, "cv3")):
+            raise ValueError("the head lacks its branches")
+        if len(self.strides) != len(self.one2one_cv2 if self.end_to_end else self.cv2):
+            raise ValueError(f"the head has another number of levels than strides: {self.strides}")
+
+    #: Boxes in pixels do not fit into half precision; set where the network computes in it.
+    decode_in_float32 = False
+
     def raw(self, maps: list[Tensor]) -> RawOutputs:
         """Predictions before decoding, from the levels' feature maps."""
+        single = self.end_to_end and not self.training
+        boxes, scores = (self.one2one_cv2, self.one2one_cv3) if single else (self.cv2, self.cv3)
         return RawOutputs(
-            distances=[conv(x) for conv, x in zip(self.cv2, maps, strict=True)],
-            scores=[conv(x) for conv, x in zip(self.cv3, maps, strict=True)],
+            distances=[conv(x) for conv, x in zip(boxes, maps, strict=True)],
+            scores=[conv(x) for conv, x in zip(scores, maps, strict=True)],
             strides=self.strides,
             coefficients=[],
         )
+
+    def sides(self, raw: RawOutputs) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Distances to left and top `(B, 2, N)`, to right and bottom, points and strides, all in cells."""
+        points, strides = sampling_points(raw.distances, raw.strides)
+        near, far = self.dfl(flatten_levels(raw.distances)).chunk(2, 1)
+        return near, far, points, strides
 
     def decode(self, raw: RawOutputs) -> Tensor:
         """Boxes and scores of every cell.
 
         Returns:
-            `(B, 4 + classes, N)`: centre x, centre y, width and height in network pixels, then scores in 0..1.
+            `(B, 4 + classes, N)`: centre x, centre y, width and height in network pixels (the two corners for heads
+            that need no suppression), then scores in 0..1.
         """
-        points, strides = sampling_points(raw.distances, raw.strides)
-        near, far = self.dfl(flatten_levels(raw.distances)).chunk(2, 1)
-        centre = points + (far - near) / 2
-        size = near + far
-        return torch.cat((torch.cat((centre, size), 1) * strides, flatten_levels(raw.scores).sigmoid()), 1)
+        near, far, points, strides = self.sides(raw)
+        if self.end_to_end:
+            boxes = torch.cat((points - near, points + far), 1)
+        else:
+            boxes = torch.cat((points + (far - near) / 2, near + far), 1)
+        return torch.cat((boxes * strides, flatten_levels(raw.scores).sigmoid()), 1)
+
+    def extras(self, raw: RawOutputs) -> Tensor | None:
+        """What the task adds to each cell, `(B, extra, N)`."""
+        return None
+
+    def readied(self, raw: RawOutputs) -> RawOutputs:
+        """The maps in the precision that they are to be decoded in."""
+        if not self.decode_in_float32:
+            return raw
+        return replace(
+            raw,
+            distances=[level.float() for level in raw.distances],
+            scores=[level.float() for level in raw.scores],
+            coefficients=[level.float() for level in raw.coefficients],
+        )
+
+    def predictions(self, raw: RawOutputs) -> Tensor:
+        """The main output: `(B, 4 + classes + extra, N)`, or rows `(B, 300, 6 + extra)` of final boxes."""
+        decoded = self.decode(raw)
+        extras = self.extras(raw)
+        if self.end_to_end:
+            return best_rows(decoded, self.classes, extras)
+        return decoded if extras is None else torch.cat((decoded, extras), 1)
 
     def forward(self, maps: list[Tensor]) -> RawOutputs | Tensor | tuple[Tensor, ...]:
         """`RawOutputs` in training mode; what the official exports return otherwise."""
         raw = self.raw(maps)
-        return raw if self.training else self.decode(raw)
+        return raw if self.training else self.predictions(self.readied(raw))
 
 
-class Proto(nn.Module):
+def best_rows(decoded: Tensor, classes: int, extras: Tensor | None, count: int = END_TO_END_ROWS) -> Tensor:
+    """The best pairs of cell and class, without suppression.
+
+    First the cells with the best scores, then, among those, the best pairs: one cell may answer for two classes.
+
+    Args:
+        decoded: `(B, 4 + classes, N)`: x1, y1, x2, y2, scores.
+        classes: Number of classes.
+        extras: `(B, extra, N)` to be carried along.
+        count: Rows wanted.
+
+    Returns:
+        `(B, min(count, N), 6 + extra)`: x1, y1, x2, y2, score, class and the extras, best first.
+    """
+    count = min(count, decoded.shape[2])
+    cells = decoded.transpose(1, 2)
+    scores = cells[..., 4:]
+    first = scores.amax(2).topk(count, 1).indices.unsqueeze(2)
+    flat = scores.gather(1, first.expand(-1, -1, classes)).flatten(1)
+    values, places = flat.topk(count, 1)
+    chosen = first.gather(1, torch.div(places, classes, rounding_mode="floor").unsqueeze(2))
+    carried = cells[..., :4] if extras is None else torch.cat((cells[..., :4], extras.transpose(1, 2)), 2)
+    rows = carried.gather(1, chosen.expand(-1, -1, carried.shape[2]))
+    ids = (places % classes).unsqueeze(2).to(decoded.dtype)
+    return torch.cat((rows[..., :4], values.unsqueeze(2), ids, rows[..., 4:]), 2)
+
+
+class Proto(Block):
     """Mask prototypes from the finest level, at twice its resolution (Bolya et al., "YOLACT", 2019).
 
     Args:
@@ -140,6 +237,12 @@ class Proto(nn.Module):
         hidden: Channels of the inner convolutions.
         out_channels: Number of prototypes.
     """
+
+    PARTS = ("cv1", "upsample", "cv2", "cv3")
+    cv1: nn.Module
+    upsample: nn.Module
+    cv2: nn.Module
+    cv3: nn.Module
 
     def __init__(self, in_channels: int, hidden: int = 256, out_channels: int = MASK_CHANNELS) -> None:
         super().__init__()
@@ -166,6 +269,10 @@ class Segment(Detect):
         reg_max: Bins of each distance.
     """
 
+    PARTS = ("dfl", "cv4", "proto")
+    cv4: nn.ModuleList
+    proto: nn.Module
+
     def __init__(
         self,
         classes: int,
@@ -187,13 +294,17 @@ class Segment(Detect):
         raw.prototypes = self.proto(maps[0])
         return raw
 
+    def extras(self, raw: RawOutputs) -> Tensor:
+        """Mask coefficients `(B, 32, N)`."""
+        return flatten_levels(raw.coefficients)
+
     def forward(self, maps: list[Tensor]) -> RawOutputs | Tensor | tuple[Tensor, ...]:
         """`RawOutputs` in training mode; otherwise `(B, 4 + classes + 32, N)` and `(B, 32, H / 4, W / 4)`."""
         raw = self.raw(maps)
         if self.training:
             return raw
         assert raw.prototypes is not None
-        return torch.cat((self.decode(raw), flatten_levels(raw.coefficients)), 1), raw.prototypes
+        return self.predictions(self.readied(raw)), raw.prototypes
 
 
 def branch(in_channels: int, hidden: int, out_channels: int) -> nn.Sequential:

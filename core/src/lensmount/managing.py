@@ -1,0 +1,147 @@
+"""Bringing models here, pinning them, and writing other formats of them: what `pull`, `lock` and `export` do."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lensmount.errors import ModelNotFoundError
+
+if TYPE_CHECKING:
+    from lensmount.host import Name, Registry
+    from lensmount.sources.fetch import FetchedPackage
+    from lensmount.specs import ModelCard, ModelPackage
+
+
+def pull(
+    host: Registry,
+    id_or_path: Name,
+    *,
+    package: str | None = None,
+    every: bool = False,
+    to: str | os.PathLike[str] | None = None,
+    architecture: str | None = None,
+    source: str | None = None,
+    api_key: str | None = None,
+    allow_insecure: bool = False,
+) -> dict[str, FetchedPackage]:
+    """Fetches a model's files, so that later loads need no network.
+
+    Args:
+        host: The registry to look in.
+        id_or_path: Model id or address.
+        package: Name of one package; None for the one that would be loaded here.
+        every: All packages instead.
+        to: Folder for an air-gap bundle: the files and a manifest; `load` reads it by its path.
+        architecture: As for `load`.
+        source: As for `load`.
+        api_key: As for `load`.
+        allow_insecure: As for `load`.
+
+    Returns:
+        The fetched packages by name.
+
+    Raises:
+        NoPackageError: No package can run here; name one, or take all.
+        SourceError: A file cannot be had.
+    """
+    from lensmount.loading import fetch_files
+
+    card, fetch = host.find(
+        id_or_path, architecture=architecture, source=source, api_key=api_key, allow_insecure=allow_insecure
+    )
+    got = fetch_files(card, _wanted(host, card, package, every), host.index, fetch)
+    if to is not None:
+        from lensmount.sources.bundle import write_bundle
+
+        write_bundle(card, got, Path(to))
+    return got
+
+
+def lock(host: Registry, names: Iterable[Name], path: str | os.PathLike[str] = "lensmount.lock") -> Path:
+    """Fetches models and writes what their files are; `load(..., locked=True)` then accepts nothing else.
+
+    Args:
+        host: The registry to look in.
+        names: Model ids or addresses; all packages of each are fetched and locked.
+        path: The lock file.
+
+    Returns:
+        The lock file's path.
+    """
+    from lensmount.loading import fetch_files
+    from lensmount.sources.lock import make_lock, write_lock
+
+    entries = []
+    for name in names:
+        card, fetch = host.find(name)
+        got = fetch_files(card, card.packages, host.index, fetch)
+        entries += [(card, package, got[package.name]) for package in card.packages]
+    return write_lock(make_lock(entries), Path(path))
+
+
+def export(
+    host: Registry,
+    id_or_path: Name,
+    *,
+    to: str = "onnx",
+    output: str | os.PathLike[str] | None = None,
+    precision: str = "fp32",
+    dynamic: bool = False,
+    batch: int = 1,
+    architecture: str | None = None,
+    offline: bool | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Path:
+    """Writes another format of a model; the result is compared with the original before it is kept.
+
+    Args:
+        host: The registry to look in.
+        id_or_path: Model id, path or address; it needs a package of format `torch`.
+        to: Format to write.
+        output: File to write; None for `<name>.<format>` in the working folder.
+        precision: `fp32` or `fp16`.
+        dynamic: Dynamic batch, and size where the network can.
+        batch: Batch size of a static export.
+        architecture: For files that several architectures recognise.
+        offline: Open no socket.
+        settings: The architecture's own export settings.
+
+    Returns:
+        What was written.
+
+    Raises:
+        UnsupportedModelError: The architecture exports nothing, or the model has no torch package.
+    """
+    from lensmount.loading import export_model
+
+    card, fetch = host.find(id_or_path, architecture=architecture, offline=offline)
+    return export_model(
+        card,
+        host.architecture_of(card),
+        host.index,
+        fetch=fetch,
+        target=to,
+        output=output,
+        precision=precision,
+        dynamic=dynamic,
+        batch=batch,
+        settings=settings or {},
+    )
+
+
+def _wanted(host: Registry, card: ModelCard, package: str | None, every: bool) -> tuple[ModelPackage, ...]:
+    from lensmount.loading import require_choice
+
+    if every:
+        return card.packages
+    if package is None:
+        return (require_choice(host.plan(card, None, None, None)).package,)
+    chosen = tuple(p for p in card.packages if p.name == package)
+    if not chosen:
+        raise ModelNotFoundError(
+            f"{card.id!r} has no package {package!r}", expected=", ".join(p.name for p in card.packages)
+        )
+    return chosen

@@ -1,0 +1,1 @@
+"""Roboflow as a source of weights."""

@@ -1,0 +1,97 @@
+"""Classification."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from lensmount.results import Classification
+
+from lensmount.errors import ModelFileError
+from lensmount.single_graph import SingleGraph
+from lensmount.specs import Preprocess
+from lensmount_yolo.metadata import parse
+from lensmount_yolo.model import BATCH, class_names
+from lensmount_yolo.options import LoadOptions
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from lensmount.geometry import Geometry
+    from lensmount.images import Color
+    from lensmount.models import BuildContext
+
+#: Short side to the input size with Pillow's antialiased bilinear kernel, then the middle: what the reference does.
+PREPROCESS = Preprocess(size=(224, 224), resize="short-side-crop", interpolation="bilinear", antialias=True)
+
+
+class YoloClassifier(SingleGraph):
+    """Says what a picture shows.
+
+    Call it on pictures, or take the three stages apart: `preprocess`, `forward`, `postprocess`.
+    """
+
+    def __init__(self, context: BuildContext) -> None:
+        metadata = parse(context.session.metadata)
+        options = context.options or LoadOptions()
+        spec = context.package.preprocess or replace(PREPROCESS, size=metadata.size or PREPROCESS.size)
+        super().__init__(context, spec if options.size is None else replace(spec, size=options.size))
+        outputs = context.session.outputs
+        if len(outputs) != 1 or len(outputs[0].shape) != 2:
+            raise ModelFileError(
+                f"{context.card.id!r} is for classification, but its graph gives something else",
+                found=str([(spec.name, spec.shape) for spec in outputs]),
+                expected="one output (B, classes)",
+            )
+        self.output = outputs[0].name
+        classes = outputs[0].shape[1]
+        names = class_names(context, metadata)
+        if isinstance(classes, int) and names and len(names) != classes:
+            raise ModelFileError(
+                "the graph predicts another number of classes than it has names for",
+                found=f"{classes} classes, {len(names)} names",
+                expected="one name per class",
+            )
+        self.names = names or tuple(f"class_{i}" for i in range(classes if isinstance(classes, int) else 0))
+        if not context.card.classes:
+            self._card = replace(context.card, classes=self.names)
+
+    def __call__(self, images: Any, *, color: Color | None = None) -> list[Classification]:
+        """Classifies one or several pictures.
+
+        Args:
+            images: A picture or several: paths, URLs, bytes, PIL images, arrays, tensors; see
+                `lensmount.images.load_many`.
+            color: Channel order of arrays and tensors, `"bgr"` or `"rgb"`.
+
+        Returns:
+            One result per picture.
+
+        Raises:
+            ImageError: A picture cannot be used.
+            BackendError: The runtime failed.
+        """
+        pictures = self.load_images(images, color)
+        results: dict[int, Classification] = {}
+        for group in self.batches(pictures, BATCH):
+            batch, geometries = self._prepare([pictures[i] for i in group])
+            answers = self._results(self.forward(batch), geometries, [pictures[i].path for i in group])
+            results.update(zip(group, answers, strict=True))
+        return [results[i] for i in range(len(pictures))]
+
+    def postprocess(self, raw: Mapping[str, NDArray[Any]], geometries: Sequence[Geometry]) -> list[Classification]:
+        """The network's outputs to results, one per picture."""
+        return self._results(raw, geometries, [None] * len(geometries))
+
+    def _results(
+        self, raw: Mapping[str, NDArray[Any]], geometries: Sequence[Geometry], paths: Sequence[str | None]
+    ) -> list[Classification]:
+        table = raw[self.output].astype(np.float32, copy=False)
+        return [
+            Classification(
+                probabilities=row, class_names=self.names, image_size=geometry.original_size, path=path
+            )
+            for row, geometry, path in zip(table, geometries, paths, strict=True)
+        ]

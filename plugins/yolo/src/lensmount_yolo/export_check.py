@@ -1,0 +1,157 @@
+"""Compares an exported graph with the network that it was made from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lensmount.errors import BackendError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+#: Largest difference as a share of an output's range: float32 sums in another order; half has 11 bits.
+TOLERANCE, HALF_TOLERANCE = 1e-3, 3e-2
+#: For rows of final boxes: pixels, and score.
+ROW_TOLERANCE, HALF_ROW_TOLERANCE = (0.5, 2e-3), (4.0, 3e-2)
+
+
+#: How much farther from the exact result than torch itself a graph may be where a network magnifies rounding.
+SLACK = 4.0
+
+
+def check_graph(
+    path: Path, network: Any, exact: Any, shape: tuple[int, int, int, int], *, dynamic: bool, half: bool
+) -> None:
+    """Runs both on noise and on a picture with smooth and sharp parts; dynamic graphs at a second size and batch too.
+
+    A network may magnify rounding until two right answers differ by more than any tolerance. Where that seems so, both
+    are measured against the same network in float64, and the graph must not be much farther from it than torch.
+
+    Args:
+        path: The graph.
+        network: What was exported.
+        exact: The same, in float64.
+        shape: Of the input.
+        dynamic: Whether other sizes and batches should run too.
+        half: Whether the graph computes in float16.
+
+    Raises:
+        BackendError: The graph cannot be run, or its outputs differ by more than the tolerance.
+    """
+    import onnxruntime
+    import torch
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own classes derive from nothing narrower
+        raise BackendError("the exported graph cannot be opened", found=str(error)[:300]) from error
+    shapes = [shape]
+    if dynamic:
+        batch, channels, height, width = shape
+        shapes.append((batch + 1, channels, height, max(width // 2 // 32 * 32, 64)))
+
+    def run(module: Any, picture: Any) -> list[NDArray[Any]]:
+        with torch.inference_mode():
+            result = module(picture)
+        return [item.numpy() for item in (result if isinstance(result, tuple) else (result,))]
+
+    for index, wanted in enumerate(shapes):
+        for name, picture in (("noise", _noise(wanted, index)), ("a scene", _scene(wanted, index))):
+            try:
+                found = session.run(None, {"images": picture})
+            except Exception as error:
+                raise BackendError(
+                    f"the exported graph does not run at {wanted}", found=" ".join(str(error).split())[:300]
+                ) from error
+            tensor = torch.from_numpy(picture)
+            expected = run(network, tensor)
+            subject = f"on {name} of {wanted}"
+            try:
+                _compare_all(expected, found, [None] * len(found), subject, half)
+            except BackendError:
+                _compare_all(expected, found, run(exact, tensor.double()), subject, half)
+
+
+def _compare_all(
+    expected: Sequence[NDArray[Any]], found: Sequence[NDArray[Any]], exact: Sequence[Any], subject: str, half: bool
+) -> None:
+    for output, (mine, theirs, truth) in enumerate(zip(expected, found, exact, strict=True)):
+        _compare(mine, theirs, truth, f"output{output} {subject}", half)
+
+
+def _noise(shape: tuple[int, ...], seed: int) -> NDArray[np.float32]:
+    return np.random.default_rng(seed).random(shape, np.float32)
+
+
+def _scene(shape: tuple[int, int, int, int], seed: int) -> NDArray[np.float32]:
+    """Soft gradients and hard-edged boxes, as in photographs: what noise has none of."""
+    random = np.random.default_rng(100 + seed)
+    batch, channels, height, width = shape
+    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+    scene = np.empty(shape, np.float32)
+    for picture in range(batch):
+        for channel in range(channels):
+            a, b, c = random.random(3)
+            scene[picture, channel] = 0.5 + 0.4 * np.sin(6 * (a * x / width + b * y / height + c))
+        for _ in range(8):
+            top, left = random.integers(0, height - 16), random.integers(0, width - 16)
+            bottom, right = random.integers(top + 8, height), random.integers(left + 8, width)
+            scene[picture, :, top:bottom, left:right] = random.random((channels, 1, 1))
+    return scene
+
+
+def _compare(mine: NDArray[Any], theirs: NDArray[Any], truth: Any, subject: str, half: bool) -> None:
+    if mine.shape != theirs.shape:
+        raise BackendError(f"{subject}: another shape", found=str(theirs.shape), expected=str(mine.shape))
+    if not (np.isfinite(mine).all() and np.isfinite(theirs).all()):
+        raise BackendError(f"{subject}: numbers that are not finite", fix="export in fp32")
+    if mine.ndim == 3 and mine.shape[2] < mine.shape[1] and mine.shape[1] <= 1000 and mine.shape[2] >= 6:
+        _compare_rows(mine, theirs, truth, subject, half)
+        return
+    tolerance = HALF_TOLERANCE if half else TOLERANCE
+    # Pixels and scores have ranges of their own.
+    for part in (np.s_[:, :4], np.s_[:, 4:]) if mine.ndim == 3 else (np.s_[:],):
+        limit = tolerance * max(float(np.ptp(mine[part])), 1e-3)
+        goal = mine if truth is None else truth
+        if truth is not None:
+            limit = max(limit, SLACK * float(np.abs(mine[part] - truth[part]).max(initial=0)))
+        worst = float(np.abs(goal[part] - theirs[part]).max(initial=0))
+        if worst > limit:
+            raise BackendError(
+                f"{subject}: the graph differs from the network", found=f"by {worst:.3g}", expected=f"at most {limit:.3g}"
+            )
+
+
+def _compare_rows(mine: NDArray[Any], theirs: NDArray[Any], truth: Any, subject: str, half: bool) -> None:
+    """Rows come in the order of scores that may be equal up to rounding: each is looked for among the others."""
+    score = (HALF_ROW_TOLERANCE if half else ROW_TOLERANCE)[1]
+    limit, goal = score, mine
+    if truth is not None:
+        limit, goal = max(score, SLACK * float(np.abs(mine[..., 4] - truth[..., 4]).max(initial=0))), truth
+    worst = float(np.abs(goal[..., 4] - theirs[..., 4]).max(initial=0))
+    if worst > limit:
+        raise BackendError(
+            f"{subject}: the graph's scores differ from the network's", found=f"by {worst:.3g}", expected=f"{limit:.3g}"
+        )
+    lost, allowed = _lost(goal, theirs, half), (mine.shape[0] * mine.shape[1] // 20 if half else 0)
+    if truth is not None:
+        allowed = max(allowed, int(SLACK * _lost(truth, mine, half)))
+    if lost > allowed:
+        raise BackendError(f"{subject}: the graph lacks boxes of the network", found=str(lost), expected=str(allowed))
+
+
+def _lost(mine: NDArray[Any], theirs: NDArray[Any], half: bool) -> int:
+    """How many rows of one have no equal in the other; those near the end may be left out for others."""
+    pixels, score = HALF_ROW_TOLERANCE if half else ROW_TOLERANCE
+    lost = 0
+    for first, second in zip(mine, theirs, strict=True):
+        for row in first[first[:, 4] > first[-1, 4] + 2 * score]:
+            near = (np.abs(second[:, :4] - row[:4]).max(1) <= pixels) & (np.abs(second[:, 4] - row[4]) <= score)
+            lost += not bool((near & (second[:, 5] == row[5])).any())
+    return lost

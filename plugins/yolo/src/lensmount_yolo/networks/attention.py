@@ -1,0 +1,166 @@
+"""Attention blocks of v10, 11, 12 and 26.
+
+Self-attention over the cells of a feature map (Wang et al., "YOLOv10", 2024), and area attention, which attends within
+equal stretches of the map (Tian et al., "YOLOv12: Attention-Centric Real-Time Object Detectors", 2025).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .base import Block
+
+
+def _count(settings: Mapping[str, Any], name: str) -> int:
+    value = settings.get(name)
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 4096:
+        raise ValueError(f"{name} should be a number of at least 1, not {value!r}")
+    return value
+
+
+class Attention(Block):
+    """Multi-head self-attention with a depthwise convolution of the values as positional encoding."""
+
+    PARTS = ("qkv", "proj", "pe")
+    qkv: nn.Module
+    proj: nn.Module
+    pe: nn.Module
+
+    def configure(self, settings: Mapping[str, Any]) -> None:
+        """Numbers of heads and of channels per head; keys are narrower than values."""
+        self.heads = _count(settings, "num_heads")
+        self.key = _count(settings, "key_dim")
+        self.value = _count(settings, "head_dim")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Keeps the shape of `x`."""
+        batch, _, height, width = x.shape
+        channels = self.heads * self.value
+        packed = self.qkv(x).view(batch, self.heads, 2 * self.key + self.value, height * width)
+        query, key, value = packed.split((self.key, self.key, self.value), 2)
+        weights = ((query.transpose(2, 3) @ key) * self.key**-0.5).softmax(3)
+        mixed = (value @ weights.transpose(2, 3)).reshape(batch, channels, height, width)
+        out: Tensor = self.proj(mixed + self.pe(value.reshape(batch, channels, height, width)))
+        return out
+
+
+class PSABlock(Block):
+    """Attention, then two 1x1 convolutions, each with a residual."""
+
+    PARTS = ("attn", "ffn")
+    attn: nn.Module
+    ffn: nn.Module
+
+    def configure(self, settings: Mapping[str, Any]) -> None:
+        """Without `add` there are no residuals."""
+        self.add = bool(settings.get("add", True))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Keeps the shape of `x`."""
+        x = x + self.attn(x) if self.add else self.attn(x)
+        return x + self.ffn(x) if self.add else self.ffn(x)
+
+
+class PSA(Block):
+    """Partial self-attention: half the channels pass through attention and two convolutions."""
+
+    PARTS = ("cv1", "cv2", "attn", "ffn")
+    cv1: nn.Module
+    cv2: nn.Module
+    attn: nn.Module
+    ffn: nn.Module
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Keeps the shape of `x`."""
+        kept, seen = self.cv1(x).chunk(2, 1)
+        seen = seen + self.attn(seen)
+        seen = seen + self.ffn(seen)
+        out: Tensor = self.cv2(torch.cat((kept, seen), 1))
+        return out
+
+
+class C2PSA(Block):
+    """Half the channels pass through a chain of `PSABlock`s."""
+
+    PARTS = ("cv1", "cv2", "m")
+    cv1: nn.Module
+    cv2: nn.Module
+    m: nn.Module
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Keeps the shape of `x`."""
+        kept, seen = self.cv1(x).chunk(2, 1)
+        out: Tensor = self.cv2(torch.cat((kept, self.m(seen)), 1))
+        return out
+
+
+class AAttn(Block):
+    """Area attention: the cells, row by row, are cut into `area` equal stretches that attend within themselves."""
+
+    PARTS = ("qkv", "proj", "pe")
+    qkv: nn.Module
+    proj: nn.Module
+    pe: nn.Module
+
+    def configure(self, settings: Mapping[str, Any]) -> None:
+        """Numbers of stretches, of heads and of channels per head."""
+        self.area = _count(settings, "area")
+        self.heads = _count(settings, "num_heads")
+        self.width = _count(settings, "head_dim")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Keeps the shape of `x`; its number of cells must be a multiple of `area`."""
+        batch, _, rows, columns = x.shape
+        channels, cells = self.heads * self.width, rows * columns
+        packed = self.qkv(x).flatten(2).transpose(1, 2)
+        packed = packed.reshape(batch * self.area, cells // self.area, self.heads, 3 * self.width)
+        query, key, value = packed.permute(0, 2, 3, 1).split((self.width, self.width, self.width), 2)
+        weights = ((query.transpose(2, 3) @ key) * self.width**-0.5).softmax(3)
+        mixed = (value @ weights.transpose(2, 3)).permute(0, 3, 1, 2)
+
+        def as_map(tokens: Tensor) -> Tensor:
+            return tokens.reshape(batch, rows, columns, channels).permute(0, 3, 1, 2)
+
+        out: Tensor = self.proj(as_map(mixed) + self.pe(as_map(value.permute(0, 3, 1, 2)).contiguous()))
+        return out
+
+
+class ABlock(Block):
+    """Area attention, then two 1x1 convolutions, each with a residual."""
+
+    PARTS = ("attn", "mlp")
+    attn: nn.Module
+    mlp: nn.Module
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Keeps the shape of `x`."""
+        x = x + self.attn(x)
+        out: Tensor = x + self.mlp(x)
+        return out
+
+
+class A2C2f(Block):
+    """Aggregation of stages of area attention, as in `C2f`; with a learned residual where the file has one."""
+
+    PARTS = ("cv1", "cv2", "m")
+    cv1: nn.Module
+    cv2: nn.Module
+    m: nn.ModuleList
+    gamma: nn.Parameter | None
+
+    def configure(self, settings: Mapping[str, Any]) -> None:
+        """`gamma` is the number of learned gains, or None."""
+        absent = settings.get("gamma") is None
+        self.gamma = None if absent else nn.Parameter(torch.empty(_count(settings, "gamma")))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Keeps the size of `x`."""
+        kept = [self.cv1(x)]
+        for stage in self.m:
+            kept.append(stage(kept[-1]))
+        out: Tensor = self.cv2(torch.cat(kept, 1))
+        return out if self.gamma is None else x + self.gamma.view(1, -1, 1, 1) * out

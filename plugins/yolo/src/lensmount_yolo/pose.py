@@ -1,0 +1,63 @@
+"""Keypoint detection."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from lensmount.results import KeypointDetections
+
+from lensmount_yolo.metadata import GraphMetadata
+from lensmount_yolo.model import YoloDetector
+from lensmount_yolo.postprocess import Kept
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from lensmount.geometry import Geometry
+    from lensmount.models import BuildContext
+
+#: COCO's keypoints of a person, the points of every released pose model, and the lines that join them.
+PERSON = (
+    "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",
+    "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle",
+    "right_ankle",
+)  # fmt: skip
+SKELETON = (
+    (15, 13), (13, 11), (16, 14), (14, 12), (11, 12), (5, 11), (6, 12), (5, 6), (5, 7), (6, 8), (7, 9), (8, 10),
+    (1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6),
+)  # fmt: skip
+
+
+class YoloPose(YoloDetector):
+    """Finds objects, their boxes and their keypoints."""
+
+    def __init__(self, context: BuildContext) -> None:
+        self.keypoints = (17, 3)
+        super().__init__(context)
+
+    def extra_values(self, metadata: GraphMetadata) -> int:
+        """Values of all keypoints; 17 of three values where the file does not say."""
+        self.keypoints = metadata.keypoints or (17, 3)
+        return self.keypoints[0] * self.keypoints[1]
+
+    def _result(
+        self, kept: Kept, raw: Mapping[str, NDArray[Any]], index: int, geometry: Geometry, path: str | None
+    ) -> KeypointDetections:
+        count, values = self.keypoints
+        table = kept.extra.reshape(len(kept.scores), count, values)
+        sure = table[:, :, 2:] if values == 3 else np.ones_like(table[:, :, :1])
+        points = np.concatenate((geometry.points_to_image(table[:, :, :2], clip=True), sure), axis=2)
+        person = count == len(PERSON)
+        return KeypointDetections(
+            xyxy=geometry.boxes_to_image(kept.boxes),
+            confidence=kept.scores,
+            class_id=kept.class_ids,
+            class_names=self.names,
+            image_size=geometry.original_size,
+            path=path,
+            keypoints=points,
+            keypoint_names=PERSON if person else (),
+            skeleton=SKELETON if person else (),
+        )

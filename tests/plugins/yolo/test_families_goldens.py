@@ -1,0 +1,152 @@
+"""Official files of every family against what the reference answers on the same weights.
+
+Tolerances (float32 on a CPU): network outputs 1e-3 of their range, boxes 0.05 px; final boxes 0.5 px and 0.005 of score;
+masks IoU 0.99. The reference's boxes of v10 and 26 come from the branches that need suppression, and it keeps boxes
+that lie wholly in the padding, with no area left after clipping; lensmount drops those.
+"""
+
+from __future__ import annotations
+
+import lzma
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from lensmount import registry  # noqa: E402 - after the skip
+from lensmount_yolo.checkpoint import load_network  # noqa: E402
+from lensmount_yolo.networks.fuse import fuse  # noqa: E402
+from lensmount_yolo.networks.nodes import from_json, to_json  # noqa: E402
+from lensmount_yolo.networks.tensors import measure  # noqa: E402
+
+RAW = ["yolov8n", "yolov8n-seg", "yolov8n-pose", "yolov9t", "yolov10n", "yolo11n", "yolo11n-seg", "yolo12n", "yolo26n"]
+END_TO_END = ("yolov10n", "yolo26n")
+BOXES = {"yolov8n": 97, "yolov8n-seg": 75, "yolov9t": 65, "yolov10n": 78, "yolo11n": 73, "yolo11n-seg": 112}
+BOXES |= {"yolo12n": 80, "yolo26n": 116, "yolov8n-pose": 52}
+
+
+@pytest.fixture(scope="module")
+def goldens(reference_data):
+    return reference_data / "goldens"
+
+
+@pytest.fixture(scope="module")
+def weights(goldens, tmp_path_factory):
+    """Unpacks a golden's weights once."""
+    folder = tmp_path_factory.mktemp("weights")
+
+    def path(name):
+        made = folder / f"{name}.pt"
+        if not made.exists():
+            made.write_bytes(lzma.decompress((goldens / f"{name}.pt.xz").read_bytes()))
+        return made
+
+    return path
+
+
+@pytest.fixture(scope="module")
+def picture(goldens):
+    with np.load(goldens / "yolov8n.npz") as golden:
+        return torch.from_numpy(golden["x_uint8"]).float() / 255
+
+
+def run(network, picture):
+    with torch.inference_mode():
+        out = network(picture)
+    return [item.numpy() for item in (out if isinstance(out, tuple) else (out,))]
+
+
+def close(got, expected):
+    """Boxes by pixels, the rest by its range."""
+    assert got.shape == expected.shape
+    assert np.abs(got[:, :4] - expected[:, :4]).max() <= 0.05
+    assert np.abs(got[:, 4:] - expected[:, 4:]).max() <= 1e-3 * np.ptp(expected[:, 4:])
+
+
+@pytest.mark.parametrize("name", RAW)
+def test_raw_outputs_before_and_after_folding(goldens, weights, picture, name):
+    network = load_network(weights(name), end_to_end=False if name in END_TO_END else None).module
+    with np.load(goldens / f"{name}.npz") as golden:
+        for module in (network, fuse(network)):
+            out = run(module, picture)
+            close(out[0][:, :, ::5], golden["raw_every_5th_anchor"])
+            if "proto_strided" in golden:
+                strided = golden["proto_strided"]
+                assert np.abs(out[1][..., ::4, ::4] - strided).max() <= 1e-3 * np.ptp(strided)
+    assert not any(".bn." in key or "conv2." in key for key in network.state_dict())
+
+
+@pytest.mark.parametrize("name", END_TO_END)
+def test_rows_without_suppression_before_and_after_folding(goldens, weights, picture, name):
+    network = load_network(weights(name)).module
+    with np.load(goldens / f"{name}.npz") as golden:
+        expected = golden["e2e"]
+    for module in (network, fuse(network)):
+        (rows,) = run(module, picture)
+        assert rows.shape == (1, 300, 6)
+        assert np.abs(rows[..., 4] - expected[..., 4]).max() <= 1e-3
+        for row in expected[0]:  # equal scores may change places
+            same = (np.abs(rows[0, :, :4] - row[:4]).max(1) <= 0.05) & (np.abs(rows[0, :, 4] - row[4]) <= 1e-3)
+            assert (same & (rows[0, :, 5] == row[5])).any()
+
+
+@pytest.mark.parametrize("name", sorted(BOXES))
+def test_from_bytes_to_boxes(goldens, weights, name):
+    options = {"end_to_end": False} if name in END_TO_END else {}
+    model = registry.load(weights(name), backend="torch", **options)
+    (result,) = model((goldens / "img" / "truck.jpg").read_bytes())
+    with np.load(goldens / f"{name}.npz") as golden:
+        boxes = golden["boxes"]
+        points = golden["keypoints"] if "keypoints" in golden else None
+    real = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+    boxes = boxes[real]
+    assert len(boxes) == BOXES[name]
+    assert len(result) == len(boxes)
+    used = set()
+    for index, (*box, score, label) in enumerate(boxes):
+        far = np.abs(result.xyxy - np.array(box, np.float32)).max(1)
+        far[(result.class_id != int(label)) | (np.abs(result.confidence - score) > 0.005)] = np.inf
+        far[list(used)] = np.inf
+        best = int(far.argmin())
+        assert far[best] <= 0.5
+        used.add(best)
+        if points is not None:
+            assert np.abs(result.keypoints[best, :, :2] - points[real][index, :, :2]).max() <= 0.5
+            assert np.abs(result.keypoints[best, :, 2] - points[real][index, :, 2]).max() <= 0.005
+
+
+def test_classification_from_bytes_to_probabilities(goldens, weights):
+    """The resampler that reproduces the reference's probabilities is Pillow's antialiased bilinear one."""
+    model = registry.load(weights("yolov8n-cls"), backend="torch")
+    (result,) = model((goldens / "img" / "truck.jpg").read_bytes())
+    with np.load(goldens / "yolov8n-cls.npz") as golden:
+        assert np.abs(result.probabilities - golden["probs"]).max() <= 1e-5
+        (raw,) = run(load_network(weights("yolov8n-cls")).module, torch.from_numpy(golden["x"]))
+        assert np.abs(raw - golden["raw"]).max() <= 1e-5
+
+
+@pytest.mark.parametrize("name", [*RAW, "yolov8n-cls"])
+def test_tensors_alone_tell_the_same_network(weights, picture, name):
+    loaded = load_network(weights(name))
+    assert from_json(to_json(loaded.described.network)) == loaded.described.network
+    small = picture[:, :, 200:360, 200:392]
+    expected = run(loaded.module, small)
+    from lensmount_yolo.networks.assemble import assemble
+
+    tensors = loaded.module.state_dict()
+    rebuilt = assemble(measure({key: tuple(value.shape) for key, value in tensors.items()})).eval()
+    rebuilt.load_state_dict(tensors)
+    for mine, theirs in zip(expected, run(rebuilt, small), strict=True):
+        assert np.abs(mine - theirs).max() <= 1e-5 * np.ptp(mine)
+
+
+def test_a_genuine_fine_tuned_file(reference_data):
+    path = reference_data / "weights" / "yolov9t_volleyball_nc1.pt"
+    model = registry.load(path, backend="torch")
+    assert model.card.classes == ("ball",)
+    assert model.card.licence == "AGPL-3.0"
+    assert model.card.description == "YOLOv9t detection, 1 class"
+    assert model.card.task == "object-detection"
+    (result,) = model(reference_data / "images" / "bus.jpg", confidence=0.01)
+    assert set(result.class_name.tolist()) <= {"ball"}
