@@ -212,7 +212,7 @@ class PromptedMasks(Rows):
         return self[order[np.unique(self.prompt_id[order], return_index=True)[1]]]
 
     def by_prompt(self) -> list[PromptedMasks]:
-        """One result per prompt that has masks, in the prompts' order; the result itself where there was a single one."""
+        """One result per prompt that has masks, in the prompts' order; the result itself for a single prompt."""
         if self.prompt_id is None:
             return [self]
         parts = (self[self.prompt_id == number] for number in np.unique(self.prompt_id))

@@ -33,7 +33,7 @@ class Sinks:
         self._annotations: list[dict[str, Any]] = []
         self._images: list[dict[str, Any]] = []
         self._names: set[Path] = set()
-        self._video: _VideoWriter | None = None
+        self._video: VideoWriter | None = None
         if save is not None:
             try:
                 save.mkdir(parents=True, exist_ok=True)
@@ -80,7 +80,7 @@ class Sinks:
                 self._close_video()
                 stem = Path(item.video).stem if not item.video.isdigit() else f"camera-{item.video}"
                 name = self._unused(self._save / f"{_safe(stem)}.mp4")
-                self._video = _VideoWriter(item.video, name)
+                self._video = VideoWriter(item.video, name)
             self._video.write(picture, item.seconds)
             return self._video.path
         path = self._unused(self._save / f"{_safe(Path(item.name.partition('?')[0]).stem)}.jpg")
@@ -124,7 +124,7 @@ class Sinks:
             self._video = None
 
 
-class _VideoWriter:
+class VideoWriter:
     """Writes an annotated video beside its final name, and renames it when it is whole."""
 
     def __init__(self, source: str, path: Path) -> None:
@@ -136,6 +136,7 @@ class _VideoWriter:
         self._last = 0.0
 
     def write(self, picture: Any, seconds: float | None) -> None:
+        """Takes the next picture and its time in the source."""
         if self._writer is None:
             self._held.append(picture)  # the rate is known from the second frame on
             if len(self._held) == 1:
@@ -161,6 +162,7 @@ class _VideoWriter:
         self._held.clear()
 
     def close(self) -> None:
+        """Finishes the file."""
         if self._held:
             self._open(25.0)
         if self._writer is not None:
@@ -168,6 +170,7 @@ class _VideoWriter:
             self._partial.replace(self.path)
 
     def discard(self) -> None:
+        """Leaves no file behind."""
         if self._writer is not None:
             self._writer.release()
         self._partial.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Everything in a picture: a grid of points as prompts, and the masks that are good and differ (SAM's automatic mode)."""
+"""Everything in a picture: a grid of points, and the masks that are good and differ (SAM's automatic mode)."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from lensmount.results import Masks, PromptedMasks
 
 from lensmount.boxes import nms
 from lensmount.errors import InputError, OptionError
 from lensmount.mask_decoding import resize_logits_in_boxes
 from lensmount.options import flag, fraction, positive
+from lensmount.results import Masks, PromptedMasks
 from lensmount_sam2.prompts import Prompts
 from lensmount_sam2.selecting import choose, stability
 

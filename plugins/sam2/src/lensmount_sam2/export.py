@@ -56,9 +56,7 @@ def export(context: ExportContext) -> Path:
     if output.exists() and not (output / "lensmount.json").is_file():
         raise InputError(f"{output} exists and is no export of a model", fix="name another folder, or remove it")
     options = LoadOptions(**context.settings)
-    built = network(
-        NetworkContext(card=context.card, package=context.package, files=context.files, options=options)
-    )
+    built = network(NetworkContext(card=context.card, package=context.package, files=context.files, options=options))
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as temporary:
         folder = Path(temporary) / "export"
@@ -80,7 +78,8 @@ def _require(name: str) -> None:
 
     if find_spec(name) is None:
         raise MissingDependencyError(
-            f"export to ONNX needs {name}", fix=f"pip install {name}" if name == "onnx" else 'pip install "lensmount[onnx]"'
+            f"export to ONNX needs {name}",
+            fix=f"pip install {name}" if name == "onnx" else 'pip install "lensmount[onnx]"',
         )
 
 

@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from lensmount.results import PromptedMasks
 
 from lensmount.caches.keys import image_key, make_key
 from lensmount.errors import ClosedError, InputError, OptionError, UnsupportedModelError
 from lensmount.mask_decoding import resize_logits_in_boxes
 from lensmount.options import flag
+from lensmount.results import PromptedMasks
 from lensmount.specs import Preprocess
 from lensmount_sam2.caches import EMBEDDINGS, MASKS, MaskCache, default_caches
 from lensmount_sam2.embedding import ImageEmbedding
@@ -80,7 +80,9 @@ class Sam2:
         unknown = sorted(set(context.caches) - {EMBEDDINGS, MASKS})
         if unknown:
             raise OptionError(
-                f"{context.card.id!r} has no use for some caches", found=", ".join(unknown), expected="embeddings, masks"
+                f"{context.card.id!r} has no use for some caches",
+                found=", ".join(unknown),
+                expected="embeddings, masks",
             )
         self._embeddings: Cache = caches[EMBEDDINGS]
         self._masks = MaskCache(caches[MASKS], self.fingerprint)
@@ -289,7 +291,9 @@ class Sam2:
 
     __call__ = segment_images
 
-    def _embeddings_of(self, images: Any, embeddings: Any, use_cache: bool, color: Color | None) -> list[ImageEmbedding]:
+    def _embeddings_of(
+        self, images: Any, embeddings: Any, use_cache: bool, color: Color | None
+    ) -> list[ImageEmbedding]:
         if embeddings is None:
             if images is None:
                 raise InputError("there is no picture", expected="images or embeddings")
@@ -298,7 +302,9 @@ class Sam2:
         self.check_open()
         for item in given:
             if not isinstance(item, ImageEmbedding):
-                raise InputError("this is no embedding", found=type(item).__name__, expected="what embed_images returned")
+                raise InputError(
+                    "this is no embedding", found=type(item).__name__, expected="what embed_images returned"
+                )
             if item.fingerprint != self.fingerprint:
                 raise InputError(
                     "an embedding was made by another model, or on another device", fix="embed the picture again"

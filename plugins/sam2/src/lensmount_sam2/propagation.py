@@ -71,9 +71,7 @@ def _run(
 ) -> Iterator[VideoMasks]:
     frames = itertools.islice(_frames(video, color), limit)
     ahead = list(itertools.islice(frames, POINTERS))  # a clip shorter than this changes how pointers count
-    tracker = Tracker(
-        model, total_frames=max(len(ahead), 1), max_conditioning_frames=capacity, keep_all=twice
-    )
+    tracker = Tracker(model, total_frames=max(len(ahead), 1), max_conditioning_frames=capacity, keep_all=twice)
     done: set[int] = set()
     if twice:
         for number, image in enumerate(itertools.islice(_frames(video, color), max(told) + 1)):

@@ -36,9 +36,7 @@ def recognise(facts: FileFacts) -> ModelCard | None:
 
         configured = read_config_file(config)
         geometry = read_geometry(shapes, configured[0] if configured else None)
-        artifacts.append(
-            Artifact(name=CONFIG, uri=config.absolute().as_uri(), role="data", confidence="official")
-        )
+        artifacts.append(Artifact(name=CONFIG, uri=config.absolute().as_uri(), role="data", confidence="official"))
     else:
         geometry = read_geometry(shapes)
     name = variant(shapes)

@@ -143,7 +143,12 @@ class Stepper:
 
     @torch.inference_mode()
     def record(
-        self, maps: tuple[Tensor, Tensor, Tensor], frame: int, found: Found, prompted: bool, stated: Tensor | None = None
+        self,
+        maps: tuple[Tensor, Tensor, Tensor],
+        frame: int,
+        found: Found,
+        prompted: bool,
+        stated: Tensor | None = None,
     ) -> list[Record]:
         """Memories and pointers of B objects.
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from lensmount.results import VideoMasks
 
 from lensmount.caches.keys import image_key
 from lensmount.errors import InputError
 from lensmount.mask_decoding import resize_logits_in_boxes
 from lensmount.options import positive
+from lensmount.results import VideoMasks
 from lensmount_sam2.arrays import to_array
 from lensmount_sam2.memory_bank import Bank, Record
 from lensmount_sam2.networks.memory import POINTERS
@@ -302,7 +302,7 @@ class Tracker:
         return VideoMasks(
             object_ids=np.array(ids, np.int64),
             masks=resize_logits_in_boxes(logits, None, state.geometry),
-            scores=1 / (1 + np.exp(-presence)),
+            scores=(1 / (1 + np.exp(-presence))).astype(np.float32),
             logits=np.clip(logits, -CLAMP, CLAMP),
             image_size=state.geometry.original_size,
             frame=state.number,

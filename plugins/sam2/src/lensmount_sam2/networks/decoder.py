@@ -46,7 +46,7 @@ class PromptEncoder(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PromptEncoder:
         # Places stay in float32 whatever the precision: bfloat16 would round a point by pixels.
         matrix = self.fourier_matrix
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch leaves it untyped
         self.fourier_matrix = matrix.to(self.fourier_matrix.device)
         return self
 
@@ -95,7 +95,9 @@ class TwoWayBlock(nn.Module):
         attention = self.cross_attn_image_to_token
         query = attention.split(attention.q_proj(image))  # once for all prompts, while the image is the same
         query = query.expand(tokens.shape[0], *query.shape[1:])
-        return attention.attend(query, attention.split(attention.k_proj(keys)), attention.split(attention.v_proj(tokens)))
+        return attention.attend(
+            query, attention.split(attention.k_proj(keys)), attention.split(attention.v_proj(tokens))
+        )
 
 
 class TwoWayTransformer(nn.Module):
@@ -158,15 +160,14 @@ class MaskDecoder(nn.Module):
         own = torch.cat((self.obj_score_token, self.iou_token, self.mask_tokens))
         tokens = torch.cat((own.unsqueeze(0).expand(sparse.shape[0], -1, -1), sparse), dim=1)
         tokens, image = self.transformer(tokens, image, self.prompts.grid)
-        image = image.transpose(1, 2).unflatten(2, (self._cells, self._cells))
+        image = image.transpose(1, 2).reshape(-1, WIDTH, self._cells, self._cells)
         up, norm, act, last = self.output_upscaling
         large = last(act(norm(up(image) + middle))) + fine
         large = F.gelu(large)
         found = tokens[:, 2 : 2 + MASKS]
-        weights = torch.stack(
-            [mlp(found[:, index]) for index, mlp in enumerate(self.output_hypernetworks_mlps)], dim=1
-        )
-        logits = (weights @ large.flatten(2)).unflatten(2, (4 * self._cells, 4 * self._cells))
+        weights = torch.stack([mlp(found[:, index]) for index, mlp in enumerate(self.output_hypernetworks_mlps)], dim=1)
+        side = 4 * self._cells
+        logits = (weights @ large.flatten(2)).reshape(-1, MASKS, side, side)
         return logits, self.iou_prediction_head(tokens[:, 1]), self.pred_obj_score_head(tokens[:, 0]), found
 
     def forward(

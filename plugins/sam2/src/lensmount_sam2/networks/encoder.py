@@ -129,7 +129,7 @@ class ImageEncoder(nn.Module):
     def maps(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Maps without the mark of an image that has no past; see `forward`."""
         x = self.patch_embed(images).permute(0, 2, 3, 1) + self.positions
-        found = []
+        found: list[Tensor] = []
         for index, block in enumerate(self.blocks):
             x = block(x)
             if index in self._ends:

@@ -79,6 +79,4 @@ class Attention(nn.Module):
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """`(B, L, width)`, `(B or 1, S, source_width)` twice, to `(B, L, width)`."""
-        return self.attend(
-            self.split(self.q_proj(query)), self.split(self.k_proj(key)), self.split(self.v_proj(value))
-        )
+        return self.attend(self.split(self.q_proj(query)), self.split(self.k_proj(key)), self.split(self.v_proj(value)))

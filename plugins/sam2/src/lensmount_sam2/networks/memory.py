@@ -100,7 +100,7 @@ class FuserBlock(nn.Module):
         """Same shape out."""
         inner = self.norm(self.dwconv(x)).permute(0, 2, 3, 1)
         inner = self.gamma * self.pwconv2(F.gelu(self.pwconv1(inner)))
-        return x + inner.permute(0, 3, 1, 2)
+        return x + cast("Tensor", inner.permute(0, 3, 1, 2))
 
 
 class Fuser(nn.Module):
