@@ -59,3 +59,22 @@ def golden(request, reference_data):
     """Name and arrays of each reference."""
     with np.load(reference_data / "goldens" / f"{request.param}.npz") as arrays:
         return request.param, {key: arrays[key] for key in arrays.files}
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory):
+    """Small seeded networks in a Hugging Face folder."""
+    pytest.importorskip("torch")
+    pytest.importorskip("safetensors")
+    import sam2_tiny
+
+    return sam2_tiny.write_folder(tmp_path_factory.mktemp("sam2-tiny") / "model")
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_folder):
+    """The model of `tiny_folder`."""
+    from lensmount import registry
+
+    with registry.load(tiny_folder, backend="torch") as model:
+        yield model

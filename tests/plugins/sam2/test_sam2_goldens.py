@@ -61,6 +61,7 @@ def test_prompts(kind, golden, sam2_model, dogs):
     assert iou(result.masks.dense(), unpack(arrays, kind)).min() > 0.99
 
 
+@pytest.mark.slow
 def test_video(golden, sam2_model, reference_data):
     """Five frames, two objects; logits at the frames' size, every second pixel."""
     import cv2

@@ -10,6 +10,8 @@ from lensmount.errors import UnsupportedModelError
 IMAGE_SIZE = 1024
 STRIDE = 16
 """Pixels per cell of the image embedding; low-resolution masks have one value per 4 pixels."""
+POINTERS = 16
+"""Frames that object pointers reach back, the present one counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

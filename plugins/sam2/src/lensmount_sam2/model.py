@@ -427,16 +427,18 @@ class Sam2:
         Raises:
             UnsupportedModelError: The backend is not torch, or the weights have no parts for video.
         """
+        self.check_open()
+        self.runner.require_tracking(self._card.id)
         from lensmount_sam2.tracker import Tracker
 
-        self.check_open()
         return Tracker(self, total_frames=total_frames, max_conditioning_frames=max_conditioning_frames)
 
     def propagate(self, video: Any, prompts: Any, **options: Any) -> Iterator[VideoMasks]:
         """Follows objects through a whole file; see `lensmount_sam2.propagation.propagate`."""
+        self.check_open()
+        self.runner.require_tracking(self._card.id)
         from lensmount_sam2.propagation import propagate
 
-        self.check_open()
         return propagate(self, video, prompts, **options)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lensmount.errors import InputError, OptionError
 from lensmount.options import check_names, positive
-from lensmount_sam2.networks.memory import POINTERS
+from lensmount_sam2.geometry import POINTERS
 from lensmount_sam2.tracker import Tracker
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lensmount.backends.batching import batch_policy, run_batched
-from lensmount.errors import ModelFileError
+from lensmount.errors import ModelFileError, UnsupportedModelError
 from lensmount_sam2.arrays import is_tensor, to_array
 
 if TYPE_CHECKING:
@@ -68,6 +68,26 @@ class Runner:
     def mask_size(self) -> tuple[int, int]:
         """`(h, w)` of low-resolution logits."""
         return self.image_size // 4, self.image_size // 4
+
+    def require_tracking(self, name: str) -> None:
+        """Checks that the parts for video are there, without importing torch to find out.
+
+        Raises:
+            UnsupportedModelError: The backend is not torch, or the weights have no parts for video.
+        """
+        if not self.torch:
+            raise UnsupportedModelError(
+                f"{name!r} cannot track here: only the torch backend runs the memory",
+                found=f"backend {self.encoder.backend}",
+                expected="backend torch",
+                fix='load the model\'s torch weights: registry.load(…, backend="torch")',
+            )
+        if self.memory is None:
+            raise UnsupportedModelError(
+                f"the weights of {name!r} have no parts for video",
+                expected="memory_attention, memory_encoder, …",
+                fix="load the official checkpoint, or a folder saved by transformers' Sam2VideoModel",
+            )
 
     def groups(self, count: int) -> list[range]:
         """Pictures to prepare and encode together."""

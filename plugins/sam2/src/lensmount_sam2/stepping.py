@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lensmount.errors import ClosedError, UnsupportedModelError
+from lensmount.errors import ClosedError
 from lensmount_sam2.memory_bank import Recall, Record
 from lensmount_sam2.networks.memory import MASK_BIAS, MASK_SCALE
 from lensmount_sam2.selecting import CLAMP, STABILITY_DELTA, STABILITY_THRESHOLD
@@ -43,26 +43,9 @@ class Found:
 
 
 class Stepper:
-    """The networks of a model, as a tracker uses them.
+    """The networks of a model that `Runner.require_tracking` has no objection to, as a tracker uses them."""
 
-    Raises:
-        UnsupportedModelError: The backend is not torch, or the weights have no parts for video.
-    """
-
-    def __init__(self, runner: Runner, name: str) -> None:
-        if not runner.torch:
-            raise UnsupportedModelError(
-                f"{name!r} cannot track here: only the torch backend runs the memory",
-                found=f"backend {runner.encoder.backend}",
-                expected="backend torch",
-                fix='load the model\'s torch weights: registry.load(…, backend="torch")',
-            )
-        if runner.memory is None:
-            raise UnsupportedModelError(
-                f"the weights of {name!r} have no parts for video",
-                expected="memory_attention, memory_encoder, …",
-                fix="load the official checkpoint, or a folder saved by transformers' Sam2VideoModel",
-            )
+    def __init__(self, runner: Runner) -> None:
         self._runner = runner
         self.reach = self._memory.reach
 

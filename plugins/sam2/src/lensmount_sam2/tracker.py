@@ -15,7 +15,7 @@ from lensmount.options import positive
 from lensmount.results import VideoMasks
 from lensmount_sam2.arrays import to_array
 from lensmount_sam2.memory_bank import Bank, Record
-from lensmount_sam2.networks.memory import POINTERS
+from lensmount_sam2.geometry import POINTERS
 from lensmount_sam2.prompts import check_prompts
 from lensmount_sam2.selecting import CLAMP
 from lensmount_sam2.stepping import Stepper
@@ -58,7 +58,6 @@ class Tracker:
         keep_all: Keep every prompted frame, and attend to the nearest; for files whose prompts are known beforehand.
 
     Raises:
-        UnsupportedModelError: The backend is not torch, or the weights have no parts for video.
         OptionError: A number is not valid.
     """
 
@@ -71,7 +70,7 @@ class Tracker:
         keep_all: bool = False,
     ) -> None:
         self._model = model
-        self._stepper = Stepper(model.runner, model.card.id)
+        self._stepper = Stepper(model.runner)
         total = POINTERS if total_frames is None else positive("total_frames", total_frames)
         self._longest = min(total, POINTERS)
         self._attended = positive("max_conditioning_frames", max_conditioning_frames)

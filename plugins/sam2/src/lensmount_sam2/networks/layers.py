@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import cast
 
 import torch
@@ -20,8 +21,7 @@ class Perceptron(nn.Module):
 
     def __init__(self, *sizes: int, activation: str = "relu", sigmoid: bool = False) -> None:
         super().__init__()
-        pairs = zip(sizes[:-1], sizes[1:], strict=True)
-        self.layers = nn.ModuleList(nn.Linear(inner, outer) for inner, outer in pairs)
+        self.layers = nn.ModuleList(nn.Linear(inner, outer) for inner, outer in pairwise(sizes))
         self._gelu = activation == "gelu"
         self._sigmoid = sigmoid
 

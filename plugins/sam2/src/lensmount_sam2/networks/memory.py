@@ -15,8 +15,6 @@ from lensmount_sam2.networks.positions import rotate, rotations, sine_grid, sine
 
 MEMORY = 64
 """Channels of a memory; an object pointer counts as `WIDTH / MEMORY` tokens of it."""
-POINTERS = 16
-"""Frames that object pointers reach back, the present one counted."""
 MASK_SCALE, MASK_BIAS = 20.0, -10.0
 
 
