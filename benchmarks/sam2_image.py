@@ -23,11 +23,11 @@ def reference(weights, side, pixels, point):
     import re
 
     import torch
-    from lensmount_sam2.hf_keys import official_key
     from transformers.models.sam2.configuration_sam2 import Sam2Config
     from transformers.models.sam2.modeling_sam2 import Sam2Model
 
     from lensmount.reading import as_torch_state_dict, read_checkpoint
+    from lensmount_sam2.hf_keys import official_key
 
     start = time.perf_counter()
     tensors = as_torch_state_dict(read_checkpoint(weights))

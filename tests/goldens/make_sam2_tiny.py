@@ -15,9 +15,10 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
-import sam2_tiny
 from transformers.models.sam2_video.configuration_sam2_video import Sam2VideoConfig
 from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoInferenceSession, Sam2VideoModel
+
+import sam2_tiny
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 POINT, BOX = [40.0, 60.0], [70.0, 50.0, 110.0, 110.0]

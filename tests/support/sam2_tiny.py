@@ -92,6 +92,7 @@ def write_folder(folder):
 def write_official(path):
     """Writes the same weights as an official checkpoint; its trunk is of no released size."""
     import torch
+
     from lensmount_sam2.hf_keys import official_key
 
     named = {}
@@ -99,7 +100,9 @@ def write_official(path):
         name = official_key(key)
         if name == "sam_prompt_encoder.point_embed.weight":
             for index in range(4):
-                named[f"sam_prompt_encoder.point_embeddings.{index}.weight"] = torch.from_numpy(value[index : index + 1])
+                named[f"sam_prompt_encoder.point_embeddings.{index}.weight"] = torch.from_numpy(
+                    value[index : index + 1]
+                )
         elif name is not None:
             named[name] = torch.from_numpy(value)
     torch.save({"model": named}, path)

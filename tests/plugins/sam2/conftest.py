@@ -78,3 +78,13 @@ def tiny_model(tiny_folder):
 
     with registry.load(tiny_folder, backend="torch") as model:
         yield model
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Small networks gain nothing from more threads, and lose much on a busy machine."""
+    torch = pytest.importorskip("torch")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

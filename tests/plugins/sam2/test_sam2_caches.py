@@ -10,16 +10,15 @@ import pytest
 pytest.importorskip("torch")
 
 import sam2_tiny
+from lensmount import registry
+from lensmount.caches.memory import MemoryCache
+from lensmount.errors import OptionError
 from lensmount_sam2.caches import (
     MaskCache,
     Sam2ImageEmbeddingsInMemoryCache,
     Sam2LowResolutionMasksInMemoryCache,
 )
 from lensmount_sam2.prompts import check_prompts
-
-from lensmount import registry
-from lensmount.caches.memory import MemoryCache
-from lensmount.errors import OptionError
 
 BLACK = np.zeros((100, 200, 3), np.uint8)
 FRAMES = sam2_tiny.frames()

@@ -8,7 +8,6 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import sam2_tiny
-
 from lensmount.errors import ClosedError, ImageError, InputError, OptionError, UnknownOptionError
 
 FRAME = sam2_tiny.frames()[0]
@@ -80,9 +79,8 @@ def test_bad_calls(tiny_model, embedding, tiny_folder):
         registry.load(tiny_folder, image_size=100)
     with pytest.raises(UnknownOptionError):
         registry.load(tiny_folder, imagesize=128)
-    with registry.load(tiny_folder, image_size=64) as other:
-        with pytest.raises(InputError, match="another model"):
-            other(embeddings=embedding, **box)
+    with registry.load(tiny_folder, image_size=64) as other, pytest.raises(InputError, match="another model"):
+        other(embeddings=embedding, **box)
     with pytest.raises(ClosedError):
         other(FRAME, **box)
 

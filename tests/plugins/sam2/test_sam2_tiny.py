@@ -12,7 +12,6 @@ import pytest
 pytest.importorskip("torch")
 
 import sam2_tiny
-
 from lensmount import registry
 from lensmount.errors import UnsupportedModelError
 
@@ -73,9 +72,8 @@ def test_official_names_mean_the_same(tmp_path, tiny_model):
     path = sam2_tiny.write_official(tmp_path / "weights.pt")
     with pytest.raises(UnsupportedModelError, match="none of the released ones"):
         registry.load(path)
-    from lensmount_sam2.checkpoint import official_names
-
     from lensmount.reading import read_checkpoint
+    from lensmount_sam2.checkpoint import official_names
 
     official = official_names(read_checkpoint(path).tensors)
     renamed = official_names({key: value.shape for key, value in sam2_tiny.weights().items()})

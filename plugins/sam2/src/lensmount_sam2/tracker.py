@@ -14,8 +14,8 @@ from lensmount.mask_decoding import resize_logits_in_boxes
 from lensmount.options import positive
 from lensmount.results import VideoMasks
 from lensmount_sam2.arrays import to_array
-from lensmount_sam2.memory_bank import Bank, Record
 from lensmount_sam2.geometry import POINTERS
+from lensmount_sam2.memory_bank import Bank, Record
 from lensmount_sam2.prompts import check_prompts
 from lensmount_sam2.selecting import CLAMP
 from lensmount_sam2.stepping import Stepper
