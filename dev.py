@@ -25,6 +25,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 CONSTRAINTS = "constraints.txt"
 DEV_REQUIREMENTS = "requirements-dev.txt"
+FUZZ_REQUIREMENTS = "fuzz/requirements.txt"
 MARK = "lensmount-dev.txt"  # inside an environment: dev.py made it, and may make it anew
 STAMP = "lensmount-dev.stamp"  # inside an environment: it is whole, and made from this
 BUILDERS = ("pip", "hatchling", "editables")
@@ -102,6 +103,11 @@ def dev_environment(folder: str) -> Environment:
     """Everything: all backends that run here, every plugin and example, and the tools."""
     others = [f"./{path}" for path in workspace("plugins/*") + workspace("examples/*")]
     return Environment(ROOT / folder, ("./core[onnx,torch,supervision,testing]", *others), DEV_REQUIREMENTS)
+
+
+def fuzz_environment(folder: str) -> Environment:
+    """What the fuzz targets read with, and the engine, which has wheels for few machines: apart from the others."""
+    return Environment(ROOT / folder, ("./core", "./plugins/yolo", "./plugins/roboflow"), FUZZ_REQUIREMENTS)
 
 
 def clean_environ(**more: str) -> dict[str, str]:
@@ -271,19 +277,15 @@ def docs(arguments: argparse.Namespace, extra: list[str]) -> int:
 
 
 def fuzz(arguments: argparse.Namespace, extra: list[str]) -> int:
-    """Runs the long searches: tests marked `fuzz`, and every fuzz/fuzz_*.py for --seconds each."""
-    environment = ensure(dev_environment(arguments.env or ".venv-dev"), not arguments.unpinned)
-    environ = clean_environ(LENSMOUNT_FUZZ_SECONDS=str(arguments.seconds))
-    scripts = sorted(ROOT.glob("fuzz/fuzz_*.py"))
-    statuses = [run([environment.python, "-m", "pytest", "-m", "fuzz", *extra], environ)]
-    if statuses == [5]:  # pytest: nothing collected
-        statuses = []
-    for script in scripts:
-        say(f"--- {script.relative_to(ROOT)}")
-        statuses.append(run([environment.python, script, "--seconds", str(arguments.seconds)], environ))
-    if not statuses:
-        raise SetupError("there is nothing to fuzz: no test is marked `fuzz`, and fuzz/ holds no fuzz_*.py")
-    return int(any(statuses))
+    """Searches for inputs that hang, crash or mislead a reader, for --seconds in all; what follows names targets."""
+    dev = ensure(dev_environment(".venv-dev"), not arguments.unpinned)  # its packages write the inputs to start from
+    environment = ensure(fuzz_environment(arguments.env or ".venv-fuzz"), not arguments.unpinned)
+    out = ROOT / "out" / "fuzz"
+    status = run([dev.python, "fuzz/fuzz_seeds.py", out / "seeds"])
+    if status != 0:
+        return status
+    limits = ["--seconds", str(arguments.seconds)]
+    return run([environment.python, "fuzz/run.py", *limits, "--corpus", out / "seeds", "--out", out, *extra])
 
 
 COMMANDS = {"demo": demo, "test": test, "check": check, "docs": docs, "fuzz": fuzz}
@@ -296,10 +298,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, function in COMMANDS.items():
         summary = (function.__doc__ or "").strip()
         sub = subparsers.add_parser(name, help=summary, description=summary, allow_abbrev=False)
-        sub.add_argument("--env", metavar="DIR", help="folder of the environment (default: .venv or .venv-dev)")
+        sub.add_argument("--env", metavar="DIR", help="the environment (default: .venv, .venv-dev, .venv-fuzz)")
         sub.add_argument("--unpinned", action="store_true", help="take the newest releases instead of the pinned")
         if name == "fuzz":
-            sub.add_argument("--seconds", type=int, default=300, help="for each script (default: 300)")
+            sub.add_argument("--seconds", type=int, default=480, help="in all, shared out among targets (default: 480)")
     given = list(sys.argv[1:] if argv is None else argv)
     cut = given.index("--") if "--" in given else len(given)  # what follows `--` is not ours, whatever it looks like
     arguments, extra = parser.parse_known_args(given[:cut])

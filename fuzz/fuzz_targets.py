@@ -306,8 +306,8 @@ JSON_WORDS = tuple(
 ARCHIVE_WORDS = (b"PK\3\4", b"PK\1\2", b"PK\5\6", b"PK\6\6", b"data.pkl", b"byteorder")
 GRAPH_WORDS = (b"location", b"offset", b"length", b"weights.bin", b"../outside.bin", b"link.bin", b"hard.bin")
 IMAGE_WORDS = (
-    b"IHDR", b"IDAT", b"IEND", b"eXIf", b"Exif\0\0", b"\xff\xd8", b"\xff\xc0", b"RIFF", b"VP8 ", b"VP8L", b"VP8X", b"BM",
-    b"II*\0", b"GIF89a",
+    b"IHDR", b"IDAT", b"IEND", b"eXIf", b"Exif\0\0", b"\xff\xd8", b"\xff\xc0", b"RIFF", b"VP8 ", b"VP8L", b"VP8X",
+    b"BM", b"II*\0", b"GIF89a",
 )  # fmt: skip
 
 TARGETS: dict[str, Target] = {

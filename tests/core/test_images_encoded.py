@@ -7,6 +7,7 @@ import builtins
 import io
 import struct
 import sys
+import time
 import zlib
 
 import cv2
@@ -317,3 +318,18 @@ def test_missing_libgl_is_explained(monkeypatch):
     reason = "No module named 'cv2'"
     with pytest.raises(MissingDependencyError, match="cannot be imported"):
         import_cv2()
+
+
+@pytest.mark.parametrize("filler", [b"\x0b", b" ", b"#", b"#\n", b" #\n", b"\n"])
+def test_a_header_of_separators_takes_no_time(filler):
+    """The time to look at a header grows with its length, not with the ways to read it."""
+    started = time.perf_counter()
+    for head in (b"P4 ", b"P6 1 ", b"P5#"):
+        assert read_header(head + filler * 100_000 + b"\x9f") is None
+    assert time.perf_counter() - started < 2
+
+
+def test_an_offset_beyond_all_memory():
+    """A BigTIFF whose directory lies at 2**64 - 1."""
+    with pytest.raises(ImageError):
+        load(b"II+\0" + b"\xff" * 60)

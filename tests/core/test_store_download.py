@@ -11,6 +11,7 @@ import pytest
 from lensmount.errors import ArtifactNotFoundError, AuthenticationError, IntegrityError, SourceError, StoreError
 from lensmount.sources.base import FetchOptions
 from lensmount.sources.download import Wanted
+from lensmount.sources.fetch import default_finders, fetch_artifact
 from lensmount.sources.https import HttpsFinder
 from lensmount.sources.store import Store
 from lensmount.sources.transport import Policy
@@ -393,3 +394,13 @@ def test_read_only_folder(web, home, monkeypatch):
     with pytest.raises(StoreError) as caught:
         bring(Store(home, policy=QUICK), web.put("/w.bin", DATA), sha256=SHA)
     assert "LENSMOUNT_HOME" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    "target", ["http://[/x", "http://host:99999999/x", "http://", "//[", "file:///etc/passwd", "\x00"]
+)
+def test_a_redirect_to_nowhere(web, home, target):
+    web.redirects["/from"] = target
+    wanted = Artifact(name="w.onnx", uri=f"{web.url}/from")
+    with pytest.raises(SourceError):
+        fetch_artifact(wanted, default_finders(), FetchOptions(allow_insecure=True, progress=False))

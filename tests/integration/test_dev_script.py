@@ -181,3 +181,21 @@ def test_the_script_needs_nothing_but_the_standard_library() -> None:
     assert done.returncode == 0, done.stderr
     for name in ("demo", "test", "check", "docs", "fuzz"):
         assert name in done.stdout
+
+
+def test_fuzzing_has_an_environment_of_its_own(dev: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("plugins/roboflow", "fuzz"):
+        (dev.ROOT / name).mkdir(parents=True)
+        (dev.ROOT / name / "pyproject.toml").write_text("")
+    (dev.ROOT / dev.FUZZ_REQUIREMENTS).write_text("engine==1\n")
+    ran: list[list[str]] = []
+
+    def run(command: Any, environ: object = None) -> int:
+        ran.append([str(part) for part in command])
+        return 0
+
+    monkeypatch.setattr(dev, "run", run)
+    assert dev.main(["fuzz", "--seconds", "7", "image"]) == 0
+    assert [Path(command[0]).parents[1].name for command in ran] == [".venv-dev", ".venv-fuzz"]
+    assert ran[1][1:4] == ["fuzz/run.py", "--seconds", "7"]
+    assert ran[1][-1] == "image"

@@ -21,9 +21,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PROJECTS = {"lensmount": "core", "lensmount_yolo": "plugins/yolo", "lensmount_shapes": "examples/lensmount-shapes"}
-LARGEST = {"lensmount": 1_000_000, "lensmount_yolo": 1_000_000, "lensmount_shapes": 3_000_000}  # bytes
-CATALOGUES = {"lensmount_yolo", "lensmount_shapes"}
+PROJECTS = {
+    "lensmount": "core",
+    "lensmount_clip": "plugins/clip",
+    "lensmount_perception_encoder": "plugins/perception_encoder",
+    "lensmount_yolo": "plugins/yolo",
+    "lensmount_shapes": "examples/lensmount-shapes",
+}
+LARGEST = {name: 3_000_000 if name == "lensmount_shapes" else 1_000_000 for name in PROJECTS}  # bytes
+CATALOGUES = set(PROJECTS) - {"lensmount"}
 SCENE = ROOT / "examples/lensmount-shapes/src/lensmount_shapes/data/scene.jpg"
 READY = all((ROOT / folder / "pyproject.toml").is_file() for folder in PROJECTS.values()) and SCENE.is_file()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.server
 import json
@@ -246,20 +247,33 @@ def web():
     server.close()
 
 
-@pytest.fixture
-def no_sockets(monkeypatch):
-    """Makes every attempt to open a socket or to resolve a name an error, and counts them."""
+@contextlib.contextmanager
+def refused_sockets():
+    """Makes every attempt to open a socket or to resolve a name an error, also one that was caught on the way."""
     tried = []
 
     def refuse(*args, **kwargs):
         tried.append(args)
         raise AssertionError("a socket was opened")
 
-    monkeypatch.setattr(socket, "socket", refuse)
-    monkeypatch.setattr(socket, "create_connection", refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    yield tried
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("socket", "create_connection", "getaddrinfo", "gethostbyname", "socketpair"):
+            patch.setattr(socket, name, refuse)
+        yield tried
     assert not tried
+
+
+@pytest.fixture
+def no_sockets():
+    """No socket may be opened during the test."""
+    with refused_sockets() as tried:
+        yield tried
+
+
+@pytest.fixture
+def no_sockets_after():
+    """The guard as a context, for tests that first need a network: `with no_sockets_after(): …`."""
+    return refused_sockets
 
 
 @pytest.fixture

@@ -99,10 +99,8 @@ def write_official(path):
     for key, value in weights().items():
         name = official_key(key)
         if name == "sam_prompt_encoder.point_embed.weight":
-            for index in range(4):
-                named[f"sam_prompt_encoder.point_embeddings.{index}.weight"] = torch.from_numpy(
-                    value[index : index + 1]
-                )
+            for index, row in enumerate(value):
+                named[f"sam_prompt_encoder.point_embeddings.{index}.weight"] = torch.from_numpy(row[None])
         elif name is not None:
             named[name] = torch.from_numpy(value)
     torch.save({"model": named}, path)

@@ -60,13 +60,20 @@ def pull(
     return got
 
 
-def lock(host: Registry, names: Iterable[Name], path: str | os.PathLike[str] = "lensmount.lock") -> Path:
+def lock(
+    host: Registry,
+    names: Iterable[Name],
+    path: str | os.PathLike[str] = "lensmount.lock",
+    *,
+    allow_insecure: bool = False,
+) -> Path:
     """Fetches models and writes what their files are; `load(..., locked=True)` then accepts nothing else.
 
     Args:
         host: The registry to look in.
         names: Model ids or addresses; all packages of each are fetched and locked.
         path: The lock file.
+        allow_insecure: As for `load`.
 
     Returns:
         The lock file's path.
@@ -76,7 +83,7 @@ def lock(host: Registry, names: Iterable[Name], path: str | os.PathLike[str] = "
 
     entries = []
     for name in names:
-        card, fetch = host.find(name)
+        card, fetch = host.find(name, allow_insecure=allow_insecure)
         got = fetch_files(card, card.packages, host.index, fetch)
         entries += [(card, package, got[package.name]) for package in card.packages]
     return write_lock(make_lock(entries), Path(path))

@@ -87,6 +87,9 @@ def parse_manifest(content: bytes, *, base_uri: str, where: str = NAME) -> Model
 
     try:
         data = json.loads(content)
+        json.dumps(data, ensure_ascii=False).encode()  # halves of surrogate pairs: no text, no path, no JSON again
+    except UnicodeEncodeError as error:
+        raise ModelFileError(f"{where} holds text that is no Unicode", found=repr(error.object[error.start])) from error
     except (ValueError, RecursionError) as error:
         raise ModelFileError(f"{where} is not JSON", found=str(error)[:200]) from error
     if not isinstance(data, dict) or data.get("format") != FORMAT:

@@ -190,11 +190,13 @@ def pull(
     )
 
 
-def lock(names: Iterable[Name], path: str | os.PathLike[str] = "lensmount.lock") -> Path:
+def lock(
+    names: Iterable[Name], path: str | os.PathLike[str] = "lensmount.lock", *, allow_insecure: bool = False
+) -> Path:
     """Fetches models and writes what their files are; see `lensmount.managing.lock`."""
     from lensmount import managing
 
-    return managing.lock(default(), names, path)
+    return managing.lock(default(), names, path, allow_insecure=allow_insecure)
 
 
 def export(

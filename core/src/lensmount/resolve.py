@@ -49,8 +49,9 @@ def resolve(
     if "://" in text and not text.startswith("file://"):
         card = _from_address(text, index, fetch, architecture)
     elif isinstance(name, os.PathLike) or looks_like_path(text):
-        path = Path(text.removeprefix("file://")).expanduser()
-        card = _from_path(path, index, architecture)
+        from lensmount.sources.local import path_of
+
+        card = _from_path(path_of(text), index, architecture)
     else:
         card = _from_id(text, index)
     if task is not None and card.task != task:

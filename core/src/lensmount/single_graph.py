@@ -106,6 +106,11 @@ class SingleGraph:
         """The runtime's own word for what executes the network."""
         return self._session.provider
 
+    @property
+    def input_dtype(self) -> DType:
+        """What the network's input is made of: `float32`, `float16` or `uint8`."""
+        return self._dtype
+
     def load_images(self, images: Any, color: Color | None) -> list[Image]:
         """Turns whatever the caller passed into pictures; see `lensmount.images.load_many`."""
         from lensmount.images import load_many

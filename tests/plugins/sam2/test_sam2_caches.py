@@ -7,8 +7,6 @@ import threading
 import numpy as np
 import pytest
 
-pytest.importorskip("torch")
-
 import sam2_tiny
 from lensmount import registry
 from lensmount.caches.memory import MemoryCache

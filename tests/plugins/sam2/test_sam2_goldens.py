@@ -8,8 +8,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-pytest.importorskip("torch")
-
 
 def unpack(arrays, kind):
     shape = arrays[f"{kind}_masks_shape"]

@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch")
-
 import sam2_tiny
 from lensmount.errors import ClosedError, ImageError, InputError, OptionError, UnknownOptionError
 
@@ -101,6 +99,7 @@ def test_many_prompts_equal_each_alone(tiny_model, embedding):
 
 
 def test_forms_of_one_prompt(tiny_model, embedding):
+    torch = pytest.importorskip("torch")
     (first,) = tiny_model(embeddings=embedding, point_coordinates=POINTS, point_labels=[1, 0])
     for points, labels in (
         (np.array(POINTS), np.array([1, 0])),

@@ -9,8 +9,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-pytest.importorskip("torch")
-
 import sam2_tiny
 from lensmount import registry
 from lensmount.errors import UnsupportedModelError

@@ -9,8 +9,6 @@ import threading
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch")
-
 import sam2_tiny
 from lensmount.errors import ClosedError, InputError, OptionError, UnknownOptionError
 
@@ -135,6 +133,8 @@ def test_prompted_frames_are_bounded(tiny_model):
 
 def held():
     """Bytes of all tensors that are alive."""
+    import torch
+
     gc.collect()
     storages = {}
     for item in gc.get_objects():

@@ -1,8 +1,8 @@
 """Official files of every family against what the reference answers on the same weights.
 
-Tolerances (float32 on a CPU): network outputs 1e-3 of their range, boxes 0.05 px; final boxes 0.5 px and 0.005 of score;
-masks IoU 0.99. The reference's boxes of v10 and 26 come from the branches that need suppression, and it keeps boxes
-that lie wholly in the padding, with no area left after clipping; lensmount drops those.
+Tolerances (float32 on a CPU): network outputs 1e-3 of their range, boxes 0.05 px; final boxes 0.5 px and 0.005 of
+score. The reference's boxes of v10 and 26 come from the branches that need suppression, and it keeps boxes that lie
+wholly in the padding, with no area left after clipping; lensmount drops those.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def test_from_bytes_to_boxes(goldens, weights, name):
     (result,) = model((goldens / "img" / "truck.jpg").read_bytes())
     with np.load(goldens / f"{name}.npz") as golden:
         boxes = golden["boxes"]
-        points = golden["keypoints"] if "keypoints" in golden else None
+        points = golden.get("keypoints")
     real = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
     boxes = boxes[real]
     assert len(boxes) == BOXES[name]

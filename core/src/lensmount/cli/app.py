@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from lensmount.cli import catalogue, export, files, predict, store, track
+from lensmount.cli import catalogue, embed, export, files, predict, search, store, track
 
 app = typer.Typer(
     name="lensmount",
@@ -18,7 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (predict, track, catalogue, files, export, store):
+for module in (predict, track, embed, search, catalogue, files, export, store):
     module.add_to(app)
 
 
@@ -51,9 +51,10 @@ def run() -> None:
             raise
         from rich.markup import escape
 
-        from lensmount.cli.output import err
+        from lensmount.cli.output import err, plain
 
-        err().print(f"[bold red]{type(error).__name__}[/]: {escape(str(error))}", highlight=False, soft_wrap=True)
+        message = escape(plain(error, lines=True))
+        err().print(f"[bold red]{type(error).__name__}[/]: {message}", highlight=False, soft_wrap=True)
         sys.exit(1)
 
 

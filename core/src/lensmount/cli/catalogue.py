@@ -51,7 +51,7 @@ def describe(
 ) -> None:
     """Show what is known of a model, without loading it."""
     from lensmount import registry
-    from lensmount.cli.output import out, write_json
+    from lensmount.cli.output import out, plain, write_json
     from lensmount.specs import to_dict
 
     card = registry.describe(model, architecture=architecture, offline=offline or None)
@@ -62,7 +62,7 @@ def describe(
     for label, text in _facts(card):
         if text:
             console.print(f"[bold]{label:<13}[/]", end="")
-            console.print(text, markup=False, soft_wrap=True)
+            console.print(plain(text, lines=True), markup=False, soft_wrap=True)
     _packages(card)
 
 

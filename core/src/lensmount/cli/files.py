@@ -56,24 +56,24 @@ def _plain(facts: FileFacts) -> dict[str, object]:
 def _print(facts: FileFacts, limit: int | None) -> None:
     from rich.markup import escape
 
-    from lensmount.cli.output import out, size, table
+    from lensmount.cli.output import out, plain, size, table
 
     console = out()
-    console.print(
-        f"{facts.path}: {facts.kind}, {size(facts.size)}, {len(facts.tensors)} tensors", markup=False, soft_wrap=True
-    )
+    head = f"{plain(facts.path)}: {facts.kind}, {size(facts.size)}, {len(facts.tensors)} tensors"
+    console.print(head, markup=False, soft_wrap=True)
     for label, values in (("input", facts.inputs), ("output", facts.outputs)):
         for value in values:
-            console.print(f"{label:<9} {value.name}  {value.dtype}  {value.shape}", markup=False, soft_wrap=True)
+            text = plain(f"{label:<9} {value.name}  {value.dtype}  {value.shape}")
+            console.print(text, markup=False, soft_wrap=True)
     for key, text in facts.metadata.items():
         shown = text if len(text) <= 200 else f"{text[:200]}… ({len(text)} characters)"
-        console.print(f"metadata  {key}: {shown}", markup=False, soft_wrap=True)
+        console.print(plain(f"metadata  {key}: {shown}"), markup=False, soft_wrap=True)
     for name in facts.globals:
         if name not in facts.refused_globals:
             console.print(f"global    {name}", markup=False, soft_wrap=True)
     rows = table("tensor", "dtype", "shape")
     for name, fact in list(facts.tensors.items())[:limit]:
-        rows.add_row(escape(name), fact.dtype, "x".join(map(str, fact.shape)) or "scalar")
+        rows.add_row(escape(plain(name)), fact.dtype, "x".join(map(str, fact.shape)) or "scalar")
     if facts.tensors:
         console.print(rows)
     if limit is not None and len(facts.tensors) > limit:
@@ -81,7 +81,7 @@ def _print(facts: FileFacts, limit: int | None) -> None:
     for name in facts.refused_globals:
         console.print(f"[red]refused[/]   {escape(name)}", soft_wrap=True)
     if facts.error is not None:
-        console.print(f"[red]cannot be loaded[/]: {escape(str(facts.error))}", soft_wrap=True)
+        console.print(f"[red]cannot be loaded[/]: {escape(plain(facts.error, lines=True))}", soft_wrap=True)
 
 
 def convert(

@@ -51,6 +51,19 @@ def size(count: int | None) -> str:
     return f"{value:.2f} GB"
 
 
+def plain(text: object, *, lines: bool = False) -> str:
+    """Text that may come out of a file, as it is safe to show: control characters become escapes.
+
+    Args:
+        text: Any.
+        lines: Keep line breaks.
+    """
+    return "".join(
+        c if c.isprintable() or (lines and c == "\n") else c.encode("unicode_escape", "surrogatepass").decode()
+        for c in str(text)
+    )
+
+
 def write_json(value: Any, target: str) -> None:
     """Writes JSON to a file, whole or not at all, or to standard output for `-`.
 
@@ -59,7 +72,7 @@ def write_json(value: Any, target: str) -> None:
     """
     text = json.dumps(value, indent=2, ensure_ascii=False)
     if target == "-":
-        print(text)
+        print("".join(c if c.isprintable() or c == "\n" else f"\\u{ord(c):04x}" for c in text))
         return
     write_atomically(Path(target), (text + "\n").encode())
 

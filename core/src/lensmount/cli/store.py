@@ -62,11 +62,14 @@ def pull(
 def lock(
     model: Models,
     output: Annotated[Path, typer.Option("--output", "-o", help="Lock file.")] = Path("lensmount.lock"),
+    allow_insecure: Annotated[
+        bool, typer.Option("--allow-insecure", help="Accept plain http and addresses without a hash.")
+    ] = False,
 ) -> None:
     """Write lensmount.lock: the files that models stand for, so that loads with locked=True accept nothing else."""
     from lensmount import registry
 
-    print(registry.lock(model, output))
+    print(registry.lock(model, output, allow_insecure=allow_insecure))
 
 
 @cache.command("ls")

@@ -156,6 +156,8 @@ def open_url(url: str, headers: Mapping[str, str], policy: Policy, translate: Tr
             raise known or _status_error(error, url) from None
     except (urllib.error.URLError, OSError, HTTPException) as error:
         raise _connection_error(error, url) from error
+    except ValueError as error:  # urllib's word for a malformed address
+        raise SourceError(f"{public(url)} leads to an address that cannot be read", found=str(error)[:200]) from error
     if response.status not in (200, 206):
         response.close()
         raise SourceError(f"{public(url)} answered with status {response.status}", expected="200 or 206")

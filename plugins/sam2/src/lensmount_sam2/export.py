@@ -149,7 +149,8 @@ def _check(path: Path, module: Any, name: str, side: int, batch: int | None) -> 
         with torch.inference_mode():
             expected = module(*(torch.from_numpy(array) for array in feeds.values()))
         for value, wanted in zip(session.run(None, feeds), (part.numpy() for part in expected), strict=True):
-            worst = float(np.abs(value - wanted).max()) / max(float(np.ptp(wanted)), 1e-6)
+            extent = max(float(np.ptp(wanted)), float(np.abs(wanted).max()), 1e-6)  # one number has no range
+            worst = float(np.abs(value - wanted).max()) / extent
             if value.shape != wanted.shape or not worst <= TOLERANCE:
                 raise BackendError(
                     f"{path.name} does not answer as the network it was made from",

@@ -86,8 +86,8 @@ def load_network(path: Path, *, end_to_end: bool | None = None) -> Loaded:
         UnsupportedModelError: It holds a network that is not known here.
     """
     import torch
-    from lensmount.reading import as_torch_state_dict, read_checkpoint
 
+    from lensmount.reading import as_torch_state_dict, read_checkpoint
     from lensmount_yolo.networks.assemble import assemble
 
     checkpoint = read_checkpoint(path, modules="records")
@@ -200,7 +200,7 @@ def _probe(module: Network, described: Described) -> tuple[TensorSpec, ...]:
     if head.kind == "Classify":
         return (TensorSpec("output0", ("batch", main[1]), "float32"),)
     rows = is_end_to_end(head) and described.metadata.get("end2end") != "False"
-    shape: tuple[int | str, ...] = ("batch", "rows", main[2]) if rows else ("batch", main[1], "cells")
+    shape: tuple[int | str, ...] = ("batch", main[1], main[2]) if rows else ("batch", main[1], "cells")
     specs = [TensorSpec("output0", shape, "float32")]
     if len(results) > 1:
         specs.append(TensorSpec("output1", ("batch", results[1].shape[1], "mask_rows", "mask_columns"), "float32"))

@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from lensmount.results import Classification
 
 from lensmount.errors import ModelFileError
+from lensmount.results import Classification
 from lensmount.single_graph import SingleGraph
 from lensmount.specs import Preprocess
 from lensmount_yolo.metadata import parse
@@ -90,8 +90,6 @@ class YoloClassifier(SingleGraph):
     ) -> list[Classification]:
         table = raw[self.output].astype(np.float32, copy=False)
         return [
-            Classification(
-                probabilities=row, class_names=self.names, image_size=geometry.original_size, path=path
-            )
+            Classification(probabilities=row, class_names=self.names, image_size=geometry.original_size, path=path)
             for row, geometry, path in zip(table, geometries, paths, strict=True)
         ]

@@ -85,14 +85,15 @@ def export(context: ExportContext) -> Path:
         torch.onnx.export(
             network,
             (example,),
-            stream,
+            stream,  # type: ignore[arg-type]  # the tracing exporter takes streams; the stubs speak of the other
             input_names=["images"],
             output_names=names,
             dynamic_axes=_dynamic_axes(loaded, settings) if context.dynamic else None,
             opset_version=OPSET,
             dynamo=False,
         )
-    graph = _with_metadata(stream.getvalue(), _metadata(context, settings, loaded, size))
+    shapes = _output_shapes(loaded, settings) if context.dynamic else {}
+    graph = _with_metadata(stream.getvalue(), _metadata(context, settings, loaded, size), shapes)
 
     def check(path: Path) -> None:
         half = context.precision == "fp16"
@@ -170,13 +171,23 @@ def _size(settings: Settings, loaded: Loaded) -> tuple[int, int]:
     return size
 
 
-def _dynamic_axes(loaded: Loaded, settings: Settings) -> dict[str, dict[int, str]]:
-    axes = {"images": {0: "batch", 2: "height", 3: "width"}}
-    for spec in loaded.outputs:
-        axes[spec.name] = {i: name for i, name in enumerate(spec.shape) if isinstance(name, str) and name != "rows"}
+def _output_shapes(loaded: Loaded, settings: Settings) -> dict[str, tuple[int | str | None, ...]]:
+    """Fixed numbers and names of free ones, for the outputs of a dynamic graph."""
+    shapes = {spec.name: spec.shape for spec in loaded.outputs}
     if settings.nms == "embedded":
-        axes["output0"] = {0: "batch"}
-    return axes
+        classes = getattr(loaded.module.head, "classes", 0)
+        values = loaded.outputs[0].shape[1]
+        assert isinstance(values, int)
+        shapes["output0"] = ("batch", settings.max_detections, values - classes + 2)
+    return shapes
+
+
+def _dynamic_axes(loaded: Loaded, settings: Settings) -> dict[str, dict[int, str]]:
+    axes = {
+        name: {i: size for i, size in enumerate(shape) if isinstance(size, str)}
+        for name, shape in _output_shapes(loaded, settings).items()
+    }
+    return {"images": {0: "batch", 2: "height", 3: "width"}, **axes}
 
 
 def _metadata(context: ExportContext, settings: Settings, loaded: Loaded, size: tuple[int, int]) -> dict[str, str]:
@@ -199,10 +210,16 @@ def _metadata(context: ExportContext, settings: Settings, loaded: Loaded, size: 
     }
 
 
-def _with_metadata(graph: bytes, metadata: Mapping[str, str]) -> bytes:
+def _with_metadata(
+    graph: bytes, metadata: Mapping[str, str], shapes: Mapping[str, tuple[int | str | None, ...]]
+) -> bytes:
     import onnx
 
     model = onnx.load_from_string(graph)
+    for output in model.graph.output:
+        for dimension, size in zip(output.type.tensor_type.shape.dim, shapes.get(output.name, ()), strict=False):
+            if isinstance(size, int):  # the exporter leaves what it cannot follow free
+                dimension.dim_value = size
     for node in model.graph.node:
         node.doc_string = ""  # else paths of the machine that it was made on
     model.producer_name = "lensmount"
@@ -235,7 +252,6 @@ def _keep(data: bytes, target: Path, check: Any) -> Path:
 def _safetensors(context: ExportContext) -> Path:
     """The same tensors, with the description of the network in the header: no pickle, no guessing."""
     from lensmount.reading import read_checkpoint, to_safetensors
-
     from lensmount_yolo.checkpoint import NETWORK_KEY, describe
     from lensmount_yolo.networks.nodes import to_json
 

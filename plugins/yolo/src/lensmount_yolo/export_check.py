@@ -124,7 +124,9 @@ def _compare(mine: NDArray[Any], theirs: NDArray[Any], truth: Any, subject: str,
         worst = float(np.abs(goal[part] - theirs[part]).max(initial=0))
         if worst > limit:
             raise BackendError(
-                f"{subject}: the graph differs from the network", found=f"by {worst:.3g}", expected=f"at most {limit:.3g}"
+                f"{subject}: the graph differs from the network",
+                found=f"by {worst:.3g}",
+                expected=f"at most {limit:.3g}",
             )
 
 

@@ -32,7 +32,9 @@ class LoadOptions:
         if not isinstance(self.rectangular, bool):
             raise OptionError("rectangular should be a flag", found=repr(self.rectangular), expected="True or False")
         if self.end_to_end is not None and not isinstance(self.end_to_end, bool):
-            raise OptionError("end_to_end should be a flag", found=repr(self.end_to_end), expected="True, False or None")
+            raise OptionError(
+                "end_to_end should be a flag", found=repr(self.end_to_end), expected="True, False or None"
+            )
         for side in self.size or ():
             positive("input_size", side)
 

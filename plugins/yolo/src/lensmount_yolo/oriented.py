@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
 from lensmount.boxes import nms_rotated, xyxy_to_cxcywh
+from lensmount.errors import UnsupportedModelError
 from lensmount.results import OrientedDetections
 from lensmount.rotated_boxes import xywhr_to_corners
-
-from lensmount.errors import UnsupportedModelError
 from lensmount_yolo.model import YoloDetector
 from lensmount_yolo.postprocess import Filter, Kept, candidates, take
 

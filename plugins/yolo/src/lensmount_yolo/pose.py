@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from lensmount.results import KeypointDetections
 
+from lensmount.results import KeypointDetections
 from lensmount_yolo.metadata import GraphMetadata
 from lensmount_yolo.model import YoloDetector
 from lensmount_yolo.postprocess import Kept

@@ -62,7 +62,8 @@ class PSABlock(Block):
     def forward(self, x: Tensor) -> Tensor:
         """Keeps the shape of `x`."""
         x = x + self.attn(x) if self.add else self.attn(x)
-        return x + self.ffn(x) if self.add else self.ffn(x)
+        out: Tensor = self.ffn(x)
+        return x + out if self.add else out
 
 
 class PSA(Block):

@@ -47,7 +47,7 @@ def fuse_conv_bn(network: nn.Module) -> nn.Module:
     """Folds every `Conv`'s batch normalisation into its convolution, in place.
 
     In evaluation mode batch normalisation is `y = gamma * (x - mean) / sqrt(var + eps) + beta`, an affine map per
-    channel, so the convolution's weights take the factor and its bias the rest. Factors and biases are taken in float64.
+    channel, so the convolution's weights take the factor and its bias the rest. Both are worked out in float64.
 
     Args:
         network: Any module; already folded `Conv`s are left as they are.

@@ -8,11 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from .assemble import Network
-from .heads import DFL, Detect
 
 
 class HalfInside(nn.Module):
-    """Runs a network in float16 between float32 inputs and outputs; heads decode in float32.
+    """Runs a network in float16 between float32 inputs and outputs; heads decode in float32 anyway.
 
     Args:
         network: `module`, or something that ends in it.
@@ -22,12 +21,6 @@ class HalfInside(nn.Module):
     def __init__(self, network: nn.Module, module: Network) -> None:
         super().__init__()
         module.half()
-        head = module.head
-        if isinstance(head, Detect):
-            head.decode_in_float32 = True
-            for part in head.modules():
-                if isinstance(part, DFL):
-                    part.float()
         module.register_forward_pre_hook(_to_half)
         module.register_forward_hook(_to_float)
         self.network = network

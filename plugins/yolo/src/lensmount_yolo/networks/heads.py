@@ -90,8 +90,8 @@ class DFL(Block):
         """Maps `(B, 4 * reg_max, N)` logits to `(B, 4, N)` expected distances in cells."""
         batch, _, count = logits.shape
         bins = logits.view(batch, 4, self.reg_max, count).transpose(1, 2).softmax(1)
-        out: Tensor = self.conv(bins).view(batch, 4, count)
-        return out
+        weight = self.conv.weight.to(bins.dtype)  # the bins' numbers are exact in half precision too
+        return nn.functional.conv2d(bins, weight).view(batch, 4, count)
 
 
 class Detect(Block):
@@ -139,9 +139,6 @@ class Detect(Block):
         if len(self.strides) != len(self.one2one_cv2 if self.end_to_end else self.cv2):
             raise ValueError(f"the head has another number of levels than strides: {self.strides}")
 
-    #: Boxes in pixels do not fit into half precision; set where the network computes in it.
-    decode_in_float32 = False
-
     def raw(self, maps: list[Tensor]) -> RawOutputs:
         """Predictions before decoding, from the levels' feature maps."""
         single = self.end_to_end and not self.training
@@ -178,9 +175,7 @@ class Detect(Block):
         return None
 
     def readied(self, raw: RawOutputs) -> RawOutputs:
-        """The maps in the precision that they are to be decoded in."""
-        if not self.decode_in_float32:
-            return raw
+        """The maps in float32, whatever the network computes in: pixels of boxes do not fit into half precision."""
         return replace(
             raw,
             distances=[level.float() for level in raw.distances],
@@ -214,9 +209,12 @@ def best_rows(decoded: Tensor, classes: int, extras: Tensor | None, count: int =
         count: Rows wanted.
 
     Returns:
-        `(B, min(count, N), 6 + extra)`: x1, y1, x2, y2, score, class and the extras, best first.
+        `(B, count, 6 + extra)`: x1, y1, x2, y2, score, class and the extras, best first; zero rows where cells run out.
     """
-    count = min(count, decoded.shape[2])
+    # A graph of dynamic size may meet fewer cells than the picture that it was traced with.
+    if torch.onnx.is_in_onnx_export() or decoded.shape[2] < count:
+        decoded = nn.functional.pad(decoded, (0, count))
+        extras = None if extras is None else nn.functional.pad(extras, (0, count))
     cells = decoded.transpose(1, 2)
     scores = cells[..., 4:]
     first = scores.amax(2).topk(count, 1).indices.unsqueeze(2)

@@ -62,7 +62,7 @@ def network_node(root: Record) -> Node:
             expected="a YOLO without anchors: v5u, v8, v9, v10, 11, 12 or 26",
             fix="train or convert it as YOLOv5u, or export it to ONNX with its own repository",
         )
-    rows = root.get("model")
+    rows: Any = root.get("model")
     if not root.module.startswith(_OFFICIAL) or not _is_record(rows) or rows.name not in ("Sequential", "ModuleList"):
         raise UnsupportedModelError(
             "the file holds a model that is not a YOLO of the kinds known here",
@@ -99,9 +99,7 @@ def _node(record: Record, budget: NodeBudget, depth: int) -> Node:
     if not record.module.startswith((_TORCH, _OFFICIAL)):
         raise UnsupportedModelError("the network has a part that is not known here", found=record.full_name)
     kind = record.name
-    settings = {
-        name: setting(record.attributes[name]) for name in SETTINGS.get(kind, ()) if name in record.attributes
-    }
+    settings = {name: setting(record.attributes[name]) for name in SETTINGS.get(kind, ()) if name in record.attributes}
     if kind in ("Conv2d", "ConvTranspose2d", "Linear"):
         settings["bias"] = record.get("bias") is not None
     if kind == "A2C2f":
@@ -118,7 +116,7 @@ def _length(tensor: Any) -> int | None:
 
 def _strides(head: Record) -> tuple[int, ...] | None:
     """Network pixels per cell of each level; None where the file does not say."""
-    tensor = head.get("stride")
+    tensor: Any = head.get("stride")
     if tensor is None or not hasattr(tensor, "numpy") or len(tensor.shape) != 1 or tensor.shape[0] > 10:
         return None
     values = [float(value) for value in tensor.numpy()]

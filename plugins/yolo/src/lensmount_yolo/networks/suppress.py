@@ -90,7 +90,7 @@ class WithSuppression(nn.Module):
         scores, ids = cells[..., 4 : 4 + self.classes].max(2)
         # One class per box: the others' scores are zero, which no threshold lets pass.
         single = torch.zeros_like(cells[..., 4 : 4 + self.classes]).scatter(2, ids.unsqueeze(2), scores.unsqueeze(2))
-        kept = NonMaxSuppression.apply(
+        kept = NonMaxSuppression.apply(  # type: ignore[no-untyped-call]  # torch leaves it untyped
             boxes,
             single.transpose(1, 2),
             torch.tensor([self.max_detections], dtype=torch.int64),

@@ -1,0 +1,1 @@
+"""Torch modules that several architectures share. Imported only where torch is used."""

@@ -1,0 +1,154 @@
+"""CLIP's image towers: Vision Transformer and modified ResNet (Radford et al. 2021, arXiv:2103.00020).
+
+Parameters bear the names of OpenAI's state dicts, with each BatchNorm folded into its convolution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lensmount.torch_networks.transformer import Activation, Transformer, split_heads
+
+
+class VisionTransformer(nn.Module):
+    """Patches through a transformer, read at the class token.
+
+    Args:
+        resolution: Pixels of a side of the square input.
+        patch: Pixels of a side of a patch.
+        width: Channels.
+        layers: Blocks.
+        heads: Heads.
+        hidden: Channels in the MLPs.
+        dimension: Length of the embedding.
+        activation: See `lensmount.torch_networks.transformer.Mlp`.
+    """
+
+    def __init__(
+        self,
+        *,
+        resolution: int,
+        patch: int,
+        width: int,
+        layers: int,
+        heads: int,
+        hidden: int,
+        dimension: int,
+        activation: Activation,
+    ) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, width, patch, patch, bias=False)
+        self.class_embedding = nn.Parameter(torch.empty(width))
+        self.positional_embedding = nn.Parameter(torch.empty((resolution // patch) ** 2 + 1, width))
+        self.ln_pre = nn.LayerNorm(width)
+        self.transformer = Transformer(width, layers, heads, hidden, activation)
+        self.ln_post = nn.LayerNorm(width)
+        self.proj = nn.Parameter(torch.empty(width, dimension))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Pictures `(B, 3, R, R)` to embeddings `(B, D)`, not normalised."""
+        patches = self.conv1(images).flatten(2).transpose(1, 2)
+        cls = self.class_embedding.expand(patches.shape[0], 1, -1)
+        x = self.ln_pre(torch.cat((cls, patches), dim=1) + self.positional_embedding)
+        first = torch.zeros(x.shape[0], dtype=torch.int64, device=x.device)
+        out: Tensor = self.ln_post(self.transformer.read(x, first)) @ self.proj
+        return out
+
+
+class Bottleneck(nn.Module):
+    """Residual block that shrinks by averaging before its last convolution, not by striding.
+
+    Args:
+        channels: Channels in.
+        planes: Channels between; four times as many go out.
+        stride: 1 or 2.
+    """
+
+    def __init__(self, channels: int, planes: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, planes, 1)
+        self.conv2 = nn.Conv2d(planes, planes, 3, padding=1)
+        self.conv3 = nn.Conv2d(planes, planes * 4, 1)
+        self.stride = stride
+        self.downsample = (
+            nn.Sequential(nn.Conv2d(channels, planes * 4, 1)) if stride > 1 or channels != planes * 4 else None
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(B, C, H, W)` to `(B, 4P, H/stride, W/stride)`."""
+        y = F.relu(self.conv2(F.relu(self.conv1(x))))
+        if self.stride > 1:
+            y = F.avg_pool2d(y, self.stride)
+        y = self.conv3(y)
+        if self.downsample is not None:
+            x = self.downsample(F.avg_pool2d(x, self.stride) if self.stride > 1 else x)
+        return F.relu(x + y)
+
+
+class AttentionPool(nn.Module):
+    """Attention of the mean over all positions: the ResNet's last layer.
+
+    Args:
+        positions: Positions of the feature map, plus one for the mean.
+        width: Channels.
+        heads: Heads.
+        dimension: Length of the embedding.
+    """
+
+    def __init__(self, positions: int, width: int, heads: int, dimension: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.positional_embedding = nn.Parameter(torch.empty(positions, width))
+        self.q_proj = nn.Linear(width, width)
+        self.k_proj = nn.Linear(width, width)
+        self.v_proj = nn.Linear(width, width)
+        self.c_proj = nn.Linear(width, dimension)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(B, C, H, W)` to `(B, D)`."""
+        x = x.flatten(2).transpose(1, 2)
+        x = torch.cat((x.mean(dim=1, keepdim=True), x), dim=1) + self.positional_embedding
+        q, k, v = (split_heads(t, self.heads) for t in (self.q_proj(x[:, :1]), self.k_proj(x), self.v_proj(x)))
+        out: Tensor = self.c_proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))[:, 0]
+        return out
+
+
+class ModifiedResNet(nn.Module):
+    """ResNet with a stem of three convolutions, averaging instead of strides, and attention pooling.
+
+    Args:
+        resolution: Pixels of a side of the square input.
+        blocks: Blocks in each of the four stages.
+        width: Channels of the stem.
+        heads: Heads of the pooling.
+        dimension: Length of the embedding.
+    """
+
+    def __init__(self, *, resolution: int, blocks: Sequence[int], width: int, heads: int, dimension: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, width // 2, 3, stride=2, padding=1)
+        self.conv2 = nn.Conv2d(width // 2, width // 2, 3, padding=1)
+        self.conv3 = nn.Conv2d(width // 2, width, 3, padding=1)
+        channels = width
+        for number, count in enumerate(blocks):
+            planes = width << number
+            strides = [2 if number else 1] + [1] * (count - 1)
+            stage = []
+            for stride in strides:
+                stage.append(Bottleneck(channels, planes, stride))
+                channels = planes * 4
+            setattr(self, f"layer{number + 1}", nn.Sequential(*stage))
+        self.attnpool = AttentionPool((resolution // 32) ** 2 + 1, channels, heads, dimension)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Pictures `(B, 3, R, R)` to embeddings `(B, D)`, not normalised."""
+        x = F.relu(self.conv3(F.relu(self.conv2(F.relu(self.conv1(images))))))
+        x = F.avg_pool2d(x, 2)
+        for number in range(1, 5):
+            x = getattr(self, f"layer{number}")(x)
+        out: Tensor = self.attnpool(x)
+        return out

@@ -1,0 +1,44 @@
+"""Recognises CLIP by tensor names, and pairs of graphs by what is embedded in them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lensmount.embedding_files import pair_card, weights_card
+from lensmount.embedding_layouts import has_text_tower, strip_names
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from lensmount.reading import FileFacts
+    from lensmount.specs import ModelCard
+
+_HF = ("text_model.final_layer_norm.weight", "vision_model.post_layernorm.weight", "visual_projection.weight")
+
+
+def layout(names: Iterable[str]) -> str | None:
+    """`vit`, `resnet` or `huggingface` for plain names of a CLIP, else None."""
+    held = set(names)
+    if set(_HF) <= held:
+        return "huggingface" if not any(name.startswith(("class_head", "box_head")) for name in held) else None
+    if not has_text_tower(held):
+        return None
+    if "visual.attnpool.c_proj.weight" in held and "visual.layer1.0.conv1.weight" in held:
+        return "resnet"
+    if {"visual.class_embedding", "visual.proj", "visual.ln_pre.weight"} <= held:
+        pooled = any(name.startswith("visual.attn_pool.") for name in held)  # Perception Encoder, CoCa
+        return None if pooled else "vit"
+    return None
+
+
+def recognise(facts: FileFacts) -> ModelCard | None:
+    """A card for a bare CLIP file, or None when it is something else.
+
+    Raises:
+        ModelFileError: It is one half of a pair of graphs, and the other is missing.
+    """
+    if facts.kind == "onnx":
+        return pair_card(facts, "clip")
+    if layout(strip_names(facts.tensors)) is None:
+        return None
+    return weights_card(facts, "clip")

@@ -1,0 +1,1 @@
+"""Perception Encoder for lensmount; hooks in `plugin`."""

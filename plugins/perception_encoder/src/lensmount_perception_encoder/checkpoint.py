@@ -1,0 +1,134 @@
+"""PE-Core's weights from Meta's and open_clip's (timm's) layouts, and the geometry that their shapes tell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from lensmount.embedding_layouts import count_blocks, heads_of, square, strip_names
+from lensmount.errors import UnsupportedModelError
+from lensmount_perception_encoder.network import rope_rows, rope_table
+from lensmount_perception_encoder.options import LoadOptions
+from lensmount_perception_encoder.recognise import layout
+
+if TYPE_CHECKING:
+    from lensmount.reading import Checkpoint
+
+#: Heads of the image tower that are not width / 64 (Meta's core/vision_encoder/config.py: G14).
+HEADS = {1536: 16}
+POOL_HEADS = 8
+_TIMM_PARTS = (
+    ("patch_embed.proj", "conv1"),
+    ("blocks.", "transformer.resblocks."),
+    ("norm_pre", "ln_pre"),
+    ("attn_pool.norm", "attn_pool.layernorm"),
+    (".norm1", ".ln_1"),
+    (".norm2", ".ln_2"),
+    ("attn.qkv.", "attn.in_proj_"),
+    ("attn.proj.", "attn.out_proj."),
+    ("attn_pool.proj.", "attn_pool.attn.out_proj."),
+    ("mlp.fc1", "mlp.c_fc"),
+    ("mlp.fc2", "mlp.c_proj"),
+)
+
+
+def to_meta(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """All tensors in float32 under Meta's names.
+
+    Raises:
+        UnsupportedModelError: They are not PE-Core's.
+    """
+    from lensmount.reading import tensor_to_torch
+
+    names = strip_names(checkpoint.tensors)
+    kind = layout(names)
+    if kind is None:
+        raise UnsupportedModelError(
+            f"{checkpoint.path.name} does not hold a PE-Core",
+            found=", ".join(list(checkpoint.tensors)[:3]) or "no tensors",
+            expected="image and text towers in the layout of Meta or open_clip (PE-Lang and PE-Spatial have no text)",
+            fix="lensmount inspect says what the file is",
+        )
+    tensors = {
+        plain: tensor_to_torch(checkpoint.tensors[name]).to(torch.float32, copy=True) for plain, name in names.items()
+    }
+    if kind == "timm":
+        tensors = _from_timm(tensors)
+    if "text_projection.weight" in tensors:
+        tensors["text_projection"] = tensors.pop("text_projection.weight").T.contiguous()
+    return tensors
+
+
+def _from_timm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    made: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if not name.startswith("visual.trunk."):
+            made[name] = tensor
+            continue
+        plain = name.removeprefix("visual.trunk.")
+        for theirs, ours in _TIMM_PARTS:
+            plain = plain.replace(theirs, ours)
+        made[f"visual.{plain}"] = tensor
+    made["visual.proj"] = made.pop("visual.head.weight").T.contiguous()
+    bias = made.pop("visual.head.bias", None)
+    if bias is not None and bias.any():  # timm's head has one, which is zero for Meta's weights
+        made["visual.proj_bias"] = bias
+    made["visual.positional_embedding"] = made.pop("visual.pos_embed").flatten(0, 1)
+    if "visual.cls_token" in made:
+        made["visual.class_embedding"] = made.pop("visual.cls_token").flatten()
+    made["visual.attn_pool.probe"] = made.pop("visual.attn_pool.latent")
+    for part in ("weight", "bias"):
+        made[f"visual.ln_post.{part}"] = made.pop(f"visual.norm.{part}")
+        pair = (made.pop(f"visual.attn_pool.q.{part}"), made.pop(f"visual.attn_pool.kv.{part}"))
+        made[f"visual.attn_pool.attn.in_proj_{part}"] = torch.cat(pair)
+    return made
+
+
+def vision_geometry(tensors: Mapping[str, Tensor], options: LoadOptions) -> dict[str, Any]:
+    """Arguments of the image tower.
+
+    Raises:
+        ModelFileError: Shapes contradict one another.
+    """
+    width, _, patch, _ = tensors["visual.conv1.weight"].shape
+    class_token = "visual.class_embedding" in tensors
+    places = tensors["visual.positional_embedding"].shape[0] - class_token
+    resolution = patch * square(places, "the positions of visual.positional_embedding")
+    return {
+        "resolution": resolution,
+        "patch": patch,
+        "width": width,
+        "layers": count_blocks(tensors, "visual.transformer.resblocks."),
+        "heads": heads_of(width, options.heads or HEADS.get(width), "the image tower"),
+        "hidden": tensors["visual.transformer.resblocks.0.mlp.c_fc.weight"].shape[0],
+        "pool_heads": heads_of(width, options.pool_heads or POOL_HEADS, "the attention pooling"),
+        "pool_hidden": tensors["visual.attn_pool.mlp.c_fc.weight"].shape[0],
+        "class_token": class_token,
+        "projection_bias": "visual.proj_bias" in tensors,
+        "dimension": tensors["visual.proj"].shape[1],
+    }
+
+
+def vision_tensors(tensors: Mapping[str, Tensor], geometry: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The image tower's own parameters: rotary tables, halves instead of neighbours, the pooling's query folded."""
+    heads, pool_heads = geometry["heads"], geometry["pool_heads"]
+    made = {n.removeprefix("visual."): t for n, t in tensors.items() if n.startswith("visual.")}
+    for number in range(geometry["layers"]):
+        for part in ("weight", "bias"):
+            name = f"transformer.resblocks.{number}.attn.in_proj_{part}"
+            made[name] = rope_rows(made[name], heads)
+    grid = geometry["resolution"] // geometry["patch"]
+    made["rope_cos"], made["rope_sin"] = rope_table(grid, geometry["width"] // heads, geometry["class_token"])
+    width = geometry["width"]
+    weight, bias = made.pop("attn_pool.attn.in_proj_weight"), made.pop("attn_pool.attn.in_proj_bias")
+    probe = made.pop("attn_pool.probe").reshape(-1, width)
+    query = probe @ weight[:width].T + bias[:width]
+    made["attn_pool.query"] = query.reshape(-1, pool_heads, width // pool_heads).transpose(0, 1).contiguous()
+    made["attn_pool.key_value.weight"] = weight[width:].contiguous()
+    made["attn_pool.key_value.bias"] = bias[width:].contiguous()
+    for part in ("weight", "bias"):
+        made[f"attn_pool.out_proj.{part}"] = made.pop(f"attn_pool.attn.out_proj.{part}")
+    return made

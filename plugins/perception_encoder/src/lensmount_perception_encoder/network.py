@@ -1,0 +1,130 @@
+"""PE-Core's image tower (Bolya et al. 2025, arXiv:2504.13181): ViT, 2-D rotary positions, attention pooling.
+
+Parameters bear the names of Meta's state dicts, but queries and keys are laid out in halves; see `rope_rows`.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lensmount.torch_networks.transformer import Mlp, Transformer, split_heads
+
+_BASE = 10_000.0
+
+
+class AttentionPool(nn.Module):
+    """One learned query over all tokens, and an MLP behind it.
+
+    Args:
+        width: Channels.
+        heads: Heads.
+        hidden: Channels in the MLP.
+    """
+
+    def __init__(self, width: int, heads: int, hidden: int) -> None:
+        super().__init__()
+        self.heads = heads
+        # The learned query behind its projection: it depends on weights alone (`fold_probe`).
+        self.query = nn.Parameter(torch.empty(heads, 1, width // heads))
+        self.key_value = nn.Linear(width, 2 * width)
+        self.out_proj = nn.Linear(width, width)
+        self.layernorm = nn.LayerNorm(width)
+        self.mlp = Mlp(width, hidden, "gelu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(B, L, W)` to `(B, W)`."""
+        k, v = (split_heads(t, self.heads) for t in self.key_value(x).chunk(2, dim=-1))
+        query = self.query.expand(x.shape[0], -1, -1, -1)
+        pooled = self.out_proj(F.scaled_dot_product_attention(query, k, v).transpose(1, 2).flatten(2))
+        out: Tensor = (pooled + self.mlp(self.layernorm(pooled)))[:, 0]
+        return out
+
+
+class VisionTower(nn.Module):
+    """Patches, rotary transformer, attention pooling.
+
+    Args:
+        resolution: Pixels of a side of the square input.
+        patch: Pixels of a side of a patch.
+        width: Channels.
+        layers: Blocks.
+        heads: Heads.
+        hidden: Channels in the MLPs.
+        pool_heads: Heads of the pooling.
+        pool_hidden: Channels in the pooling's MLP.
+        class_token: Whether a class token goes before the patches.
+        projection_bias: Whether the last projection has a bias; Meta's have none.
+        dimension: Length of the embedding.
+    """
+
+    def __init__(
+        self,
+        *,
+        resolution: int,
+        patch: int,
+        width: int,
+        layers: int,
+        heads: int,
+        hidden: int,
+        pool_heads: int,
+        pool_hidden: int,
+        class_token: bool,
+        projection_bias: bool,
+        dimension: int,
+    ) -> None:
+        super().__init__()
+        tokens = (resolution // patch) ** 2 + class_token
+        self.conv1 = nn.Conv2d(3, width, patch, patch, bias=False)
+        self.class_embedding = nn.Parameter(torch.empty(width)) if class_token else None
+        self.positional_embedding = nn.Parameter(torch.empty(tokens, width))
+        self.ln_pre = nn.LayerNorm(width)
+        self.transformer = Transformer(width, layers, heads, hidden, "gelu")
+        self.ln_post = nn.LayerNorm(width)
+        self.attn_pool = AttentionPool(width, pool_heads, pool_hidden)
+        self.proj = nn.Parameter(torch.empty(width, dimension))
+        self.proj_bias = nn.Parameter(torch.empty(dimension)) if projection_bias else None
+        self.register_buffer("rope_cos", torch.empty(tokens, width // heads // 2))
+        self.register_buffer("rope_sin", torch.empty(tokens, width // heads // 2))
+
+    def features(self, images: Tensor) -> Tensor:
+        """Pictures `(B, 3, R, R)` to normalised tokens `(B, L, W)`, the class token first where there is one."""
+        x = self.conv1(images).flatten(2).transpose(1, 2)
+        if self.class_embedding is not None:
+            x = torch.cat((self.class_embedding.expand(x.shape[0], 1, -1), x), dim=1)
+        x = self.ln_pre(x + self.positional_embedding)
+        out: Tensor = self.ln_post(self.transformer(x, rope=(self.rope_cos, self.rope_sin)))
+        return out
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Pictures `(B, 3, R, R)` to embeddings `(B, D)`, not normalised."""
+        out: Tensor = self.attn_pool(self.features(images)) @ self.proj
+        return out if self.proj_bias is None else out + self.proj_bias
+
+
+def rope_table(grid: int, head: int, class_token: bool) -> tuple[Tensor, Tensor]:
+    """Cosines and sines `(L, head / 2)` for a square grid: the first half of each turns with x, the second with y.
+
+    With a class token, places count from 1, and the token itself is not turned.
+    """
+    bands = _BASE ** -(torch.arange(head // 4, dtype=torch.float32) / (head // 4))
+    places = torch.arange(grid, dtype=torch.float32) + float(class_token)
+    y, x = torch.meshgrid(places, places, indexing="ij")
+    angles = torch.cat((x.flatten()[:, None] * bands, y.flatten()[:, None] * bands), dim=1)
+    if class_token:
+        angles = torch.cat((torch.zeros(1, head // 2), angles))
+    return angles.cos(), angles.sin()
+
+
+def rope_rows(projection: Tensor, heads: int) -> Tensor:
+    """Reorders a joint projection so that what turns together lies half a head apart instead of side by side.
+
+    Queries and keys are reordered alike, so their products are the same; values stay. Halves turn with two
+    multiplications on contiguous memory where neighbours need a gather.
+    """
+    width = projection.shape[0] // 3
+    head = width // heads
+    order = torch.cat((torch.arange(0, head, 2), torch.arange(1, head, 2)))
+    rows = (torch.arange(heads)[:, None] * head + order).flatten()
+    return torch.cat((projection[:width][rows], projection[width : 2 * width][rows], projection[2 * width :]))
