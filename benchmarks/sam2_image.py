@@ -10,11 +10,11 @@ runs its networks alone, on pixels that are ready; lensmount runs from the decod
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import tempfile
-import os
-from time import perf_counter, process_time
 from pathlib import Path
+from time import perf_counter, process_time
 
 import numpy as np
 

@@ -238,6 +238,7 @@ class Tracker:
         from lensmount.transforms import prepare
 
         batch, (geometry,) = prepare([image], self._spec)
+        self._frame = None  # its maps make room for the next
         self._frame = _Frame(number, key, geometry, image.path, self._stepper.encode(batch))
         self._next = number + 1
         return self._frame
