@@ -25,6 +25,7 @@ PROJECTS = {
     "lensmount": "core",
     "lensmount_clip": "plugins/clip",
     "lensmount_perception_encoder": "plugins/perception_encoder",
+    "lensmount_rfdetr": "plugins/rfdetr",
     "lensmount_yolo": "plugins/yolo",
     "lensmount_shapes": "examples/lensmount-shapes",
 }

@@ -1,0 +1,88 @@
+"""What every exporter does with a graph once it is made: describe it, check it, keep it whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+
+from lensmount.errors import MissingDependencyError, StoreError
+
+
+def require(*names: str, fix: str) -> None:
+    """Refuses to start where a package is missing.
+
+    Raises:
+        MissingDependencyError: With the command that installs it.
+    """
+    missing = [name for name in names if find_spec(name) is None]
+    if missing:
+        raise MissingDependencyError(f"export needs {', '.join(missing)}, which is not installed", fix=fix)
+
+
+def describe_graph(
+    graph: bytes, metadata: Mapping[str, str], shapes: Mapping[str, Sequence[int | str]] | None = None
+) -> bytes:
+    """Embeds metadata in a serialised ONNX graph, removes what it says of the machine it was made on, and checks it.
+
+    Args:
+        graph: The serialised model.
+        metadata: Texts by key.
+        shapes: Shapes of outputs, where tracing lost sizes that are fixed; a text is a free size's name.
+
+    Returns:
+        The serialised model.
+    """
+    import onnx
+
+    model = onnx.load_from_string(graph)
+    for node in model.graph.node:
+        node.doc_string = ""  # else paths of source files
+    for output in model.graph.output:
+        for dimension, size in zip(
+            output.type.tensor_type.shape.dim, (shapes or {}).get(output.name, ()), strict=False
+        ):
+            if isinstance(size, int):
+                dimension.dim_value = size
+            else:
+                dimension.dim_param = size
+    model.producer_name = "lensmount"
+    onnx.helper.set_model_props(model, dict(metadata))
+    onnx.checker.check_model(model, full_check=True)
+    serialised: bytes = model.SerializeToString()
+    return serialised
+
+
+def keep(data: bytes, target: Path, check: Callable[[Path], None]) -> Path:
+    """Writes beside the target, checks, renames: the file is whole and right, or not there.
+
+    Args:
+        data: The file's content.
+        target: Where it goes.
+        check: Looks at the written file; what it raises keeps the file from being kept.
+
+    Returns:
+        The target.
+
+    Raises:
+        StoreError: It cannot be written.
+    """
+    partial = target.with_name(f".{target.name}.{secrets.token_hex(8)}.partial")
+    try:
+        with partial.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        check(partial)
+        partial.replace(target)
+    except OSError as error:
+        if isinstance(error, StoreError):
+            raise
+        raise StoreError(f"{target} cannot be written: {error.strerror or error}", fix="check the folder") from error
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+    return target

@@ -1,0 +1,1 @@
+"""RF-DETR for lensmount: object detection and instance segmentation."""

@@ -1,0 +1,210 @@
+"""Weights of the torch form: official and fine-tuned checkpoints, and Hugging Face's layout, to a network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lensmount.backends.base import TensorSpec
+from lensmount.errors import ModelFileError, OptionError, UnsupportedModelError
+from lensmount.models import NetworkContext, TorchNetwork
+from lensmount_rfdetr.keys import original_keys
+from lensmount_rfdetr.layout import SYNONYMS, VARIANTS, Layout, find_variant, is_rfdetr, read_layout
+from lensmount_rfdetr.names import NAMES, column_names, names_of, to_metadata
+from lensmount_rfdetr.options import LoadOptions
+
+if TYPE_CHECKING:
+    from lensmount.reading import Checkpoint, TensorRef
+
+CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
+_MAX_JSON = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a weight file holds.
+
+    Attributes:
+        tensors: Of the network, under the authors' keys.
+        facts: What it says of itself, under the names of the authors' `args`.
+        names: Class names; empty when it has none.
+    """
+
+    tensors: Mapping[str, TensorRef]
+    facts: Mapping[str, Any]
+    names: tuple[str, ...]
+
+
+def read_contents(checkpoint: Checkpoint, config: Mapping[str, Any] | None = None) -> Contents:
+    """Sorts a checkpoint's tree; `config` is a Hugging Face folder's configuration as `read_config` gives it."""
+    tree = checkpoint.tree if isinstance(checkpoint.tree, Mapping) else {}
+    part = next((name for name in ("model", "state_dict", "ema_model") if isinstance(tree.get(name), Mapping)), None)
+    prefix = f"{part}." if part else ""
+    chosen = {key[len(prefix) :]: ref for key, ref in checkpoint.tensors.items() if key.startswith(prefix)}
+    tensors = {name: chosen[key] for key, name in original_keys(chosen).items()}
+    facts: dict[str, Any] = {}
+    # Newer files keep the network's settings apart from the training's.
+    for name in ("hyper_parameters", "args", "model_config"):
+        facts.update({key: value for key, value in _plain(tree.get(name)).items() if value is not None})
+    facts.update(config or {})
+    return Contents(tensors, facts, names_of(facts.get("class_names") or tree.get("class_names")))
+
+
+def _plain(value: Any) -> Mapping[str, Any]:
+    """A namespace or dict as a dict."""
+    found = getattr(value, "attributes", value)
+    return found if isinstance(found, Mapping) else {}
+
+
+def read_config(config: Path | None, preprocessor: Path | None = None) -> dict[str, Any]:
+    """A Hugging Face configuration under the names of the authors' `args`.
+
+    Raises:
+        ModelFileError: A file is not JSON, or of another kind of model.
+    """
+    if config is None:
+        return {}
+    raw, size = _json(config), (_json(preprocessor) if preprocessor else {}).get("size")
+    if raw.get("model_type") not in (None, "rf_detr"):
+        raise ModelFileError(f"{config} is of another model", found=repr(raw.get("model_type")), expected="rf_detr")
+    backbone = _plain(raw.get("backbone_config"))
+    stages = backbone.get("out_indices") or [
+        int(name.removeprefix("stage")) for name in backbone.get("out_features") or () if str(name).startswith("stage")
+    ]
+    resolution = size.get("height") if isinstance(size, dict) else None
+    facts = {
+        "patch_size": backbone.get("patch_size"),
+        "num_windows": backbone.get("num_windows"),
+        "out_feature_indexes": stages or None,
+        "hidden_dim": raw.get("d_model"),
+        "dec_layers": raw.get("decoder_layers"),
+        "sa_nheads": raw.get("decoder_self_attention_heads"),
+        "ca_nheads": raw.get("decoder_cross_attention_heads"),
+        "num_queries": raw.get("num_queries"),
+        "mask_downsample_ratio": raw.get("mask_downsample_ratio"),
+        "resolution": resolution,
+        "class_names": raw.get("id2label"),
+    }
+    return {name: value for name, value in facts.items() if value is not None}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > _MAX_JSON:
+            raise ValueError(f"{path.stat().st_size} bytes")
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelFileError(f"{path} cannot be read", found=str(error)[:200], expected="a JSON object") from error
+    if not isinstance(value, dict):
+        raise ModelFileError(f"{path} is no JSON object", found=type(value).__name__)
+    return value
+
+
+def layout_of(contents: Contents, where: str) -> Layout:
+    """The sizes of a checkpoint's network.
+
+    Raises:
+        ModelFileError: Tensors are missing or contradict one another or the settings.
+        UnsupportedModelError: It is no RF-DETR, or has parts or sizes that are not run here.
+    """
+    shapes = {name: ref.shape for name, ref in contents.tensors.items()}
+    if not is_rfdetr(shapes):
+        raise UnsupportedModelError(
+            f"the tensors of {where} are not those of an RF-DETR",
+            found=f"{len(shapes)} tensors: {', '.join(list(shapes)[:3])}",
+            expected="an official or fine-tuned checkpoint, or a Hugging Face folder",
+        )
+    return read_layout(shapes, contents.facts, where)
+
+
+def network(context: NetworkContext) -> TorchNetwork:
+    """Builds the network that the package's weights fit.
+
+    Raises:
+        ModelFileError: The file is corrupt, or of another variant than its card says.
+        OptionError: The input size does not fit.
+        UnsupportedModelError: The tensors are not those of an RF-DETR that is run here.
+    """
+    contents, layout = load(context)
+    return build(context, contents, layout)
+
+
+def load(context: NetworkContext) -> tuple[Contents, Layout]:
+    """Reads the package's weights and their sizes, and compares them with the card; see `network`."""
+    from lensmount.reading import read_checkpoint
+
+    path = next(context.files[a.name] for a in context.package.artifacts if a.role == "weights")
+    config = read_config(context.files.get(CONFIG), context.files.get(PREPROCESSOR))
+    contents = read_contents(read_checkpoint(path), config)
+    layout = layout_of(contents, path.name)
+    promised = context.package.setting("variant") or context.card.setting("variant")
+    promised = SYNONYMS.get(promised, promised)
+    variant = find_variant(layout)
+    known = any(release.name == promised for release in VARIANTS)
+    if known and variant is not None and variant.name != promised:
+        raise ModelFileError(
+            f"{path.name} is of another variant than its card says",
+            found=variant.name,
+            expected=promised,
+            fix="load the file by its path, or name its own model id",
+        )
+    return contents, layout
+
+
+def build(context: NetworkContext, contents: Contents, layout: Layout) -> TorchNetwork:
+    """Builds the network for the input size that was asked for; see `network`."""
+    import torch
+
+    from lensmount.reading import as_torch_state_dict
+    from lensmount_rfdetr.networks.weights import build as assemble
+
+    options = context.options or LoadOptions()
+    package = context.package.preprocess
+    size = options.size or (package.size if package else None) or (layout.resolution, layout.resolution)
+    check_size(size, layout)
+    tensors = as_torch_state_dict(contents.tensors, dtype=torch.float32)
+    module = assemble(layout, size, tensors, context.card.id)
+    batch = "batch"
+    outputs = [
+        TensorSpec("dets", (batch, layout.queries, 4), "float32"),
+        TensorSpec("labels", (batch, layout.queries, layout.columns), "float32"),
+    ]
+    if layout.mask_blocks:
+        masks = (size[0] // layout.mask_ratio, size[1] // layout.mask_ratio)
+        outputs.append(TensorSpec("masks", (batch, layout.queries, *masks), "float32"))
+    return TorchNetwork(
+        module=module,
+        inputs=(TensorSpec("input", (batch, 3, *size), "float32"),),
+        outputs=tuple(outputs),
+        metadata=metadata_of(contents, layout, context.card.id),
+    )
+
+
+def check_size(size: tuple[int, int], layout: Layout) -> None:
+    """Whether an input size can be cut into patches and windows.
+
+    Raises:
+        OptionError: It cannot.
+    """
+    if any(side % layout.divisor for side in size):
+        near = max(layout.divisor, round(size[0] / layout.divisor) * layout.divisor)
+        raise OptionError(
+            "input_size does not fit the network",
+            found=f"{size[0]}x{size[1]}",
+            expected=f"multiples of {layout.divisor} (patches of {layout.patch} pixels, {layout.windows} windows)",
+            fix=f"input_size={near}",
+        )
+
+
+def metadata_of(contents: Contents, layout: Layout, where: str) -> dict[str, str]:
+    """What a graph of the network embeds: architecture, variant, and class names where the file has them."""
+    variant = find_variant(layout)
+    metadata = {"lensmount.architecture": "rfdetr", "lensmount.resolution": str(layout.resolution)}
+    if variant is not None:
+        metadata["lensmount.variant"] = variant.name
+    if contents.names:
+        metadata[NAMES] = to_metadata(column_names(contents.names, layout.columns, where))
+    return metadata

@@ -1,0 +1,140 @@
+"""Export: from weights to an ONNX graph, compared with the network before the file is kept."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lensmount import exporting
+from lensmount.errors import BackendError, OptionError
+from lensmount.models import ExportContext, NetworkContext
+from lensmount.options import check_names, one_of, positive
+from lensmount_rfdetr.checkpoint import build, check_size, load, metadata_of
+from lensmount_rfdetr.names import NAMES, column_names, to_metadata
+from lensmount_rfdetr.options import LoadOptions
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+OPSET = 17
+#: Largest differences of class logits that rounding may make: for the middle query, and for the worst twentieth. Where
+#: two cells of the first stage tie, as they do on noise, their queries change places, and all others feel it a little;
+#: in half precision many tie.
+TOLERANCES = {"fp32": (2e-2, 0.2), "fp16": (0.5, float("inf"))}
+
+
+def export(context: ExportContext) -> Path:
+    """Writes the model as an ONNX graph of one input size.
+
+    Names, shapes and meaning are those of rfdetr's own exporter: input `input` `(B, 3, H, W)` normalised RGB; outputs
+    `dets` `(B, Q, 4)` cxcywh as fractions, `labels` `(B, Q, C)` class logits and, for segmentation, `masks`
+    `(B, Q, h, w)` mask logits; opset 17. With `precision="fp16"` weights and computation inside are half, while inputs
+    and outputs, and the arithmetic of boxes, stay float32.
+
+    Settings: `input_size`, a number or `(height, width)`; else the size that the weights were trained at.
+
+    Raises:
+        OptionError: A setting has a wrong value.
+        UnknownOptionError: A setting that does not exist.
+        MissingDependencyError: onnx, onnxruntime or torch is not installed.
+        BackendError: The graph does not give what the network gives; nothing is kept.
+    """
+    one_of("target", context.target, ("onnx",))
+    precision = one_of("precision", context.precision, ("fp32", "fp16"))
+    batch = 1 if context.dynamic else positive("batch", context.batch)
+    options = _options(context.settings)
+    exporting.require("onnx", "onnxruntime", "torch", fix='pip install "lensmount-rfdetr[export]"')
+    import torch
+
+    loading = NetworkContext(card=context.card, package=context.package, files=context.files, options=options)
+    contents, layout = load(loading)
+    check_size(options.size or (layout.resolution, layout.resolution), layout)
+    built = build(loading, contents, layout)
+    network = built.module
+    names = [spec.name for spec in built.outputs]
+    example = torch.zeros(batch, *built.inputs[0].shape[1:])
+    stream = io.BytesIO()
+    traced = _half(network) if precision == "fp16" else network
+    with warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter("ignore")  # the tracing exporter is the one that needs no further package
+        torch.onnx.export(
+            traced,
+            (example,),
+            stream,  # type: ignore[arg-type]  # the tracing exporter takes streams
+            input_names=["input"],
+            output_names=names,
+            dynamic_axes={name: {0: "batch"} for name in ("input", *names)} if context.dynamic else None,
+            opset_version=OPSET,
+            dynamo=False,
+        )
+    given = column_names(contents.names or context.card.classes, layout.columns, context.card.id)
+    metadata = {
+        **metadata_of(contents, layout, context.card.id),
+        NAMES: to_metadata(given),
+        "lensmount.precision": precision,
+    }
+    shapes = {spec.name: (spec.shape if context.dynamic else (batch, *spec.shape[1:])) for spec in built.outputs}
+    graph = exporting.describe_graph(stream.getvalue(), metadata, shapes)
+    reference = build(loading, contents, layout).module if precision == "fp16" else network
+
+    def check(path: Path) -> None:
+        for count in {batch, 2} if context.dynamic else {batch}:
+            _compare(path, reference, (count, *example.shape[1:]), names, TOLERANCES[precision])
+
+    return exporting.keep(graph, context.output, check)
+
+
+def _options(values: Mapping[str, Any]) -> LoadOptions:
+    check_names(values, ("input_size",), "exporting an RF-DETR model")
+    size = values.get("input_size")
+    if isinstance(size, list):
+        size = tuple(size)
+    if isinstance(size, tuple) and len(size) != 2:
+        raise OptionError("input_size has the wrong type", found=repr(size), expected="a number or (height, width)")
+    return LoadOptions(input_size=size)
+
+
+def _half(network: Any) -> Any:
+    from lensmount_rfdetr.networks.half import HalfInside
+
+    return HalfInside(network)
+
+
+def _compare(
+    path: Path, network: Any, shape: tuple[int, ...], names: list[str], tolerance: tuple[float, float]
+) -> None:
+    """Runs both on noise.
+
+    Raises:
+        BackendError: They differ.
+    """
+    import onnxruntime
+    import torch
+
+    noise = np.random.default_rng(0).standard_normal(shape, np.float32)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    found = dict(zip(names, session.run(names, {"input": noise}), strict=True))
+    with torch.inference_mode():
+        expected = {name: t.numpy() for name, t in zip(names, network(torch.from_numpy(noise)), strict=True)}
+    shapes = {name: (found[name].shape, expected[name].shape) for name in names}
+    if any(got != wanted for got, wanted in shapes.values()):
+        raise BackendError("the exported graph has outputs of other shapes than its network", found=str(shapes))
+    middle, worst = _difference(found["labels"], expected["labels"])
+    if not (middle <= tolerance[0] and worst <= tolerance[1]):
+        raise BackendError(
+            "the exported graph gives other results than its network; it was not kept",
+            found=f"class logits differ by {middle:.2g} for the middle query, {worst:.2g} for the worst twentieth",
+            expected=f"at most {tolerance[0]:g} and {tolerance[1]:g}",
+        )
+
+
+def _difference(found: NDArray[np.float32], expected: NDArray[np.float32]) -> tuple[float, float]:
+    largest = np.abs(found - expected).max(-1).ravel()
+    return float(np.median(largest)), float(np.quantile(largest, 0.95))

@@ -1,0 +1,263 @@
+"""RF-DETR models: detection and instance segmentation on any backend."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lensmount.errors import ModelFileError, OptionError, UnsupportedModelError
+from lensmount.mask_decoding import resize_logits_in_boxes
+from lensmount.options import class_ids, class_thresholds, positive
+from lensmount.results import Detections, InstanceSegmentation
+from lensmount.single_graph import SingleGraph
+from lensmount.specs import ModelPackage, Preprocess
+from lensmount_rfdetr.head import Head, read_head
+from lensmount_rfdetr.names import column_names, from_metadata
+from lensmount_rfdetr.options import LoadOptions
+from lensmount_rfdetr.postprocess import Filter, Kept, keep_pairs
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from lensmount.geometry import Geometry
+    from lensmount.images import Color
+    from lensmount.models import BuildContext, Model
+
+CONFIDENCE = 0.5
+BATCH = 16  # pictures prepared at once when the caller passes more
+
+#: The training transform: squashed to the input without antialias, ImageNet's mean and deviation.
+PREPROCESS = Preprocess(
+    size=None,
+    resize="stretch",
+    interpolation="bilinear",
+    antialias=False,
+    resample_dtype="float32",
+    mean=(0.485, 0.456, 0.406),
+    std=(0.229, 0.224, 0.225),
+)
+
+Classes = str | int | Iterable[str | int]
+
+
+def build(context: BuildContext) -> Model:
+    """Makes the model of the card's task.
+
+    Raises:
+        UnsupportedModelError: The task is not one of this architecture.
+        ModelFileError: The graph's outputs do not fit the task.
+    """
+    kinds = {"object-detection": RFDETRDetector, "instance-segmentation": RFDETRSegmenter}
+    kind = kinds.get(context.card.task)
+    if kind is None:
+        raise UnsupportedModelError(
+            f"{context.card.id!r} has a task that RF-DETR models here do not have",
+            found=context.card.task,
+            expected=", ".join(kinds),
+        )
+    return kind(context)
+
+
+def _preprocess(package: ModelPackage, options: LoadOptions) -> Preprocess:
+    """The package's own geometry, else the training transform; a size that was asked for wins."""
+    spec = package.preprocess or PREPROCESS
+    if options.size is not None and package.format != "torch":
+        raise OptionError(
+            "input_size is for weights of format 'torch': a graph's size is fixed",
+            found=f"package {package.name!r} of format {package.format!r}",
+            fix="leave input_size out, or load with backend='torch'",
+        )
+    return spec if options.size is None else replace(spec, size=options.size)
+
+
+def _names(context: BuildContext, columns: int) -> tuple[str, ...]:
+    """Names of `class_names.txt`, else those in the graph or checkpoint, else the card's, else by the columns."""
+    file = context.files.get("class_names.txt")
+    given: Sequence[str] = ()
+    if file is not None:
+        given = [line.strip() for line in Path(file).read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    given = given or from_metadata(context.session.metadata) or context.card.classes
+    return column_names(given, columns, context.card.id)
+
+
+class RFDETRDetector(SingleGraph):
+    """Finds objects and their boxes.
+
+    Call it on pictures, or take the three stages apart: `preprocess`, `forward`, `postprocess`.
+    """
+
+    def __init__(self, context: BuildContext) -> None:
+        self.head: Head = read_head([(spec.name, spec.shape) for spec in context.session.outputs])
+        self._options: LoadOptions = context.options or LoadOptions()
+        super().__init__(context, _preprocess(context.package, self._options))
+        if self.preprocess_spec.size is None:
+            raise ModelFileError(
+                f"the graph of {context.card.id!r} leaves its input size open, and its package names none",
+                expected="a fixed height and width: RF-DETR runs at one size",
+            )
+        columns = self.head.columns
+        if columns is None:
+            raise ModelFileError(
+                f"the graph of {context.card.id!r} does not say how many classes it has", found=self.head.logits
+            )
+        self.names = _names(context, columns)
+        if context.card.classes != self.names:
+            self._card = replace(context.card, classes=self.names)
+        recommended = {**dict(context.card.recommended), **dict(context.package.recommended)}
+        self._confidence: float = recommended.get("confidence", CONFIDENCE)
+        self._per_class = dict(recommended.get("per_class_confidence", ()))
+        self._removed: tuple[str, ...] = tuple(context.package.setting("removed_classes", ()))
+
+    def __call__(
+        self,
+        images: Any,
+        *,
+        confidence: float | Mapping[str | int, float] | None = None,
+        max_detections: int | None = None,
+        classes: Classes | None = None,
+        color: Color | None = None,
+    ) -> list[Any]:
+        """Finds objects in one or several pictures.
+
+        Args:
+            images: A picture or several: paths, URLs, bytes, PIL images, arrays, tensors; see
+                `lensmount.images.load_many`.
+            confidence: Lowest score, 0..1, or one per class (`{"dog": 0.5}`); None for what the package recommends,
+                else 0.5.
+            max_detections: Most objects per picture; None for as many as the network has queries (300; 100 to 300
+                with masks).
+            classes: Names or ids of the classes wanted; None for all.
+            color: Channel order of arrays and tensors, `"bgr"` or `"rgb"`.
+
+        Returns:
+            One result per picture, best first. Ids of networks trained on COCO are COCO's category ids, 1 to 90.
+
+        Raises:
+            ImageError: A picture cannot be used.
+            OptionError: An option is out of range, or a class is unknown.
+            BackendError: The runtime failed.
+        """
+        wanted = self._filter(confidence, max_detections, classes)
+        pictures = self.load_images(images, color)
+        results: list[Any] = []
+        for group in self.groups(pictures, BATCH):
+            batch, geometries = self._prepare(group)
+            results += self._results(self.forward(batch), geometries, wanted, [picture.path for picture in group])
+        return results
+
+    def postprocess(
+        self,
+        raw: Mapping[str, NDArray[Any]],
+        geometries: Sequence[Geometry],
+        *,
+        confidence: float | Mapping[str | int, float] | None = None,
+        max_detections: int | None = None,
+        classes: Classes | None = None,
+    ) -> list[Any]:
+        """The network's outputs to results; the options are those of a call.
+
+        Args:
+            raw: Outputs by name, as `forward` returned them.
+            geometries: One per picture, as `preprocess` returned them.
+            confidence: See `__call__`.
+            max_detections: See `__call__`.
+            classes: See `__call__`.
+
+        Returns:
+            One result per picture.
+        """
+        wanted = self._filter(confidence, max_detections, classes)
+        return self._results(raw, geometries, wanted, [None] * len(geometries))
+
+    def _filter(
+        self,
+        confidence: float | Mapping[str | int, float] | None,
+        max_detections: int | None,
+        classes: Classes | None,
+    ) -> Filter:
+        if confidence is None:
+            confidence = self._per_class or self._confidence
+        lowest, table = class_thresholds(confidence, self.names, self._confidence)
+        allowed = class_ids(classes, self.names)
+        if self._removed:
+            kept = [i for i, name in enumerate(self.names) if name not in self._removed]
+            allowed = np.array(kept if allowed is None else [i for i in allowed if i in kept], np.int64)
+        limit = None if max_detections is None else positive("max_detections", max_detections)
+        return Filter(confidence=lowest, per_class=table, max_detections=limit, classes=allowed)
+
+    def _results(
+        self,
+        raw: Mapping[str, NDArray[Any]],
+        geometries: Sequence[Geometry],
+        wanted: Filter,
+        paths: Sequence[str | None],
+    ) -> list[Any]:
+        boxes, logits = raw[self.head.boxes], raw[self.head.logits]
+        results = []
+        for i, (geometry, path) in enumerate(zip(geometries, paths, strict=True)):
+            kept = keep_pairs(boxes[i], logits[i], wanted, len(self.names))
+            height, width = geometry.network_size
+            # Boxes outside the picture are clipped to its edge and kept, as the authors do.
+            xyxy = geometry.boxes_to_image(kept.boxes * np.array([width, height, width, height], np.float32))
+            results.append(self._result(kept, xyxy, raw, i, geometry, path))
+        return results
+
+    def _result(
+        self,
+        kept: Kept,
+        xyxy: NDArray[Any],
+        raw: Mapping[str, NDArray[Any]],
+        index: int,
+        geometry: Geometry,
+        path: str | None,
+    ) -> Any:
+        return Detections(
+            xyxy=xyxy,
+            confidence=kept.scores,
+            class_id=kept.class_ids,
+            class_names=self.names,
+            image_size=geometry.original_size,
+            path=path,
+        )
+
+
+class RFDETRSegmenter(RFDETRDetector):
+    """Finds objects, their boxes and their masks.
+
+    Masks are made inside their boxes only, which is where trained networks put them; the authors' own code lets them
+    spill over. `whole_masks` of the load options does as they do.
+    """
+
+    def __init__(self, context: BuildContext) -> None:
+        super().__init__(context)
+        if self.head.masks is None:
+            raise UnsupportedModelError(
+                f"{context.card.id!r} is for segmentation, but its graph gives no masks",
+                found=f"{self.head.boxes}, {self.head.logits}",
+                expected="a third output (batch, queries, h, w)",
+            )
+
+    def _result(
+        self,
+        kept: Kept,
+        xyxy: NDArray[Any],
+        raw: Mapping[str, NDArray[Any]],
+        index: int,
+        geometry: Geometry,
+        path: str | None,
+    ) -> Any:
+        assert self.head.masks is not None
+        logits = raw[self.head.masks][index][kept.queries].astype(np.float32, copy=False)
+        return InstanceSegmentation(
+            xyxy=xyxy,
+            confidence=kept.scores,
+            class_id=kept.class_ids,
+            class_names=self.names,
+            image_size=geometry.original_size,
+            path=path,
+            masks=resize_logits_in_boxes(logits, None if self._options.whole_masks else xyxy, geometry),
+        )

@@ -1,0 +1,1 @@
+"""The network in torch: backbone, projector, decoder and mask head, built from a layout."""

@@ -1,0 +1,35 @@
+"""Load options of the RF-DETR architecture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lensmount.options import flag, positive
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadOptions:
+    """What `registry.load` takes for an RF-DETR model beside the common options.
+
+    Attributes:
+        input_size: Network input in pixels, one number or `(height, width)`, for weights of format `torch`; a multiple
+            of patch size times attention windows (32 for nano to large, 56 for base). None for the size that the
+            package says, else the one that the weights were trained at.
+        whole_masks: Leave masks whole instead of cutting them to their boxes, as the authors' own code does; slower,
+            and the same wherever a mask lies inside its box.
+    """
+
+    input_size: int | tuple[int, int] | None = None
+    whole_masks: bool = False
+
+    def __post_init__(self) -> None:
+        for side in self.size or ():
+            positive("input_size", side)
+        flag("whole_masks", self.whole_masks)
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """`input_size` as `(height, width)`."""
+        if self.input_size is None or isinstance(self.input_size, tuple):
+            return self.input_size
+        return (self.input_size, self.input_size)

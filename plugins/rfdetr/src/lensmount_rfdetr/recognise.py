@@ -1,0 +1,120 @@
+"""Recognises RF-DETR files by their content: tensor names and shapes, graph outputs, metadata."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lensmount.errors import ModelFileError
+from lensmount.specs import Artifact, ModelCard, ModelPackage
+from lensmount_rfdetr.head import Head, read_head
+from lensmount_rfdetr.layout import find_variant, is_rfdetr
+
+if TYPE_CHECKING:
+    from lensmount.reading import FileFacts
+
+_WEIGHTS = ("torch", "torch-legacy", "safetensors")
+
+
+def recognise(facts: FileFacts) -> ModelCard | None:
+    """A card for a bare RF-DETR file or Hugging Face folder, or None when it is something else.
+
+    Raises:
+        ModelFileError: It is an RF-DETR, but its parts contradict one another.
+        UnsupportedModelError: It is an RF-DETR of a kind that is not run here.
+    """
+    if facts.kind == "onnx":
+        return _graph(facts)
+    return _weights(facts) if facts.kind in _WEIGHTS else None
+
+
+def _graph(facts: FileFacts) -> ModelCard | None:
+    from lensmount_rfdetr.names import column_names, from_metadata
+
+    ours = facts.metadata.get("lensmount.architecture") == "rfdetr"
+    names = {value.name for value in facts.outputs}
+    # Other detectors have outputs of these shapes too; rfdetr's exporter names them so.
+    if not ours and not {"dets", "labels"} <= names:
+        return None
+    if len(facts.inputs) != 1 or len(facts.inputs[0].shape) != 4:
+        return None
+    try:
+        head = read_head([(value.name, value.shape) for value in facts.outputs])
+    except ModelFileError:
+        if ours:
+            raise
+        return None
+    if head.columns is None or not (ours or _looks_alike(facts, head)):
+        return None
+    task = "instance-segmentation" if head.masks else "object-detection"
+    classes = column_names(from_metadata(facts.metadata), head.columns, facts.path.name)
+    variant = facts.metadata.get("lensmount.variant")
+    return _card(facts, "onnx", task, classes, (_artifact(facts, "weights.onnx", "graph"),), variant)
+
+
+def _looks_alike(facts: FileFacts, head: Head) -> bool:
+    """Boxes `(B, Q, 4)`, with a picture of three channels; mmdeploy's `dets` have five columns, and integer labels."""
+    shapes = {value.name: value for value in facts.outputs}
+    boxes, logits = shapes[head.boxes], shapes[head.logits]
+    return facts.inputs[0].shape[1] == 3 and boxes.shape[2] == 4 and "float" in logits.dtype
+
+
+def _weights(facts: FileFacts) -> ModelCard | None:
+    from lensmount_rfdetr.checkpoint import CONFIG, PREPROCESSOR, layout_of, read_config, read_contents
+    from lensmount_rfdetr.keys import original_keys
+    from lensmount_rfdetr.names import column_names
+
+    names = original_keys(facts.tensors)
+    if not is_rfdetr({name: facts.tensors[key].shape for key, name in names.items()}):
+        return None
+    beside = {name: facts.path.parent / name for name in (CONFIG, PREPROCESSOR)} if _is_folder(facts) else {}
+    beside = {name: path for name, path in beside.items() if path.is_file()}
+    contents = read_contents(facts.checkpoint, read_config(beside.get(CONFIG), beside.get(PREPROCESSOR)))
+    layout = layout_of(contents, facts.path.name)
+    artifacts = [_artifact(facts, facts.path.name if beside else "weights.bin", "weights", beside=bool(beside))]
+    artifacts += [
+        Artifact(name=name, uri=path.absolute().as_uri(), role="data", size=path.stat().st_size, confidence="official")
+        for name, path in beside.items()
+    ]
+    classes = column_names(contents.names, layout.columns, facts.path.name)
+    variant = find_variant(layout)
+    return _card(facts, "torch", layout.task, classes, tuple(artifacts), variant.name if variant else None)
+
+
+def _is_folder(facts: FileFacts) -> bool:
+    """Hugging Face keeps a model's configuration beside its `model.safetensors`."""
+    return facts.kind == "safetensors" and facts.path.name.startswith("model.")
+
+
+def _artifact(facts: FileFacts, name: str, role: str, *, beside: bool = False) -> Artifact:
+    return Artifact(
+        name=name,
+        # Where a folder was named, the core would put the folder's address here.
+        uri=Path(facts.path).absolute().as_uri() if beside else "",
+        role="graph" if role == "graph" else "weights",
+        size=facts.size,
+        confidence="official",
+    )
+
+
+def _card(
+    facts: FileFacts,
+    format: str,
+    task: str,
+    classes: tuple[str, ...],
+    artifacts: tuple[Artifact, ...],
+    variant: str | None,
+) -> ModelCard:
+    """The card of a file that came without one; the core fills in where it lies."""
+    package = ModelPackage(
+        name=f"{format}-{facts.precision}", format=format, precision=facts.precision, artifacts=artifacts
+    )
+    return ModelCard(
+        id="file",
+        architecture="rfdetr",
+        task=task,
+        classes=classes,
+        description=f"RF-DETR ({variant})" if variant else "RF-DETR",
+        settings=(("variant", variant),) if variant else (),
+        packages=(package,),
+    )
