@@ -32,7 +32,7 @@ class Sinks:
         self._annotations: list[dict[str, Any]] = []
         self._images: list[dict[str, Any]] = []
         self._names: set[Path] = set()
-        self._videos: dict[str, _VideoWriter] = {}
+        self._videos: dict[str, VideoWriter] = {}
         if save is not None:
             try:
                 save.mkdir(parents=True, exist_ok=True)
@@ -80,7 +80,7 @@ class Sinks:
                     self._close_videos()
                 stem = Path(info.source).stem if not info.source.isdigit() else f"camera-{info.source}"
                 name = self._unused(self._save / f"{_safe(stem)}.mp4")
-                self._videos[info.source] = _VideoWriter(name)
+                self._videos[info.source] = VideoWriter(name)
             self._videos[info.source].write(picture, info.seconds)
             return self._videos[info.source].path
         path = self._unused(self._save / f"{_safe(Path(info.name.partition('?')[0]).stem)}.jpg")
@@ -122,7 +122,7 @@ class Sinks:
             self._videos.popitem()[1].discard()
 
 
-class _VideoWriter:
+class VideoWriter:
     """Writes an annotated video beside its final name, and renames it when it is whole."""
 
     def __init__(self, path: Path) -> None:
@@ -133,6 +133,7 @@ class _VideoWriter:
         self._last = 0.0
 
     def write(self, picture: Any, seconds: float | None) -> None:
+        """Takes the next picture and its time in the source."""
         if self._writer is None:
             self._held.append(picture)  # the rate is known from the second frame on
             if len(self._held) == 1:
@@ -158,6 +159,7 @@ class _VideoWriter:
         self._held.clear()
 
     def close(self) -> None:
+        """Finishes the file."""
         if self._held:
             self._open(25.0)
         if self._writer is not None:
@@ -165,6 +167,7 @@ class _VideoWriter:
             self._partial.replace(self.path)
 
     def discard(self) -> None:
+        """Leaves no file behind."""
         if self._writer is not None:
             self._writer.release()
         self._partial.unlink(missing_ok=True)
