@@ -2,7 +2,8 @@
 
     python benchmarks/rfdetr.py CHECKPOINT.pth [--onnx GRAPH.onnx] [--transformers] [--threads 2] [--runs 30]
     python benchmarks/rfdetr.py CHECKPOINT.pth --cold [--runs 7]
-    python benchmarks/rfdetr.py CHECKPOINT.pth --drift [--device cuda:0] [--precisions fp16 bf16] [--compile]
+    python benchmarks/rfdetr.py CHECKPOINT.pth --drift [--device cuda:0] [--precisions fp16 bf16]
+                                [--compile] [--cuda-graphs]
 
 The first times everything in turn within one process (A B C A B C …), so that a drift of the machine's speed hits all
 alike, and prints medians and the medians of the ratios of pairs. `--transformers` adds Hugging Face's image processor,
@@ -41,6 +42,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precisions", nargs="*", default=["bf16"])
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--cuda-graphs", action="store_true")
     args = parser.parse_args()
     if args.cold:
         cold(args)
@@ -194,24 +196,43 @@ def drift(args) -> None:
     models = {"fp32": plain}
     for precision in args.precisions:
         models[precision] = registry.load(args.model, backend="torch", device=args.device, precision=precision)
+    if args.cuda_graphs:
+        models |= {
+            f"{precision} recorded": registry.load(
+                args.model, backend="torch", device=args.device, precision=precision, cuda_graphs=True
+            )
+            for precision in list(models)
+        }
     if args.compile:
         models |= {
             f"{precision} compiled": registry.load(
                 args.model, backend="torch", device=args.device, precision=precision, compile=True
             )
-            for precision in models
+            for precision in ("fp32", *args.precisions)
         }
     times, _ = interleave({label: lambda m=model: m.forward(batch) for label, model in models.items()}, args.runs)
     expected = plain.forward(batch)
-    print(f"{args.model} on {args.device}: network alone, median of {args.runs}")
+    target = plain(picture, confidence=CONFIDENCE)[0]
+    print(f"{args.model} on {args.device}: network alone, median of {args.runs}; {len(target.xyxy)} objects in fp32")
     for label, model in models.items():
         found = model.forward(batch)
         logits = np.abs(found["labels"] - expected["labels"]).max(-1)
         boxes = np.abs(found["dets"] - expected["dets"]).max(-1) * max(picture.shape[:2])
         print(
             f"  {label:<14} {1e3 * statistics.median(times[label]):8.2f} ms   logits off by {np.median(logits):.2g} "
-            f"(95 %: {np.quantile(logits, 0.95):.2g}), boxes by {np.median(boxes):.2g} px of 1080p (median of queries)"
+            f"(95 %: {np.quantile(logits, 0.95):.2g}), boxes by {np.median(boxes):.2g} px of 1080p; "
+            f"{kept(target, model(picture, confidence=CONFIDENCE)[0])} objects found again"
         )
+
+
+def kept(expected, found) -> int:
+    """Objects of the plain load that the other one finds too: same class, overlap of 0.9."""
+    from lensmount.boxes import iou_matrix
+
+    if not len(expected.xyxy) or not len(found.xyxy):
+        return 0
+    same = expected.class_id[:, None] == found.class_id[None]
+    return int(((iou_matrix(expected.xyxy, found.xyxy) >= 0.9) & same).any(1).sum())
 
 
 if __name__ == "__main__":

@@ -82,6 +82,52 @@ def test_batch_of_four_sizes_equals_singles(mask_checkpoint):
         assert differing < 1e-3
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_stays_close(checkpoint, mask_checkpoint, picture, dtype):
+    """Boxes, class scores and masks of nearly all queries; where two first-stage cells tie, queries change places."""
+    import torch
+
+    for path in (checkpoint, mask_checkpoint):
+        model = load(path)
+        batch, _ = model.preprocess(picture)
+        expected = model.forward(batch)
+        network = model._session.module.to(getattr(torch, dtype))
+        with torch.inference_mode():
+            found = network(torch.from_numpy(batch).to(getattr(torch, dtype)))
+        assert found[0].dtype == torch.float32  # boxes keep their arithmetic
+        for name, tensor in zip(expected, found, strict=True):
+            assert torch.isfinite(tensor).all(), name
+            difference = np.abs(tensor.float().numpy() - expected[name]).reshape(10, -1).max(1)
+            assert np.median(difference) <= 0.1 * np.ptp(expected[name]), name
+
+
+def test_precision_of_a_load(checkpoint, picture):
+    model = load(checkpoint, precision="bf16")
+    assert model.precision == "bf16"
+    assert np.isfinite(model(picture, confidence=0)[0].xyxy).all()
+
+
+def test_cuda_graphs_do_nothing_on_a_cpu(checkpoint, picture):
+    plain, recorded = (
+        load(checkpoint)(picture, confidence=0)[0],
+        load(checkpoint, cuda_graphs=True)(picture, confidence=0)[0],
+    )
+    assert plain.xyxy.tolist() == recorded.xyxy.tolist()
+
+
+@pytest.mark.gpu
+def test_cuda_graphs(checkpoint, picture):
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    plain = registry.load(checkpoint, backend="torch", device="cuda:0")
+    recorded = registry.load(checkpoint, backend="torch", device="cuda:0", cuda_graphs=True)
+    for pictures in ([picture], [picture, picture[::2]], [picture[::2]]):
+        for a, b in zip(plain(pictures, confidence=0), recorded(pictures, confidence=0), strict=True):
+            np.testing.assert_allclose(a.xyxy, b.xyxy, atol=0.05)
+
+
 def test_input_size(checkpoint, picture):
     model = load(checkpoint, input_size=96)
     assert model.preprocess_spec.size == (96, 96)

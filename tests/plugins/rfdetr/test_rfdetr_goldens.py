@@ -7,10 +7,13 @@ therefore compared on the authors' exact input, and on the torch path; results a
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
 from lensmount import registry
+from lensmount.errors import ModelFileError
 
 pytest.importorskip("torch")
 NAMES = ("rf-detr-nano", "rf-detr-seg-nano")
@@ -117,6 +120,24 @@ def test_masks(reference_data, golden_checkpoints):
         core = np.zeros_like(mask)
         core[y0 + 1 : y1 - 1, x0 + 1 : x1 - 1] = True
         assert overlap(cut & core, part & core) >= 0.99
+
+
+def test_a_package_of_another_variant(golden_checkpoints, tmp_path):
+    config = {"model_architecture": "rfdetr", "task_type": "object-detection", "backend_type": "torch"}
+    network = {
+        "training_input_size": {"height": 512, "width": 512},
+        "dynamic_spatial_size_supported": False,
+        "color_mode": "rgb",
+        "resize_mode": "stretch",
+        "input_channels": 3,
+    }
+    (tmp_path / "model_config.json").write_text(json.dumps(config))
+    (tmp_path / "inference_config.json").write_text(json.dumps({"network_input": network}))
+    (tmp_path / "class_names.txt").write_text("\n".join(f"class {i}" for i in range(91)))
+    (tmp_path / "model_type.json").write_text(json.dumps({"model_type": "rfdetr-small"}))
+    (tmp_path / "weights.pth").hardlink_to(golden_checkpoints["rf-detr-nano"])
+    with pytest.raises(ModelFileError, match="another variant"):
+        registry.load(tmp_path, device="cpu")
 
 
 @pytest.mark.slow

@@ -17,6 +17,8 @@ from lensmount_rfdetr.names import NAMES, column_names, names_of, to_metadata
 from lensmount_rfdetr.options import LoadOptions
 
 if TYPE_CHECKING:
+    from torch.nn import Module
+
     from lensmount.reading import Checkpoint, TensorRef
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
@@ -166,7 +168,11 @@ def build(context: NetworkContext, contents: Contents, layout: Layout) -> TorchN
     size = options.size or (package.size if package else None) or (layout.resolution, layout.resolution)
     check_size(size, layout)
     tensors = as_torch_state_dict(contents.tensors, dtype=torch.float32)
-    module = assemble(layout, size, tensors, context.card.id)
+    module: Module = assemble(layout, size, tensors, context.card.id)
+    if options.cuda_graphs:
+        from lensmount_rfdetr.networks.capture import Captured
+
+        module = Captured(module)
     batch = "batch"
     outputs = [
         TensorSpec("dets", (batch, layout.queries, 4), "float32"),

@@ -77,17 +77,19 @@ class DeformableAttention(nn.Module):
         offsets = raw[..., : 2 * self.samples].view(batch, count, self.heads, levels * points, 2)
         weights = raw[..., 2 * self.samples :].view(batch, count, self.heads, levels * points).softmax(-1)
         around = boxes[:, :, None, None, :]
-        grid = (2 * around[..., :2] - 1 + offsets.float() * around[..., 2:]).to(queries.dtype)
+        # In float32 whatever the network computes in: half precision places points a hundredth of a cell off, and
+        # torch's sampling of bfloat16 on a CPU gives what is no number for points outside the map.
+        grid = 2 * around[..., :2] - 1 + offsets.float() * around[..., 2:]
         grid = grid.transpose(1, 2).reshape(batch * self.heads, count, levels, points, 2)
-        values = self.value(memory).transpose(1, 2).reshape(batch * self.heads, hidden // self.heads, -1)
+        values = self.value(memory).float().transpose(1, 2).reshape(batch * self.heads, hidden // self.heads, -1)
         sampled, start = [], 0
         for level, (rows, columns) in enumerate(self.shapes):
             part = values[..., start : start + rows * columns].unflatten(2, (rows, columns))
             sampled.append(F.grid_sample(part, grid[:, :, level], mode="bilinear", align_corners=False))
             start += rows * columns
         weights = weights.transpose(1, 2).reshape(batch * self.heads, 1, count, levels * points)
-        mixed = ((sampled[0] if levels == 1 else torch.cat(sampled, 3)) * weights).sum(-1)
-        out: Tensor = self.out(mixed.reshape(batch, hidden, count).transpose(1, 2))
+        mixed = ((sampled[0] if levels == 1 else torch.cat(sampled, 3)) * weights.float()).sum(-1)
+        out: Tensor = self.out(mixed.reshape(batch, hidden, count).transpose(1, 2).to(queries.dtype))
         return out
 
 
@@ -136,5 +138,6 @@ class Decoder(nn.Module):
     def _sines(self, boxes: Tensor) -> Tensor:
         """Sine encoding of y, x, w, h, each with sines and cosines in turn."""
         steps = torch.arange(0, self.features, 2, device=boxes.device, dtype=torch.float32) / self.features
-        angles = boxes[..., [1, 0, 2, 3], None] * (2 * math.pi / 10000**steps)
+        ordered = torch.cat((boxes[..., 1:2], boxes[..., :1], boxes[..., 2:]), -1)
+        angles = ordered.unsqueeze(-1) * (2 * math.pi / 10000**steps)
         return torch.stack((angles.sin(), angles.cos()), -1).flatten(2)
