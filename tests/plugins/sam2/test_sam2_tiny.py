@@ -6,6 +6,8 @@ and this plugin, like the authors' code, in bfloat16, whose spacing is 2**-8 of 
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -84,13 +86,14 @@ def test_all_official_names_come_from_the_other_layout(reference_data):
     import json
 
     manifest = json.loads((reference_data / "goldens" / "sam2.1_hiera_tiny.recipe.json").read_text())
-    official = {entry["key"]: tuple(entry["shape"]) for entry in manifest["tensors"]}
+    # The small network changes stage at other blocks than the released one: block numbers are not compared.
+    official = {re.sub(r"\.blocks\.\d+\.", ".blocks.*.", entry["key"]) for entry in manifest["tensors"]}
     from lensmount_sam2.hf_keys import official_key
 
     for key in json.loads(sam2_tiny.KEYS.read_text()):
         name = official_key(key)
         if name is not None and name != "sam_prompt_encoder.point_embed.weight":
-            assert name in official, key
+            assert re.sub(r"\.blocks\.\d+\.", ".blocks.*.", name) in official, key
 
 
 def test_other_input_size(tiny_folder):
