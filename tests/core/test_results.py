@@ -58,7 +58,13 @@ def make(kind):
     if kind is Embeddings:
         return Embeddings(vectors=np.random.default_rng(0).normal(size=(3, 8)), normalized=False)
     logits = np.random.default_rng(0).normal(size=(3, 4, 4))
-    return PromptedMasks(masks=Masks.from_dense(dense_masks()), scores=[0.2, 0.9, 0.4], image_size=SIZE, logits=logits)
+    return PromptedMasks(
+        masks=Masks.from_dense(dense_masks()),
+        scores=[0.2, 0.9, 0.4],
+        image_size=SIZE,
+        logits=logits,
+        prompt_id=[0, 0, 0],
+    )
 
 
 BOXES = (Detections, InstanceSegmentation, Keypoints, OrientedDetections)

@@ -26,6 +26,7 @@ PROJECTS = {
     "lensmount_clip": "plugins/clip",
     "lensmount_perception_encoder": "plugins/perception_encoder",
     "lensmount_rfdetr": "plugins/rfdetr",
+    "lensmount_sam2": "plugins/sam2",
     "lensmount_yolo": "plugins/yolo",
     "lensmount_shapes": "examples/lensmount-shapes",
 }

@@ -34,8 +34,8 @@ def make_graph(path, outputs, *, metadata=None, size=(64, 64), batch="batch", in
         array = np.asarray(array, np.float32)
         tensors.append(numpy_helper.from_array(array[None], f"{name}_const"))
         blank = "blank"
-        if array.ndim == 2:
-            tensors.append(numpy_helper.from_array(np.array([-1, 1, 1], np.int64), f"{name}_shape"))
+        if array.ndim < 3:
+            tensors.append(numpy_helper.from_array(np.array([-1, *[1] * array.ndim], np.int64), f"{name}_shape"))
             nodes.append(helper.make_node("Reshape", ["blank", f"{name}_shape"], [f"{name}_blank"]))
             blank = f"{name}_blank"
         nodes.append(helper.make_node("Add", [f"{name}_const", blank], [name]))

@@ -23,6 +23,7 @@ _LAZY = {
     "InstanceSegmentation": "lensmount.results",
     "LensmountError": "lensmount.errors",
     "PromptedMasks": "lensmount.results",
+    "VideoMasks": "lensmount.results",
 }
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from lensmount.results import Embeddings as Embeddings
     from lensmount.results import InstanceSegmentation as InstanceSegmentation
     from lensmount.results import PromptedMasks as PromptedMasks
+    from lensmount.results import VideoMasks as VideoMasks
 
 __all__ = ["__version__", "registry", *sorted(_LAZY)]
 

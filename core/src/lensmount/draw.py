@@ -56,6 +56,7 @@ def draw(
     """
     from lensmount.detections import Detections
     from lensmount.image_results import Classification, PromptedMasks
+    from lensmount.video_results import VideoMasks
 
     if not isinstance(result, (Detections, Classification, PromptedMasks)):
         raise InputError("this cannot be drawn", found=type(result).__name__, expected="a result with an image")
@@ -64,9 +65,15 @@ def draw(
     if isinstance(result, Classification):
         _draw_classes(canvas, result, style, labels, confidence)
     elif isinstance(result, PromptedMasks):
-        colors = [color or class_color(i) for i in range(len(result))]
+        # An object of a video keeps its number, and with it its colour, from frame to frame.
+        numbers = result.object_ids.tolist() if isinstance(result, VideoMasks) else range(len(result))
+        colors = [color or class_color(i) for i in numbers]
         _draw_masks(canvas, result.masks, colors, style)
-        texts = [f"{score:.2f}" if labels and confidence else "" for score in result.scores]
+        names = [f"#{i} " if isinstance(result, VideoMasks) else "" for i in numbers]
+        texts = [
+            (name + (f"{score:.2f}" if confidence else "")).strip() if labels else ""
+            for name, score in zip(names, result.scores, strict=True)
+        ]
         _draw_labels(canvas, result.masks.boxes, texts, colors, style)
     else:
         _draw_detections(canvas, result, style, labels, confidence, masks)

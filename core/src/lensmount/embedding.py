@@ -130,10 +130,12 @@ class EmbeddingModel(SingleGraph):
             OptionError: An option is out of range.
             BackendError: The runtime failed.
         """
-        parts = [batch.vectors for batch in self.stream(images, batch_size=batch_size, color=color, progress=progress)]
+        parts = [
+            batch.vectors for batch in self.embed_batches(images, batch_size=batch_size, color=color, progress=progress)
+        ]
         return self._result(np.concatenate(parts) if parts else np.empty((0, self.dimension), np.float32), normalize)
 
-    def stream(
+    def embed_batches(
         self,
         images: Any,
         *,
@@ -264,7 +266,7 @@ class EmbeddingModel(SingleGraph):
             raise InputError("there are no labels to choose from", found="an empty list", expected="two or more")
         words = self.embed_labels(names, templates)
         results = []
-        for batch in self.stream(images, batch_size=batch_size, color=color):
+        for batch in self.embed_batches(images, batch_size=batch_size, color=color):
             scores = self.compare(Embeddings(vectors=batch.vectors, normalized=False), words).probabilities
             results += [
                 Classification(probabilities=row, class_names=names, image_size=size, path=path)

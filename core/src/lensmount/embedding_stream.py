@@ -96,7 +96,7 @@ def stream(
     progress: bool,
     on_error: Callable[[str, Exception], None] | None,
 ) -> Iterator[EmbeddedBatch]:
-    """Does what `EmbeddingModel.stream` promises."""
+    """Does what `EmbeddingModel.embed_batches` promises."""
     items = sources_of(images)
     spec, dtype = model.preprocess_spec, model.input_dtype
     if spec.size is None:

@@ -161,23 +161,25 @@ class Embeddings(Rows):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class PromptedMasks(Rows):
-    """Masks that answer one prompt (SAM), or one mask per tracked object.
+    """Masks that answer prompts (SAM).
 
     Attributes:
         masks: M masks of the original image.
         scores: float32 `(M,)`: the model's estimate of each mask's IoU.
         logits: float32 `(M, h, w)` low-resolution logits to prompt again with, or None.
+        prompt_id: int64 `(M,)`: which of several prompts each mask answers, counted from 0; None for a single prompt.
         image_size: `(height, width)` of the original image.
         path: Where the image came from.
     """
 
-    row_fields: ClassVar[tuple[str, ...]] = ("masks", "scores", "logits")
+    row_fields: ClassVar[tuple[str, ...]] = ("masks", "scores", "logits", "prompt_id")
     kind: ClassVar[str] = "prompted-masks"
 
     masks: Masks
     scores: Floats
     image_size: tuple[int, int]
     logits: Floats | None = None
+    prompt_id: Indices | None = None
     path: str | None = None
 
     def __post_init__(self) -> None:
@@ -191,11 +193,45 @@ class PromptedMasks(Rows):
             if logits.ndim != 3 or len(logits) != len(self.masks):
                 raise InputError("logits do not fit", found=str(logits.shape), expected=f"({len(self.masks)}, h, w)")
             store(self, "logits", logits)
+        if self.prompt_id is not None:
+            prompt_id = np.asarray(self.prompt_id)
+            if prompt_id.shape != (len(self.masks),) or prompt_id.dtype.kind not in "iu":
+                raise InputError(
+                    "prompt_id does not fit",
+                    found=f"{prompt_id.dtype} {prompt_id.shape}",
+                    expected=f"({len(self.masks)},) whole numbers",
+                )
+            store(self, "prompt_id", prompt_id.astype(np.int64))
 
     @property
     def best(self) -> PromptedMasks:
-        """The mask with the highest score alone; nothing when there is none."""
-        return self[[int(np.argmax(self.scores))]] if len(self) else self
+        """The mask with the highest score alone, of each prompt where there are several; nothing when there is none."""
+        if self.prompt_id is None:
+            return self[[int(np.argmax(self.scores))]] if len(self) else self
+        order = np.lexsort((-self.scores, self.prompt_id))
+        return self[order[np.unique(self.prompt_id[order], return_index=True)[1]]]
+
+    def by_prompt(self) -> list[PromptedMasks]:
+        """One result per prompt that has masks, in the prompts' order; the result itself for a single prompt."""
+        if self.prompt_id is None:
+            return [self]
+        parts = (self[self.prompt_id == number] for number in np.unique(self.prompt_id))
+        return [replace(part, prompt_id=None) for part in parts]
+
+    def dense(self) -> NDArray[np.bool_]:
+        """Dense masks: bool `(M, H, W)`; `(P, M, H, W)` for P prompts of M masks each.
+
+        Raises:
+            InputError: Rows were chosen so that prompts have different numbers of masks.
+        """
+        dense = self.masks.dense()
+        if self.prompt_id is None:
+            return dense
+        numbers, counts = np.unique(self.prompt_id, return_counts=True)
+        if len(set(counts.tolist())) > 1:
+            raise InputError("the prompts have different numbers of masks", found=str(counts.tolist())[:80])
+        order = np.argsort(self.prompt_id, kind="stable")
+        return dense[order].reshape(len(numbers), -1, *self.image_size)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-ready values; masks as run lengths, without the logits, which are large."""

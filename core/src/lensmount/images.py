@@ -11,7 +11,7 @@ import base64
 import binascii
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +24,7 @@ from lensmount.decoding import decode, import_cv2, pixel_limit
 from lensmount.errors import ImageError, OptionError
 from lensmount.image_arrays import from_array, from_pil, from_tensor, is_pil, is_tensor
 
-__all__ = ["Color", "Image", "import_cv2", "load", "load_many"]
+__all__ = ["Color", "Image", "import_cv2", "load", "load_many", "split"]
 
 Color = Literal["bgr", "rgb"]
 
@@ -127,16 +127,27 @@ def load_many(sources: Any, *, color: Color | None = None, max_pixels: int | Non
     Raises:
         ImageError: An input cannot be used.
     """
-    if isinstance(sources, np.ndarray) and sources.ndim == 4:
-        return [load(item, color=color) for item in sources]
-    if is_tensor(sources) and sources.ndim == 4:
-        return [load(item, color=color) for item in sources]
+    return [load(item, color=color, max_pixels=max_pixels) for item in split(sources)]
+
+
+def split(sources: Any) -> Iterator[Any]:
+    """The single inputs of what may be one or several, undecoded.
+
+    Args:
+        sources: As for `load_many`.
+
+    Yields:
+        Things for `load`.
+    """
+    if (isinstance(sources, np.ndarray) or is_tensor(sources)) and sources.ndim == 4:
+        yield from sources
+        return
     single = isinstance(sources, (Image, str, bytes, bytearray, memoryview, os.PathLike, np.ndarray))
-    if single or is_tensor(sources) or is_pil(sources) or callable(getattr(sources, "read", None)):
-        return [load(sources, color=color, max_pixels=max_pixels)]
-    if isinstance(sources, Iterable) and not isinstance(sources, (dict, set, frozenset)):
-        return [load(item, color=color, max_pixels=max_pixels) for item in sources]
-    return [load(sources, color=color, max_pixels=max_pixels)]
+    single = single or is_tensor(sources) or is_pil(sources) or callable(getattr(sources, "read", None))
+    if not single and isinstance(sources, Iterable) and not isinstance(sources, (dict, set, frozenset)):
+        yield from sources
+    else:
+        yield sources
 
 
 def _image(pixels: NDArray[np.uint8], color: Color, path: str | None = None) -> Image:

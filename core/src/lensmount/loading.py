@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,12 +109,14 @@ def open_and_build(
 ) -> Any:
     """Fetches the artifacts, opens the sessions, compares them with the plan, and calls the factory."""
     from lensmount.models import BuildContext
+    from lensmount.sharing import share
     from lensmount.sources.fetch import fetch_package
 
     package = choice.package
     factory = import_string(architecture.factory, f"architecture {architecture.name!r}")
     fetched = fetch_package(card, package, finders_for(package, index), fetch)
-    sessions = _open(choice, card, architecture, fetched.files, session_options, options)
+    opener = partial(_open, choice, card, architecture, fetched.files, session_options, options)
+    sessions = opener() if not architecture.shared else share(_identity(choice, fetched, session_options), opener)
     try:
         for session in sessions.values():
             _check_effective(session, choice, card, requested_precision)
@@ -133,6 +136,17 @@ def open_and_build(
         raise
     show_licence(card)
     return model
+
+
+def _identity(choice: Choice, fetched: FetchedPackage, session_options: BackendOptions) -> tuple[Any, ...]:
+    """All that decides what a shared session is: what it opens, on what, and how."""
+    networks = tuple(
+        (artifact.name, fetched.sha256s[artifact.name])
+        for artifact in choice.package.artifacts
+        if artifact.role != "data" or artifact.name.endswith("config.json")
+    )
+    place = (choice.backend.name, choice.device, choice.precision, choice.package.format)
+    return (*place, networks, choice.package.settings, session_options)
 
 
 def _open(

@@ -160,6 +160,18 @@ class Masks:
             target[y : y + crop.shape[0], x : x + crop.shape[1]] = crop
         return result
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """`(N, H, W)`: of the dense array."""
+        return (len(self), *self._image_size)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        """`numpy.asarray(masks)` is `masks.dense()`; it is made anew each time."""
+        if copy is False:
+            raise ValueError("masks are stored as crops: a dense array of them is always a copy")
+        dense = self.dense()
+        return dense if dtype is None else dense.astype(dtype)
+
     def _tight(self) -> list[Crop]:
         return [_tighten(crop, (x, y)) for crop, (x, y) in zip(self._crops, self._origins.tolist(), strict=True)]
 

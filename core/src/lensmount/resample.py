@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensmount.decoding import import_cv2
+from lensmount.resample_gaussian import gaussian_weights
 
 Window = tuple[int, int, int, int]
-Interpolation = Literal["nearest", "bilinear", "bicubic", "area", "lanczos"]
+Interpolation = Literal["nearest", "bilinear", "bicubic", "area", "lanczos", "gaussian-bilinear"]
 
 _PRECISION_BITS = 32 - 8 - 2
 # Fixed-point weights are split at this bit into two float32 matrices whose sums stay below 2**24, hence exact:
@@ -48,6 +49,7 @@ def resize(
         size: New `(height, width)`.
         interpolation: Kernel. Without antialias: OpenCV's (`bilinear` of float32 equals torch's interpolate with
             `align_corners=False`; uint8 has 11-bit weights). With antialias: Pillow's (`area` is its BOX).
+            `gaussian-bilinear`: see `gaussian_weights`, whatever `antialias` says.
         antialias: Widens the kernel when shrinking.
         window: `(top, bottom, left, right)` of the new picture that is wanted; the rest is not computed where that
             saves much. None for all.
@@ -60,7 +62,7 @@ def resize(
     if pixels.shape[:2] == tuple(size):
         return pixels[top:bottom, left:right]
     wasteful = size[0] * size[1] > _WASTE * (bottom - top) * (right - left)
-    if interpolation != "nearest" and (antialias or wasteful):
+    if interpolation == "gaussian-bilinear" or (interpolation != "nearest" and (antialias or wasteful)):
         return _resize_banded(pixels, size, (top, bottom, left, right), interpolation, antialias)
     cv2 = import_cv2()
     if wasteful:
@@ -125,6 +127,8 @@ def _weights(
     old: int, new: int, window: tuple[int, int], interpolation: str, antialias: bool
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """First input of each output in the window, and its normalised weights `(outputs, taps)`, zero-padded."""
+    if interpolation == "gaussian-bilinear":
+        return gaussian_weights(old, new, window)
     kernel, support = _KERNELS[interpolation]
     if interpolation == "bicubic" and not antialias:
         kernel = _bicubic_cv2
@@ -210,7 +214,7 @@ def _pass(planes: NDArray[np.float32], blocks: tuple[_Block, ...], rounded: bool
     out = np.empty((channels * rows, sum(block.outputs for block in blocks)), np.float32)
     begin, origin = 0, blocks[0].start
     for block in blocks:
-        product = _matmul(values[:, block.start - origin : block.stop - origin], block.weights)
+        product = matmul_single_threaded(values[:, block.start - origin : block.stop - origin], block.weights)
         outputs = block.outputs
         if block.weights.shape[1] == 2 * outputs:
             # high * 2**7 + low + 2**21, then >> 22: whole numbers beyond float32, so int32 has the last word.
@@ -228,7 +232,7 @@ def _pass(planes: NDArray[np.float32], blocks: tuple[_Block, ...], rounded: bool
     return out.reshape(channels, rows, -1)
 
 
-def _matmul(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float32]:
+def matmul_single_threaded(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float32]:
     """`left @ right` in pieces so small that OpenBLAS keeps them on this thread.
 
     Its thread pool, on a machine busy with a network's own threads, makes these products 40 times slower.

@@ -54,11 +54,47 @@ def resolve(
         card = _from_path(path_of(text), index, architecture)
     else:
         card = _from_id(text, index)
+    if card.base is not None:
+        card = _on_base(card, index, fetch)
     if task is not None and card.task != task:
         raise ModelNotFoundError(f"{text!r} is for another task", found=card.task, expected=task)
     if architecture is not None and card.architecture != architecture:
         raise ModelNotFoundError(f"{text!r} has another architecture", found=card.architecture, expected=architecture)
     return card
+
+
+def _on_base(card: ModelCard, index: Index, fetch: FetchOptions | None) -> ModelCard:
+    """The card with its base's packages, and its own files beside theirs.
+
+    Raises:
+        ModelFileError: The base is itself built on another model, or an address on the web.
+        ModelNotFoundError: Nothing answers to the base.
+    """
+    base = card.base or ""
+    if "://" in base and not base.startswith(("file://", "hf://")):
+        raise ModelFileError(
+            f"{card.id!r} is built on an address", found=base, expected="a model id, a path, or hf://…"
+        )
+    try:
+        found = resolve(base, index, fetch=fetch)
+    except (ModelNotFoundError, ModelFileError) as error:
+        raise ModelNotFoundError(
+            f"{card.id!r} is built on {base!r}, which cannot be found",
+            found=error.found or error.problem,
+            fix=error.fix or f"bring {base} back to where it was",
+        ) from error
+    if found.base is not None or found.architecture != card.architecture:
+        raise ModelFileError(
+            f"{card.id!r} cannot be built on {base!r}",
+            found=f"architecture {found.architecture!r}, base {found.base!r}",
+            expected=f"a plain model of architecture {card.architecture!r}",
+        )
+    own = tuple(artifact for package in card.packages for artifact in package.artifacts)
+    settings = tuple(pair for package in card.packages for pair in package.settings)
+    packages = tuple(
+        replace(p, artifacts=(*p.artifacts, *own), settings=(*p.settings, *settings)) for p in found.packages
+    )
+    return replace(card, packages=packages)
 
 
 def looks_like_path(text: str) -> bool:

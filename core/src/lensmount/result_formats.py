@@ -14,6 +14,7 @@ from lensmount.detections import Detections, InstanceSegmentation, Keypoints, Or
 from lensmount.errors import InputError, MissingDependencyError, OptionError
 from lensmount.image_results import Classification, Embeddings, PromptedMasks
 from lensmount.masks import Masks
+from lensmount.video_results import VideoMasks
 
 AnyResult = Detections | Classification | Embeddings | PromptedMasks
 _BOX_RESULTS: dict[str, Any] = {
@@ -40,7 +41,15 @@ def to_dict(result: AnyResult) -> dict[str, Any]:
     data: dict[str, Any] = {"type": result.kind, "image_size": list(result.image_size), "path": result.path}
     if isinstance(result, PromptedMasks):
         pairs = zip(plain(result.scores), result.masks.to_rle(), strict=True)
-        return data | {"objects": [{"score": score, "mask": mask} for score, mask in pairs]}
+        objects: list[dict[str, Any]] = [{"score": score, "mask": mask} for score, mask in pairs]
+        if result.prompt_id is not None:
+            for item, number in zip(objects, result.prompt_id.tolist(), strict=True):
+                item["prompt_id"] = number
+        if isinstance(result, VideoMasks):
+            data["frame"] = result.frame
+            for item, number in zip(objects, result.object_ids.tolist(), strict=True):
+                item["object_id"] = number
+        return data | {"objects": objects}
     data["class_names"] = list(result.class_names)
     if isinstance(result, Classification):
         return data | {"probabilities": plain(result.probabilities)}
@@ -75,9 +84,15 @@ def from_dict(data: Mapping[str, Any]) -> AnyResult:
             return Embeddings(vectors=vectors.reshape(len(vectors), -1), normalized=data["normalized"])
         height, width = data["image_size"]
         image: dict[str, Any] = {"image_size": (height, width), "path": data.get("path")}
-        if kind == PromptedMasks.kind:
-            masks = Masks.from_rle([item["mask"] for item in data["objects"]], (height, width))
-            return PromptedMasks(masks=masks, scores=np.array([o["score"] for o in data["objects"]]), **image)
+        if kind in (PromptedMasks.kind, VideoMasks.kind):
+            image["masks"] = Masks.from_rle([item["mask"] for item in data["objects"]], (height, width))
+            image["scores"] = np.array([item["score"] for item in data["objects"]])
+            if any("prompt_id" in item for item in data["objects"]):
+                image["prompt_id"] = np.array([item["prompt_id"] for item in data["objects"]])
+            if kind == PromptedMasks.kind:
+                return PromptedMasks(**image)
+            ids = np.array([item["object_id"] for item in data["objects"]], np.int64)
+            return VideoMasks(object_ids=ids, frame=data["frame"], **image)
         image["class_names"] = tuple(data["class_names"])
         if kind == Classification.kind:
             return Classification(probabilities=data["probabilities"], **image)
@@ -98,7 +113,7 @@ def from_dict(data: Mapping[str, Any]) -> AnyResult:
         if isinstance(error, InputError):
             raise
         raise InputError(f"the dict is no whole {kind} result", found=f"{type(error).__name__}: {error}") from error
-    known = [*_BOX_RESULTS, Classification.kind, Embeddings.kind, PromptedMasks.kind]
+    known = [*_BOX_RESULTS, Classification.kind, Embeddings.kind, PromptedMasks.kind, VideoMasks.kind]
     raise InputError("the dict is no result", found=f"type {kind!r}", expected=", ".join(known))
 
 

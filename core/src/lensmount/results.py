@@ -16,6 +16,7 @@ from lensmount.detections import (
 from lensmount.image_results import Classification, Embeddings, PromptedMasks
 from lensmount.masks import Masks
 from lensmount.result_formats import from_dict
+from lensmount.video_results import VideoMasks
 
 Result = Detections | Classification | Embeddings | PromptedMasks
 
@@ -30,5 +31,6 @@ __all__ = [
     "OrientedDetections",
     "PromptedMasks",
     "Result",
+    "VideoMasks",
     "from_dict",
 ]

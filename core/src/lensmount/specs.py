@@ -123,7 +123,8 @@ class Preprocess:
         rectangular: With `letterbox`: the frame is not the whole of `size`, but the smallest multiple of
             `divisible_by` that holds the scaled picture; for graphs of dynamic size.
         padding_value: Grey value of the padding, 0..255.
-        interpolation: Resampling kernel.
+        interpolation: Resampling kernel. `gaussian-bilinear` smooths with a Gaussian of standard deviation
+            (shrink factor - 1) / 2 before a bilinear resize, as scikit-image does (OWLv2).
         antialias: Widens the kernel when shrinking (PIL's behaviour).
         resample_dtype: What resampling computes in: `uint8` rounds to whole grey values (OpenCV on images, Pillow),
             `float32` does not (torchvision on floating tensors).
@@ -144,7 +145,7 @@ class Preprocess:
     divisible_by: int | None = None
     rectangular: bool = False
     padding_value: int = 114
-    interpolation: Literal["nearest", "bilinear", "bicubic", "area", "lanczos"] = "bilinear"
+    interpolation: Literal["nearest", "bilinear", "bicubic", "area", "lanczos", "gaussian-bilinear"] = "bilinear"
     antialias: bool = False
     resample_dtype: Literal["uint8", "float32"] = "uint8"
     scale: float = 1 / 255
@@ -239,6 +240,8 @@ class ModelCard:
         licence_notice: Shown at first load where the licence asks something of the user.
         homepage: Where the weights are published.
         description: One line.
+        base: Id or path of the model that this one is built on: its packages are run, and this card's own artifacts,
+            of role `data`, are fetched beside theirs. None for a model with packages of its own.
         settings: Facts for the architecture's code, as pairs (variant, resolution, …).
         recommended: Default call options (`("confidence", 0.4)`).
         published: The authors' own figures, as pairs (`("coco_ap", 48.4)`).
@@ -255,6 +258,7 @@ class ModelCard:
     licence_notice: str | None = None
     homepage: str | None = None
     description: str = ""
+    base: str | None = None
     settings: Pairs = ()
     recommended: Pairs = ()
     published: Pairs = ()
@@ -304,6 +308,8 @@ class Architecture:
             bare file's facts (tensors, graph inputs and outputs, metadata), never at its name.
         options: Import string of the frozen dataclass of load options that this architecture adds.
         exporter: Import string of `export(context: lensmount.models.ExportContext) -> Path`.
+        shared: Models of one process with the same files, backend, device, precision and session options share their
+            sessions, which close with the last of them. Networks and graphs then may not depend on `options`.
         description: One line.
     """
 
@@ -314,6 +320,7 @@ class Architecture:
     recognise: str | None = None
     options: str | None = None
     exporter: str | None = None
+    shared: bool = False
     description: str = ""
 
     def __post_init__(self) -> None:

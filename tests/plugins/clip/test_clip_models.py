@@ -123,7 +123,7 @@ def test_folders_globs_and_generators_stream(model, pictures: Path) -> None:
     for source in (pictures, str(pictures / "*.png"), paths):
         for batch_size in (None, 1, 3):
             assert np.allclose(model.embed_images(source, batch_size=batch_size).vectors, one_by_one, atol=1e-6)
-    batches = list(model.stream(iter(paths), batch_size=3))
+    batches = list(model.embed_batches(iter(paths), batch_size=3))
     assert [len(b.vectors) for b in batches] == [3, 3, 1]
     assert batches[1].indices == (3, 4, 5) and batches[1].image_sizes[0] == (43, 60)
     found = Embeddings(vectors=np.concatenate([b.vectors for b in batches]), normalized=False).normalize()
@@ -139,7 +139,7 @@ def test_memory_is_bounded_while_streaming(model) -> None:
             drawn += 1
             yield np.zeros((40, 40, 3), np.uint8)
 
-    batches = model.stream(endless(), batch_size=2)
+    batches = model.embed_batches(endless(), batch_size=2)
     for _ in range(3):
         next(batches)
     batches.close()
@@ -151,7 +151,7 @@ def test_bad_pictures_are_named_or_left_out(model, pictures: Path) -> None:
     with pytest.raises(ImageError, match=r"3\.png"):
         model.embed_images(pictures)
     failed = []
-    batches = list(model.stream(pictures, batch_size=4, on_error=lambda name, error: failed.append(name)))
+    batches = list(model.embed_batches(pictures, batch_size=4, on_error=lambda name, error: failed.append(name)))
     assert [i for b in batches for i in b.indices] == [0, 1, 2, 4, 5, 6]
     assert len(failed) == 1 and failed[0].endswith("3.png")
 

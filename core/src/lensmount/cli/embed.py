@@ -153,7 +153,7 @@ def _run(loaded: Any, model: str, names: list[str], journal: Journal, batch_size
         err().print(f"{name}: {error}", style="red", markup=False)
 
     try:
-        for batch in loaded.stream(names, batch_size=batch_size, progress=True, on_error=report):
+        for batch in loaded.embed_batches(names, batch_size=batch_size, progress=True, on_error=report):
             paths = tuple(names[i] for i in batch.indices)
             vectors = Embeddings(vectors=batch.vectors, normalized=False).normalize().vectors
             stamps = np.array([stamp(path) for path in paths], np.int64)

@@ -11,6 +11,7 @@ from lensmount.errors import InputError, LensmountError
 
 if TYPE_CHECKING:
     from lensmount.cli.sinks import Sinks
+    from lensmount.streaming import Stream
 
 
 def add_to(app: typer.Typer) -> None:
@@ -41,7 +42,8 @@ def predict(
     """Find things in pictures and videos; one bad picture is reported and the rest go on (exit status 1)."""
     from lensmount import registry
     from lensmount.cli.sinks import Sinks
-    from lensmount.cli.sources import items
+    from lensmount.feeds import entries_of
+    from lensmount.streaming import stream
 
     if json_file == "-" and coco == "-":
         raise InputError("--json - and --coco - both want standard output", fix="write one of them to a file")
@@ -51,8 +53,8 @@ def predict(
         "iou_threshold": iou,
         "max_detections": max_detections,
     }
-    call = {name: value for name, value in options.items() if value is not None}
-    work = items(source, max_frames)  # bad sources are refused before weights are fetched
+    call: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    entries_of(source)  # bad sources are refused before weights are fetched
     extra: dict[str, Any] = {} if threads is None else {"threads": threads}
     with registry.load(
         model,
@@ -64,7 +66,7 @@ def predict(
         **extra,
     ) as loaded:
         sinks = Sinks(loaded, save=save, json_file=json_file, coco=coco)
-        failed = _run(loaded, work, call, sinks)
+        failed = run(stream(loaded, source, max_frames=max_frames, **call), sinks)
     sinks.finish()
     if failed:
         raise typer.Exit(1)
@@ -77,28 +79,25 @@ def _classes(text: str | None) -> list[str | int] | None:
     return [int(part) if part.isdigit() else part for part in parts]
 
 
-def _run(model: Any, work: Any, call: dict[str, Any], sinks: Sinks) -> int:
+def run(work: Stream, sinks: Sinks) -> int:
     """Predicts item by item; returns how many failed."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from lensmount.cli.output import err
-    from lensmount.errors import ImageError
 
     failed = 0
     console = err()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     hidden = not console.is_terminal or (work.total is not None and work.total < 3)
-    with Progress(*columns, console=console, disable=hidden, transient=True) as progress:
+    with Progress(*columns, console=console, disable=hidden, transient=True) as progress, work:
         task = progress.add_task("predict", total=work.total)
         try:
-            for item in work:
-                try:
-                    image = item.load()
-                    result = model(image, **call)[0]
-                    sinks.add(item, image, result)
-                except ImageError as error:
+            for info, result in work:
+                if info.error is None:
+                    sinks.add(info, result)
+                else:
                     failed += 1
-                    text = str(error) if item.name in error.problem else f"{item.name}: {error}"
+                    text = str(info.error) if info.source in info.error.problem else f"{info.name}: {info.error}"
                     console.print(text, style="red", markup=False, soft_wrap=True)
                 progress.advance(task)
         except KeyboardInterrupt:  # a camera has no end: stopping it is not a failure

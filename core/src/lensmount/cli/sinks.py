@@ -9,8 +9,7 @@ from lensmount.cli.output import out, table, write_atomically, write_json
 from lensmount.errors import InputError
 
 if TYPE_CHECKING:
-    from lensmount.cli.sources import Item
-    from lensmount.images import Image
+    from lensmount.streaming import FrameInfo
 
 
 class Sinks:
@@ -33,28 +32,28 @@ class Sinks:
         self._annotations: list[dict[str, Any]] = []
         self._images: list[dict[str, Any]] = []
         self._names: set[Path] = set()
-        self._video: _VideoWriter | None = None
+        self._videos: dict[str, VideoWriter] = {}
         if save is not None:
             try:
                 save.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise InputError(f"cannot make folder {save}", found=str(error)) from error
 
-    def add(self, item: Item, image: Image, result: Any) -> None:
+    def add(self, info: FrameInfo, result: Any) -> None:
         """Takes one result."""
         if self._json is not None:
-            frame = {} if item.frame is None else {"frame": item.frame, "seconds": item.seconds}
-            self._results.append({"source": item.video or item.name, **frame, **result.to_dict()})
+            frame = {} if info.frame is None else {"frame": info.frame, "seconds": info.seconds}
+            self._results.append({"source": info.source, **frame, **result.to_dict()})
         if self._coco is not None:
-            self._add_coco(item, result)
-        written = self._draw(item, image, result) if self._save is not None else None
+            self._add_coco(info, result)
+        written = self._draw(info, result) if self._save is not None else None
         if not self._quiet:
-            self._print(item, result, written)
+            self._print(info, result, written)
 
-    def _print(self, item: Item, result: Any, written: Path | None) -> None:
+    def _print(self, info: FrameInfo, result: Any, written: Path | None) -> None:
         console = out()
-        console.print(f"{item.name}: {_summary(result)}", markup=False, soft_wrap=True)
-        if item.video is not None:
+        console.print(f"{info.name}: {_summary(result)}", markup=False, soft_wrap=True)
+        if info.frame is not None:
             return
         if hasattr(result, "xyxy") and len(result):
             rows = table("class", "confidence", "x1", "y1", "x2", "y2")
@@ -64,32 +63,33 @@ class Sinks:
         if written is not None:
             console.print(f"saved {written}", markup=False, soft_wrap=True)
 
-    def _add_coco(self, item: Item, result: Any) -> None:
+    def _add_coco(self, info: FrameInfo, result: Any) -> None:
         image_id = len(self._images) + 1
         height, width = result.image_size
-        self._images.append({"id": image_id, "file_name": item.name, "height": height, "width": width})
+        self._images.append({"id": image_id, "file_name": info.name, "height": height, "width": width})
         self._annotations += result.to_coco(image_id=image_id, annotation_start=len(self._annotations) + 1)
 
-    def _draw(self, item: Item, image: Image, result: Any) -> Path:
+    def _draw(self, info: FrameInfo, result: Any) -> Path:
         from lensmount.draw import draw
 
         assert self._save is not None
-        picture = draw(image, result)
-        if item.video is not None:
-            if self._video is None or self._video.source != item.video:
-                self._close_video()
-                stem = Path(item.video).stem if not item.video.isdigit() else f"camera-{item.video}"
+        picture = draw(info.image, result)
+        if info.frame is not None:
+            if info.source not in self._videos:
+                if not info.live:  # videos come one after the other, cameras side by side
+                    self._close_videos()
+                stem = Path(info.source).stem if not info.source.isdigit() else f"camera-{info.source}"
                 name = self._unused(self._save / f"{_safe(stem)}.mp4")
-                self._video = _VideoWriter(item.video, name)
-            self._video.write(picture, item.seconds)
-            return self._video.path
-        path = self._unused(self._save / f"{_safe(Path(item.name.partition('?')[0]).stem)}.jpg")
+                self._videos[info.source] = VideoWriter(name)
+            self._videos[info.source].write(picture, info.seconds)
+            return self._videos[info.source].path
+        path = self._unused(self._save / f"{_safe(Path(info.name.partition('?')[0]).stem)}.jpg")
         from lensmount.images import import_cv2
 
         cv2 = import_cv2()
         done, content = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 92])
         if not done:
-            raise InputError(f"cannot encode the annotated picture of {item.name}")
+            raise InputError(f"cannot encode the annotated picture of {info.name}")
         write_atomically(path, content.tobytes())
         return path
 
@@ -102,14 +102,13 @@ class Sinks:
         self._names.add(made)
         return made
 
-    def _close_video(self) -> None:
-        if self._video is not None:
-            self._video.close()
-            self._video = None
+    def _close_videos(self) -> None:
+        while self._videos:
+            self._videos.popitem()[1].close()
 
     def finish(self) -> None:
         """Writes what is written at the end."""
-        self._close_video()
+        self._close_videos()
         if self._json is not None:
             write_json(self._results, self._json)
         if self._coco is not None:
@@ -119,16 +118,14 @@ class Sinks:
 
     def abort(self) -> None:
         """Leaves no half-written file behind."""
-        if self._video is not None:
-            self._video.discard()
-            self._video = None
+        while self._videos:
+            self._videos.popitem()[1].discard()
 
 
-class _VideoWriter:
+class VideoWriter:
     """Writes an annotated video beside its final name, and renames it when it is whole."""
 
-    def __init__(self, source: str, path: Path) -> None:
-        self.source = source
+    def __init__(self, path: Path) -> None:
         self.path = path
         self._partial = path.with_name(f".{path.stem}.partial{path.suffix}")
         self._writer: Any = None
@@ -136,6 +133,7 @@ class _VideoWriter:
         self._last = 0.0
 
     def write(self, picture: Any, seconds: float | None) -> None:
+        """Takes the next picture and its time in the source."""
         if self._writer is None:
             self._held.append(picture)  # the rate is known from the second frame on
             if len(self._held) == 1:
@@ -161,6 +159,7 @@ class _VideoWriter:
         self._held.clear()
 
     def close(self) -> None:
+        """Finishes the file."""
         if self._held:
             self._open(25.0)
         if self._writer is not None:
@@ -168,6 +167,7 @@ class _VideoWriter:
             self._partial.replace(self.path)
 
     def discard(self) -> None:
+        """Leaves no file behind."""
         if self._writer is not None:
             self._writer.release()
         self._partial.unlink(missing_ok=True)

@@ -39,6 +39,7 @@ def recognise(facts: FileFacts) -> ModelCard | None:
     """
     if facts.kind == "onnx":
         return pair_card(facts, "clip")
-    if layout(strip_names(facts.tensors)) is None:
+    detector = any(name.startswith(("class_head.", "box_head.")) for name in facts.tensors)  # OWL-ViT, OWLv2
+    if detector or layout(strip_names(facts.tensors)) is None:
         return None
     return weights_card(facts, "clip")

@@ -76,8 +76,8 @@ class YoloClassifier(SingleGraph):
         pictures = self.load_images(images, color)
         results: dict[int, Classification] = {}
         for group in self.batches(pictures, BATCH):
-            batch, geometries = self._prepare([pictures[i] for i in group])
-            answers = self._results(self.forward(batch), geometries, [pictures[i].path for i in group])
+            raw, geometries = self.infer_pictures([pictures[i] for i in group])
+            answers = self._results(raw, geometries, [pictures[i].path for i in group])
             results.update(zip(group, answers, strict=True))
         return [results[i] for i in range(len(pictures))]
 

@@ -159,9 +159,9 @@ class YoloDetector(SingleGraph):
         pictures = self.load_images(images, color)
         results: list[Any] = [None] * len(pictures)
         for group in self.batches(pictures, BATCH):
-            batch, geometries = self._prepare([pictures[i] for i in group])
+            raw, geometries = self.infer_pictures([pictures[i] for i in group])
             paths = [pictures[i].path for i in group]
-            for i, result in zip(group, self._results(self.forward(batch), geometries, wanted, paths), strict=True):
+            for i, result in zip(group, self._results(raw, geometries, wanted, paths), strict=True):
                 results[i] = result
         return results
 

@@ -1,0 +1,1 @@
+"""OWLv2 for lensmount: detection from a few boxes, from words, or from one picture."""

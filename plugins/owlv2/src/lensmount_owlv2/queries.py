@@ -1,0 +1,241 @@
+"""OWLv2's towers and caches, asked with words or with one picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from lensmount.caches.keys import make_key
+from lensmount.caches.memory import DEFAULT_BYTES, MemoryCache
+from lensmount.errors import ClosedError, ModelFileError, OptionError
+from lensmount.images import split
+from lensmount.options import class_thresholds, fraction
+from lensmount.results import Detections
+from lensmount.single_graph import SingleGraph
+from lensmount.specs import Preprocess
+from lensmount_owlv2.checkpoint import NETWORK
+from lensmount_owlv2.images import ImageEmbedder, Seen
+from lensmount_owlv2.layout import read_json
+from lensmount_owlv2.options import IOU_THRESHOLD, ONE_SHOT_CONFIDENCE, TEXT_CONFIDENCE, LoadOptions
+from lensmount_owlv2.options import max_detections as limit
+from lensmount_owlv2.references import make_bank
+from lensmount_owlv2.scoring import Found, by_query
+from lensmount_owlv2.texts import TextEmbedder
+from lensmount_owlv2.training import TrainBox, read_training_data
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from lensmount.backends.base import Session
+    from lensmount.caches.base import Cache
+    from lensmount.images import Color
+    from lensmount.models import BuildContext
+
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+
+def _session(context: BuildContext, tower: str) -> Session:
+    for name in (tower, f"{tower}.onnx", f"{tower}.plan"):
+        if name in context.sessions:
+            return context.sessions[name]
+    raise ModelFileError(
+        f"package {context.package.name!r} of {context.card.id!r} lacks the {tower} tower",
+        found=", ".join(context.sessions) or "no graphs",
+        expected=f"{tower}.onnx",
+    )
+
+
+def _cache(caches: Mapping[str, Cache], use: str, entries: int, size: int = DEFAULT_BYTES) -> Cache:
+    """The caller's cache for a use, which may be empty and hence false, or one of our own."""
+    given = caches.get(use)
+    return MemoryCache(entries, size) if given is None else given
+
+
+def resolve_preprocess(files: Mapping[str, Path]) -> Preprocess:
+    """OWLv2's own preprocessing, with mean and std of a `preprocessor_config.json` where there is one.
+
+    Raises:
+        ModelFileError: That file is malformed.
+    """
+    config = read_json(files["preprocessor_config.json"]) if "preprocessor_config.json" in files else {}
+    mean, std = config.get("image_mean", MEAN), config.get("image_std", STD)
+    for name, values in (("image_mean", mean), ("image_std", std)):
+        if len(values) != 3 or not all(isinstance(v, int | float) and (name != "image_std" or v > 0) for v in values):
+            raise ModelFileError("preprocessor_config.json is malformed", found=f"{name}: {values}"[:80])
+    return Preprocess(
+        size=None,
+        resize="pad-square",
+        padding_value=0,
+        interpolation="gaussian-bilinear",
+        resample_dtype="float32",
+        mean=tuple(mean),
+        std=tuple(std),
+    )
+
+
+class QueryModel(SingleGraph):
+    """The part of an OWLv2 that answers to words and to one picture, and its caches."""
+
+    def __init__(self, context: BuildContext) -> None:
+        self._text = _session(context, "text")
+        narrowed = replace(context, sessions={"image": _session(context, "image")})
+        super().__init__(narrowed, context.package.preprocess or resolve_preprocess(context.files))
+        options = context.options or LoadOptions()
+        self.network: str = self._session.metadata.get(NETWORK) or context.fingerprint
+        self._identity = make_key(self.network, self.backend, self.device, self.precision, self.preprocess_spec)
+        caches = context.caches
+        self._images = ImageEmbedder(
+            self._prepare,
+            self.forward,
+            _cache(caches, "embeddings", options.images_kept, options.image_cache_bytes),
+            self._identity,
+            options.batch or (8 if self.device == "cpu" else 16),
+        )
+        self._banks = _cache(caches, "classes", options.classes_kept)
+        self._texts = TextEmbedder(
+            context, self._text, _cache(caches, "text", options.text_cache_entries), self._identity
+        )
+
+    # --- words --------------------------------------------------------------------------------------------------------
+
+    def __call__(
+        self,
+        images: Any,
+        *,
+        classes: Sequence[str] | str | None = None,
+        confidence: float | Mapping[str | int, float] = TEXT_CONFIDENCE,
+        iou_threshold: float | None = None,
+        max_detections: int | None = None,
+        color: Color | None = None,
+    ) -> list[Detections]:
+        """Finds what words describe.
+
+        Args:
+            images: A picture or several: paths, URLs, bytes, PIL images, arrays, tensors.
+            classes: What to look for, in words (`["a red cup"]`); they become the class names.
+            confidence: Lowest score, 0..1, or one per class; a score is `sigmoid((cos + shift) * scale)`.
+            iou_threshold: Overlap above which the weaker box of the same class goes; None keeps all, as the reference
+                implementation does.
+            max_detections: Most objects per picture; None for 300.
+            color: Channel order of arrays and tensors, `"bgr"` or `"rgb"`.
+
+        Returns:
+            One result per picture, best first.
+
+        Raises:
+            InputError: No words, or words that the tokeniser cannot hold.
+            ImageError: A picture cannot be used.
+            OptionError: An option is out of range.
+            BackendError: The runtime failed.
+        """
+        words = _words(classes)
+        lowest, table = class_thresholds(confidence, words, TEXT_CONFIDENCE)
+        thresholds = lowest if table is None else table
+        most = limit(max_detections)
+        overlap = None if iou_threshold is None else fraction("iou_threshold", iou_threshold)
+        self._check_open()
+        queries = self._texts.embed(words)
+        results = []
+        for seen in self._images.stream(split(images), None, color):
+            found = by_query(seen.proposals, queries, thresholds=thresholds, iou_threshold=overlap, max_detections=most)
+            results.append(result(seen, found, words))
+        return results
+
+    def embed_text(self, texts: Sequence[str] | str) -> Any:
+        """Query embeddings of texts, float32 `(T, D)` of length 1; each is computed once."""
+        self._check_open()
+        return self._texts.embed(_words(texts))
+
+    # --- one picture --------------------------------------------------------------------------------------------------
+
+    def image_guided_detection(
+        self,
+        images: Any,
+        query_image: Any,
+        *,
+        box: TrainBox | Mapping[str, Any] | None = None,
+        confidence: float = ONE_SHOT_CONFIDENCE,
+        iou_threshold: float = IOU_THRESHOLD,
+        max_detections: int | None = None,
+        color: Color | None = None,
+    ) -> list[Detections]:
+        """Finds what looks like the object in a picture.
+
+        Args:
+            images: A picture or several to search.
+            query_image: Picture of what is wanted.
+            box: Where it is in there, `{"x", "y", "w", "h"}` by its centre in pixels; None for what the network takes
+                most for an object, as the reference implementation does.
+            confidence: Lowest score, 0..1; a score is `sigmoid((cos + shift) * scale)`.
+            iou_threshold: Overlap above which the weaker box goes.
+            max_detections: Most objects per picture; None for 300.
+            color: Channel order of arrays and tensors.
+
+        Returns:
+            One result per picture, best first; the one class is named `query` (or by the box's `cls`).
+
+        Raises:
+            InputError: The box matches nothing.
+            ImageError: A picture cannot be used.
+        """
+        lowest, overlap = fraction("confidence", confidence), fraction("iou_threshold", iou_threshold)
+        most, name = limit(max_detections), "query"
+        self._check_open()
+        proposals = self._images.all([query_image], None, color)[0].proposals
+        query = proposals.embeddings[:1]
+        if box is not None:
+            if isinstance(box, Mapping):
+                box = {"cls": name, **box}
+            references = read_training_data([{"image": query_image, "boxes": [box]}])
+            bank, _ = make_bank(references, [proposals], iou_threshold=overlap, on_unmatched="error")
+            query, name = bank.embeddings, bank.class_names[0]
+        results = []
+        for seen in self._images.stream(split(images), None, color):
+            found = by_query(seen.proposals, query, thresholds=lowest, iou_threshold=overlap, max_detections=most)
+            results.append(result(seen, found, (name,)))
+        return results
+
+    # --- housekeeping -------------------------------------------------------------------------------------------------
+
+    def reset_cache(self) -> None:
+        """Forgets the embeddings of pictures, reference boxes and texts."""
+        self._images.cache.clear()
+        self._banks.clear()
+        self._texts.cache.clear()
+
+    def close(self) -> None:
+        """Lets go of both towers; they are freed with the last model that shares them."""
+        super().close()
+        self._text.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError(f"model {self.card.id!r} was closed", fix="load it again")
+
+
+def _words(classes: Sequence[str] | str | None) -> tuple[str, ...]:
+    words = (classes,) if isinstance(classes, str) else tuple(classes or ())
+    if not words:
+        raise OptionError(
+            "there are no words to look for",
+            expected='classes=["a red cup", …]; for example boxes: model.infer(images, training_data=…)',
+        )
+    for word in words:
+        if not isinstance(word, str) or not word.strip():
+            raise OptionError("a class should be described in words", found=repr(word)[:60], expected="text")
+    if len(set(words)) != len(words):
+        raise OptionError("a class is named twice", found=", ".join(w for w in set(words) if words.count(w) > 1))
+    return words
+
+
+def result(seen: Seen, found: Found, names: tuple[str, ...]) -> Detections:
+    """What was found in one picture, in its pixels."""
+    return Detections(
+        xyxy=seen.proposals.pixels(found.rows),
+        confidence=found.scores,
+        class_id=found.class_id,
+        class_names=names,
+        image_size=seen.proposals.image_size,
+        path=seen.path,
+    )

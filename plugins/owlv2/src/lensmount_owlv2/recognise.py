@@ -1,0 +1,42 @@
+"""Recognises OWLv2 by tensor names, and exported graphs by what is embedded in them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lensmount.embedding_files import companions, weights_card
+from lensmount_owlv2.checkpoint import IMAGE_OUTPUTS
+from lensmount_owlv2.layout import is_owlv2, read_json, read_layout
+
+if TYPE_CHECKING:
+    from lensmount.reading import FileFacts
+    from lensmount.specs import ModelCard
+
+TASK = "open-vocabulary-detection"
+
+
+def recognise(facts: FileFacts) -> ModelCard | None:
+    """A card for bare weights (with the files beside them), or None when they are something else.
+
+    Raises:
+        ModelFileError: They are an OWLv2's, but do not fit together.
+    """
+    from dataclasses import replace
+
+    if facts.kind == "onnx":
+        if [value.name for value in facts.outputs] == list(IMAGE_OUTPUTS):
+            from lensmount.errors import ModelFileError
+
+            raise ModelFileError(
+                f"{facts.path.name} is one part of an exported OWLv2",
+                expected="the folder that it was exported to, with lensmount.json and text.onnx",
+                fix=f"load the folder: {facts.path.parent}",
+            )
+        return None
+    if not is_owlv2(facts.tensors):
+        return None
+    beside = {artifact.name for artifact in companions(facts.path)}
+    config = read_json(facts.path.parent / "config.json") if "config.json" in beside else {}
+    read_layout({name: fact.shape for name, fact in facts.tensors.items()}, config, facts.path.name)
+    notes = () if config else ("no config.json beside the weights: attention heads are taken to be 64 wide",)
+    return replace(weights_card(facts, "owlv2", notes=notes), task=TASK)

@@ -1,0 +1,99 @@
+"""Words to query embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lensmount.caches.keys import make_key
+from lensmount.clip_tokens import ClipTokenizer, pad
+from lensmount.clip_vocabulary import Vocabulary, read_vocabulary
+from lensmount.embedding_build import packaged_vocabulary
+from lensmount.embedding_files import number
+from lensmount.errors import InputError, ModelFileError
+from lensmount_owlv2.checkpoint import CONTEXT, VOCABULARY
+from lensmount_owlv2.proposals import Floats, normalise
+
+if TYPE_CHECKING:
+    from lensmount.backends.base import Session
+    from lensmount.caches.base import Cache
+    from lensmount.models import BuildContext
+
+_BATCH = 64
+
+
+class TextEmbedder:
+    """Embeds texts, each once as long as the cache keeps it.
+
+    Args:
+        context: For the tokeniser's files; without any, CLIP's vocabulary in this wheel is used.
+        session: The text tower.
+        cache: Keeps vectors.
+        identity: Stands for the network in keys.
+    """
+
+    def __init__(self, context: BuildContext, session: Session, cache: Cache, identity: str) -> None:
+        self._session = session
+        self.cache = cache
+        self._identity = identity
+        rows = int(number(session.metadata, VOCABULARY, 0))
+        loader = partial(_vocabulary, dict(context.files), rows, context.card.id)
+        # One more than fits, so that a text that would be cut shows.
+        self._context = int(number(session.metadata, CONTEXT, 16))
+        self._tokenizer = ClipTokenizer(loader, self._context + 1)
+
+    def embed(self, texts: Sequence[str]) -> Floats:
+        """Vectors of length 1, float32 `(T, D)`.
+
+        Raises:
+            InputError: A text has more tokens than the network takes.
+        """
+        keys = [make_key(self._identity, text) for text in texts]
+        found: dict[str, Floats] = {}
+        missing: dict[str, str] = {}
+        for key, text in zip(keys, texts, strict=True):
+            kept = self.cache.get(key)
+            if kept is None:
+                missing[key] = text
+            else:
+                found[key] = kept
+        pending = list(missing.items())
+        for start in range(0, len(pending), _BATCH):
+            part = pending[start : start + _BATCH]
+            for (key, _), vector in zip(part, self._run([text for _, text in part]), strict=True):
+                vector.flags.writeable = False
+                self.cache.put(key, vector)
+                found[key] = vector
+        return np.stack([found[key] for key in keys])
+
+    def _run(self, texts: Sequence[str]) -> list[Floats]:
+        rows = self._tokenizer.encode(texts)
+        for text, row in zip(texts, rows, strict=True):
+            if len(row) > self._context:
+                raise InputError(
+                    "a text is too long for the network",
+                    found=repr(text)[:200],
+                    expected=f"at most {self._context - 2} tokens, about as many words",
+                )
+        (spec,), (output,) = self._session.inputs, self._session.outputs
+        length = spec.shape[1] if isinstance(spec.shape[1], int) else None
+        vectors = self._session.run({spec.name: pad(rows, length)})[output.name].astype(np.float32)
+        # The reference normalises twice, first without the small addend.
+        vectors = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+        return [row.copy() for row in normalise(vectors)]
+
+
+def _vocabulary(files: Mapping[str, Path], rows: int, model: str) -> Vocabulary:
+    found = read_vocabulary(files) or packaged_vocabulary("lensmount_owlv2")
+    if rows and found.size != rows:
+        raise ModelFileError(
+            f"the tokeniser does not fit the text tower of {model!r}",
+            found=f"a vocabulary of {found.size} tokens for an embedding of {rows}",
+            expected="the model's own tokenizer.json, or vocab.json and merges.txt, beside its weights",
+            fix="put the tokeniser's files in the folder of the weights; example boxes work without them",
+        )
+    return found

@@ -1,0 +1,30 @@
+"""Arrays from what callers and sessions give: lists, numpy arrays, torch tensors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def is_tensor(value: Any) -> bool:
+    """Whether a value is a torch tensor; torch is not imported to find out."""
+    return any(kind.__name__ == "Tensor" and kind.__module__ == "torch" for kind in type(value).__mro__)
+
+
+def to_array(value: Any) -> NDArray[Any]:
+    """A host array of a list, an array or a tensor on any device; bfloat16 becomes float32.
+
+    Raises:
+        ValueError: A list's rows differ in length.
+    """
+    if is_tensor(value):
+        value = value.detach()
+        value = value.float() if value.is_floating_point() else value
+        return np.asarray(value.cpu().numpy())
+    if isinstance(value, list | tuple) and any(is_tensor(item) for item in value):
+        return np.stack([to_array(item) for item in value])
+    return np.asarray(value)

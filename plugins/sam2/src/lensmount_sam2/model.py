@@ -1,0 +1,448 @@
+"""SAM 2 models: masks from prompts, and trackers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lensmount.caches.keys import image_key, make_key
+from lensmount.errors import ClosedError, InputError, OptionError, UnsupportedModelError
+from lensmount.mask_decoding import resize_logits_in_boxes
+from lensmount.options import flag
+from lensmount.results import PromptedMasks
+from lensmount.specs import Preprocess
+from lensmount_sam2.caches import EMBEDDINGS, MASKS, MaskCache, default_caches
+from lensmount_sam2.embedding import ImageEmbedding
+from lensmount_sam2.prompts import Prompts, check_prompts, per_image
+from lensmount_sam2.runner import Runner
+from lensmount_sam2.selecting import CLAMP, choose
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from lensmount.caches.base import Cache
+    from lensmount.geometry import Geometry
+    from lensmount.images import Color, Image
+    from lensmount.models import BuildContext
+    from lensmount.results import VideoMasks
+    from lensmount.specs import ModelCard, ModelPackage
+    from lensmount_sam2.tracker import Tracker
+
+    Floats = NDArray[np.float32]
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+PROMPTS_AT_ONCE = 64
+
+
+def build(context: BuildContext) -> Sam2:
+    """Makes the model.
+
+    Raises:
+        UnsupportedModelError: The task is not one of this architecture.
+        ModelFileError: The package's graphs do not fit each other.
+    """
+    if context.card.task not in ("interactive-segmentation", "video-segmentation"):
+        raise UnsupportedModelError(
+            f"{context.card.id!r} has a task that SAM 2 does not have",
+            found=context.card.task,
+            expected="interactive-segmentation or video-segmentation",
+        )
+    return Sam2(context)
+
+
+class Sam2:
+    """Finds the masks of what is pointed at, and follows it through a video.
+
+    Safe to call from several threads; a tracker belongs to one thread at a time.
+
+    Args:
+        context: What the core hands to a factory. Of its caches `embeddings` and `masks` are used; for each that is
+            missing the model has a small one of its own (`lensmount_sam2.caches.default_caches`).
+    """
+
+    def __init__(self, context: BuildContext) -> None:
+        self._card = context.card
+        self._package = context.package
+        self.runner = Runner(context)
+        side = self.runner.image_size
+        spec = context.package.preprocess or Preprocess(
+            resize="stretch", resample_dtype="float32", antialias=True, mean=MEAN, std=STD
+        )
+        self.preprocess_spec = replace(spec, size=(side, side))
+        session = self.runner.encoder
+        self.fingerprint = make_key(
+            "sam2", context.fingerprint, self.preprocess_spec, session.backend, session.device, session.precision
+        )
+        caches: Mapping[str, Cache] = {**default_caches(), **context.caches}
+        unknown = sorted(set(context.caches) - {EMBEDDINGS, MASKS})
+        if unknown:
+            raise OptionError(
+                f"{context.card.id!r} has no use for some caches",
+                found=", ".join(unknown),
+                expected="embeddings, masks",
+            )
+        self._embeddings: Cache = caches[EMBEDDINGS]
+        self._masks = MaskCache(caches[MASKS], self.fingerprint)
+        self._closed = False
+
+    # --- what every model has -----------------------------------------------------------------------------------------
+
+    @property
+    def card(self) -> ModelCard:
+        """The model's card."""
+        return self._card
+
+    @property
+    def package(self) -> ModelPackage:
+        """The package that runs."""
+        return self._package
+
+    @property
+    def backend(self) -> str:
+        """Name of the backend that it runs on."""
+        return self.runner.encoder.backend
+
+    @property
+    def device(self) -> str:
+        """Device that it effectively runs on."""
+        return self.runner.encoder.device
+
+    @property
+    def precision(self) -> str:
+        """Precision that it effectively computes in."""
+        return self.runner.encoder.precision
+
+    @property
+    def provider(self) -> str:
+        """The runtime's own word for what executes the networks."""
+        return self.runner.encoder.provider
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square that pictures are squashed to, in pixels."""
+        return self.runner.image_size
+
+    def warmup(self) -> None:
+        """Encodes a blank picture and decodes one point, so that the first real call is not the slow one."""
+        side = self.image_size
+        maps = self.runner.encode(np.zeros((1, 3, side, side), np.float32))[0]
+        self.runner.decode(maps, np.zeros((1, 2, 2), np.float32), np.array([[1, -1]]), None, None)
+
+    def close(self) -> None:
+        """Frees the sessions; later calls raise `ClosedError`."""
+        self._closed = True
+        self.runner.close()
+
+    def __enter__(self) -> Sam2:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<{self._card.id} {self._card.task} on {self.backend} {self.device} {self.precision}>"
+
+    # --- pictures -----------------------------------------------------------------------------------------------------
+
+    def load_images(self, images: Any, color: Color | None = None) -> list[Image]:
+        """Turns whatever the caller passed into pictures; see `lensmount.images.load_many`."""
+        from lensmount.images import load_many
+
+        self.check_open()
+        return load_many(images, color=color)
+
+    def check_open(self) -> None:
+        """Raises `ClosedError` once the model was closed."""
+        if self._closed:
+            raise ClosedError(f"model {self._card.id!r} was closed", fix="load it again")
+
+    def preprocess(self, images: Any, *, color: Color | None = None) -> tuple[Floats, list[Geometry]]:
+        """Pictures to the encoder's input.
+
+        Args:
+            images: One picture or several; see `lensmount.images.load_many`.
+            color: Channel order of arrays and tensors, `"bgr"` or `"rgb"`; None for their usual one.
+
+        Returns:
+            The batch float32 `(B, 3, S, S)`, and one geometry per picture.
+        """
+        from lensmount.transforms import prepare
+
+        return prepare(self.load_images(images, color), self.preprocess_spec)
+
+    def embed_images(
+        self, images: Any, use_embeddings_cache: bool = True, *, color: Color | None = None
+    ) -> list[ImageEmbedding]:
+        """Encodes pictures, which is what takes long; prompts on an embedding are quick.
+
+        Args:
+            images: A picture or several: paths, URLs, bytes, PIL images, arrays, tensors.
+            use_embeddings_cache: Look the pictures up in the cache, and keep the embeddings there.
+            color: Channel order of arrays and tensors.
+
+        Returns:
+            One embedding per picture.
+
+        Raises:
+            ImageError: A picture cannot be used.
+            BackendError: The runtime failed.
+        """
+        flag("use_embeddings_cache", use_embeddings_cache)
+        pictures = self.load_images(images, color)
+        keys = [image_key(picture) for picture in pictures]
+        found: dict[str, Any] = {}
+        if use_embeddings_cache:
+            cached = {key: self._embeddings.get(self._embedding_key(key)) for key in dict.fromkeys(keys)}
+            found = {key: tuple(maps) for key, maps in cached.items() if maps is not None}
+        missing = [index for index, key in enumerate(keys) if key not in found and key not in keys[:index]]
+        for group in self.runner.groups(len(missing)):
+            indices = [missing[position] for position in group]
+            batch, _ = self.preprocess([pictures[index] for index in indices])
+            for index, maps in zip(indices, self.runner.encode(batch), strict=True):
+                found[keys[index]] = maps
+                if use_embeddings_cache:
+                    self._embeddings.put(self._embedding_key(keys[index]), maps)
+        return [
+            ImageEmbedding(
+                maps=found[key],
+                geometry=self._geometry(picture),
+                key=key,
+                fingerprint=self.fingerprint,
+                path=picture.path,
+            )
+            for picture, key in zip(pictures, keys, strict=True)
+        ]
+
+    def _embedding_key(self, key: str) -> str:
+        return make_key("sam2 embedding", self.fingerprint, key)
+
+    def _geometry(self, picture: Image) -> Geometry:
+        from lensmount.geometry import plan
+
+        return plan(picture.size, self.preprocess_spec)
+
+    # --- prompts ------------------------------------------------------------------------------------------------------
+
+    def segment_images(
+        self,
+        images: Any = None,
+        *,
+        embeddings: ImageEmbedding | Sequence[ImageEmbedding] | None = None,
+        point_coordinates: Any = None,
+        point_labels: Any = None,
+        boxes: Any = None,
+        mask_input: Any = None,
+        multi_mask_output: bool = True,
+        use_embeddings_cache: bool = True,
+        use_mask_input_cache: bool = False,
+        mask_threshold: float = 0.0,
+        color: Color | None = None,
+    ) -> list[PromptedMasks]:
+        """Finds the masks that prompts ask for. Coordinates are original pixels.
+
+        With several pictures a list of prompts has one entry per picture, and an array is for every picture.
+
+        Args:
+            images: A picture or several; None where `embeddings` are given.
+            embeddings: From `embed_images`; pictures given as well must be the same ones.
+            point_coordinates: `(N, 2)` points x, y of one prompt, or `(P, N, 2)` of P prompts.
+            point_labels: `(N,)` or `(P, N)`: 1 on the object, 0 off it, -1 for one that does not count (to fill up
+                prompts of fewer points). None: all on the object.
+            boxes: `(4,)` xyxy of one prompt, or `(P, 4)`; with points, both describe the same object.
+            mask_input: `(1, h, w)`, or `(P, 1, h, w)`: low-resolution logits of an earlier result to refine.
+            multi_mask_output: Three masks per prompt, of the whole, a part and a smaller part; else one. One is
+                better where a prompt leaves no doubt: a box, several points.
+            use_embeddings_cache: As in `embed_images`.
+            use_mask_input_cache: Refine the mask of the largest earlier prompt on the same picture that this one
+                extends by a point or a box. Prompts are remembered either way.
+            mask_threshold: Logit above which a pixel is mask.
+            color: Channel order of arrays and tensors.
+
+        Returns:
+            One result per picture: M = 3 or 1 masks per prompt, prompt by prompt, in the decoder's order.
+
+        Raises:
+            InputError: A prompt or an embedding is not valid.
+            ImageError: A picture cannot be used.
+            BackendError: The runtime failed.
+        """
+        flag("multi_mask_output", multi_mask_output)
+        flag("use_mask_input_cache", use_mask_input_cache)
+        threshold = _finite("mask_threshold", mask_threshold)
+        given = self._embeddings_of(images, embeddings, use_embeddings_cache, color)
+        count = len(given)
+        columns = [
+            per_image("point_coordinates", point_coordinates, count, 2),
+            per_image("point_labels", point_labels, count, 1),
+            per_image("boxes", boxes, count, 1),
+            per_image("mask_input", mask_input, count, 2),
+        ]
+        prompts = [
+            check_prompts(*row, image_size=embedding.image_size, mask_size=self.runner.mask_size)
+            for embedding, *row in zip(given, *columns, strict=True)
+        ]
+        return [
+            self._segment(embedding, prompt, multi_mask_output, use_mask_input_cache, threshold)
+            for embedding, prompt in zip(given, prompts, strict=True)
+        ]
+
+    __call__ = segment_images
+
+    def _embeddings_of(
+        self, images: Any, embeddings: Any, use_cache: bool, color: Color | None
+    ) -> list[ImageEmbedding]:
+        if embeddings is None:
+            if images is None:
+                raise InputError("there is no picture", expected="images or embeddings")
+            return self.embed_images(images, use_cache, color=color)
+        given = [embeddings] if isinstance(embeddings, ImageEmbedding) else list(embeddings)
+        self.check_open()
+        for item in given:
+            if not isinstance(item, ImageEmbedding):
+                raise InputError(
+                    "this is no embedding", found=type(item).__name__, expected="what embed_images returned"
+                )
+            if item.fingerprint != self.fingerprint:
+                raise InputError(
+                    "an embedding was made by another model, or on another device", fix="embed the picture again"
+                )
+        if images is not None:
+            keys = [image_key(picture) for picture in self.load_images(images, color)]
+            if keys != [item.key for item in given]:
+                raise InputError(
+                    "the embeddings are not those of the pictures",
+                    found=f"{len(given)} embeddings, {len(keys)} pictures",
+                    expected="one embedding of each picture, in order",
+                    fix="pass the embeddings alone",
+                )
+        if not given:
+            raise InputError("there is no picture", found="an empty list of embeddings")
+        return given
+
+    def _segment(
+        self, embedding: ImageEmbedding, prompts: Prompts, several: bool, extend: bool, threshold: float
+    ) -> PromptedMasks:
+        masks, counted = prompts.masks, None
+        if extend and masks is None:
+            masks, counted = self._earlier(embedding, prompts)
+        points, labels = prompts.encode(embedding.geometry)
+        parts = []
+        for start in range(0, len(prompts), PROMPTS_AT_ONCE):
+            rows = slice(start, start + PROMPTS_AT_ONCE)
+            logits, scores, _ = self.runner.decode(
+                embedding.maps,
+                points[rows],
+                labels[rows],
+                None if masks is None else masks[rows],
+                None if counted is None else counted[rows],
+            )
+            parts.append(choose(logits, scores, several))
+        logits = np.concatenate([part for part, _ in parts]) if len(parts) > 1 else parts[0][0]
+        scores = np.concatenate([part for _, part in parts]) if len(parts) > 1 else parts[0][1]
+        self._remember(embedding, prompts, logits, scores)
+        return self.postprocess(
+            logits, scores, embedding.geometry, threshold=threshold, several=prompts.several, path=embedding.path
+        )
+
+    def _earlier(self, embedding: ImageEmbedding, prompts: Prompts) -> tuple[Floats | None, NDArray[np.int64] | None]:
+        found = [self._masks.find(embedding.key, prompts, index) for index in range(len(prompts))]
+        if all(item is None for item in found):
+            return None, None
+        blank = np.zeros(self.runner.mask_size, np.float32)
+        stacked = np.stack([blank if item is None else item for item in found])
+        return stacked[:, None], np.array([item is not None for item in found], np.int64)
+
+    def _remember(self, embedding: ImageEmbedding, prompts: Prompts, logits: Floats, scores: Floats) -> None:
+        for index, best in enumerate(scores.argmax(axis=1).tolist()):
+            self._masks.put(embedding.key, prompts, index, np.clip(logits[index, best], -CLAMP, CLAMP))
+
+    def postprocess(
+        self,
+        logits: Floats,
+        scores: Floats,
+        geometry: Geometry,
+        *,
+        threshold: float = 0.0,
+        several: bool = False,
+        path: str | None = None,
+    ) -> PromptedMasks:
+        """Chosen logits to a result.
+
+        Args:
+            logits: `(P, M, h, w)`, as `lensmount_sam2.selecting.choose` gives them.
+            scores: `(P, M)`.
+            geometry: As `preprocess` returned it.
+            threshold: Logit above which a pixel is mask.
+            several: Whether the prompts came as a list, be it of one.
+            path: Where the picture came from.
+
+        Returns:
+            P * M masks; their `logits` are clamped to ±32, as the decoder wants them back.
+        """
+        flat = logits.reshape(-1, *logits.shape[2:])
+        return PromptedMasks(
+            masks=resize_logits_in_boxes(flat, None, geometry, threshold=threshold),
+            scores=scores.reshape(-1),
+            logits=np.clip(flat, -CLAMP, CLAMP),
+            prompt_id=np.repeat(np.arange(len(logits)), logits.shape[1]) if several else None,
+            image_size=geometry.original_size,
+            path=path,
+        )
+
+    def generate(self, image: Any, points_per_side: int = 32, **settings: Any) -> PromptedMasks:
+        """Everything in a picture: prompts with a grid of points and keeps the masks that are good and differ.
+
+        Args:
+            image: One picture.
+            points_per_side: The grid has this many points along each side.
+            **settings: Fields of `lensmount_sam2.everything.Settings`; unknown ones are refused.
+
+        Returns:
+            Masks with the box of each, best first, without logits.
+
+        Raises:
+            InputError: Several pictures.
+            UnknownOptionError: An unknown setting.
+            OptionError: A setting is out of range.
+        """
+        from lensmount.options import build_options
+        from lensmount_sam2.everything import Settings, generate
+
+        values = {"points_per_side": points_per_side, **settings}
+        return generate(self, image, build_options(Settings, values, "generate"))
+
+    # --- video --------------------------------------------------------------------------------------------------------
+
+    def track(self, *, total_frames: int | None = None, max_conditioning_frames: int = 8) -> Tracker:
+        """A tracker for one video or camera; a model has as many as you like.
+
+        Args:
+            total_frames: Length of the video, where it is known and below 16; it scales how far back object
+                pointers count. None for a stream.
+            max_conditioning_frames: Prompted frames that are kept per object; the ones nearest in time stay.
+
+        Raises:
+            UnsupportedModelError: The backend is not torch, or the weights have no parts for video.
+        """
+        self.check_open()
+        self.runner.require_tracking(self._card.id)
+        from lensmount_sam2.tracker import Tracker
+
+        return Tracker(self, total_frames=total_frames, max_conditioning_frames=max_conditioning_frames)
+
+    def propagate(self, video: Any, prompts: Any, **options: Any) -> Iterator[VideoMasks]:
+        """Follows objects through a whole file; see `lensmount_sam2.propagation.propagate`."""
+        self.check_open()
+        self.runner.require_tracking(self._card.id)
+        from lensmount_sam2.propagation import propagate
+
+        return propagate(self, video, prompts, **options)
+
+
+def _finite(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | np.floating) or not np.isfinite(value):
+        raise OptionError(f"{name} is not valid", found=repr(value), expected="a number")
+    return float(value)

@@ -1,0 +1,55 @@
+"""Recognises SAM 2 files by their content: names and shapes of tensors, a graph's inputs and outputs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lensmount.specs import Artifact, ModelCard, ModelPackage
+from lensmount_sam2.checkpoint import CONFIG, official_names
+from lensmount_sam2.geometry import read_geometry, variant
+from lensmount_sam2.hf_keys import is_hf
+
+if TYPE_CHECKING:
+    from lensmount.reading import FileFacts
+
+_WANTED = ("image_encoder.trunk.pos_embed_window", "sam_mask_decoder.obj_score_token.weight", "no_mem_embed")
+
+
+def recognise(facts: FileFacts) -> ModelCard | None:
+    """A card for a bare weights file, or the folder of one, or None when it is something else.
+
+    Raises:
+        UnsupportedModelError: It is a SAM 2, but of another size than the released ones, without a configuration.
+    """
+    if facts.kind not in ("torch", "safetensors"):
+        return None
+    tensors = official_names(facts.tensors)
+    if any(key not in tensors for key in _WANTED):
+        return None
+    config = facts.path.parent / CONFIG
+    shapes = {key: fact.shape for key, fact in tensors.items()}
+    artifacts = [
+        Artifact(name="weights.bin", uri=facts.path.absolute().as_uri(), role="weights", confidence="official")
+    ]
+    if is_hf(facts.tensors) and config.is_file():
+        from lensmount_sam2.checkpoint import read_config_file
+
+        configured = read_config_file(config)
+        geometry = read_geometry(shapes, configured[0] if configured else None)
+        artifacts.append(Artifact(name=CONFIG, uri=config.absolute().as_uri(), role="data", confidence="official"))
+    else:
+        geometry = read_geometry(shapes)
+    name = variant(shapes)
+    package = ModelPackage(
+        name=f"torch-{facts.precision}", format="torch", precision=facts.precision, artifacts=tuple(artifacts)
+    )
+    version = f"SAM {geometry.version}" if geometry.tracking else "SAM 2 for images"
+    return ModelCard(
+        id="file",
+        architecture="sam2",
+        task="interactive-segmentation",
+        packages=(package,),
+        description=f"{version}, {name or 'of a size of its own'}",
+        settings=(("version", geometry.version), ("variant", name or "custom")),
+        notes=() if geometry.tracking else ("the file has no parts for video",),
+    )

@@ -1,0 +1,158 @@
+"""Runs the networks on whatever backend they were opened on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lensmount.backends.batching import batch_policy, run_batched
+from lensmount.errors import ModelFileError, UnsupportedModelError
+from lensmount_sam2.arrays import is_tensor, to_array
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from lensmount.backends.base import Session
+    from lensmount.models import BuildContext
+
+    Maps = tuple[Any, Any, Any]
+    Floats = NDArray[np.float32]
+
+MAPS = ("embedding", "high_res_0", "high_res_1")
+BATCH = 4
+"""Pictures encoded at once: enough for a GPU, little enough for its memory."""
+
+
+class Runner:
+    """Encoder and decoder behind one face: maps stay on a torch device, and lie on the host with other backends.
+
+    Args:
+        context: What the core hands to a factory.
+
+    Raises:
+        ModelFileError: The package lacks a graph, or its graphs are of other pictures.
+    """
+
+    def __init__(self, context: BuildContext) -> None:
+        named = {name.rpartition("/")[2].partition(".")[0]: session for name, session in context.sessions.items()}
+        missing = {"encoder", "decoder"} - set(named)
+        if missing:
+            raise ModelFileError(
+                f"package {context.package.name!r} of {context.card.id!r} lacks graphs",
+                found=", ".join(sorted(context.sessions)) or "none",
+                expected="encoder.onnx and decoder.onnx",
+            )
+        self.encoder: Session = named["encoder"]
+        self.decoder: Session = named["decoder"]
+        self.memory: Session | None = named.get("memory")
+        self.sessions = tuple(context.sessions.values())
+        self.torch = self.encoder.backend == "torch"
+        self._batch = batch_policy(self.encoder, context.package.batch)
+        shape, masks = self.encoder.inputs[0].shape, self._input("masks").shape
+        side = shape[2] if len(shape) == 4 else None
+        if not isinstance(side, int) or side != shape[3] or side % 32 or masks[2:] != (side // 4, side // 4):
+            raise ModelFileError(
+                f"the graphs of {context.card.id!r} do not fit",
+                found=f"pictures {shape}, masks {masks}",
+                expected="square pictures (batch, 3, S, S), S a multiple of 32, and masks (prompts, 1, S/4, S/4)",
+            )
+        self.image_size = side
+        self._points = self._input("points").dtype
+        self._no_mask = np.zeros((1, 1, side // 4, side // 4), np.float32)
+
+    def _input(self, name: str) -> Any:
+        return next(spec for spec in self.decoder.inputs if spec.name == name)
+
+    @property
+    def mask_size(self) -> tuple[int, int]:
+        """`(h, w)` of low-resolution logits."""
+        return self.image_size // 4, self.image_size // 4
+
+    def require_tracking(self, name: str) -> None:
+        """Checks that the parts for video are there, without importing torch to find out.
+
+        Raises:
+            UnsupportedModelError: The backend is not torch, or the weights have no parts for video.
+        """
+        if not self.torch:
+            raise UnsupportedModelError(
+                f"{name!r} cannot track here: only the torch backend runs the memory",
+                found=f"backend {self.encoder.backend}",
+                expected="backend torch",
+                fix='load the model\'s torch weights: registry.load(…, backend="torch")',
+            )
+        if self.memory is None:
+            raise UnsupportedModelError(
+                f"the weights of {name!r} have no parts for video",
+                expected="memory_attention, memory_encoder, …",
+                fix="load the official checkpoint, or a folder saved by transformers' Sam2VideoModel",
+            )
+
+    def groups(self, count: int) -> list[range]:
+        """Pictures to prepare and encode together."""
+        step = self._batch.static or min(BATCH, self._batch.maximum or BATCH)
+        return [range(start, min(start + step, count)) for start in range(0, count, step)]
+
+    def encode(self, batch: Floats) -> list[Maps]:
+        """Maps of each picture of a batch `(B, 3, S, S)`; each owns its memory, so that a cache counts it right."""
+        if not self.torch:
+            raw = run_batched(self.encoder, {"images": batch}, self._batch)
+            return [self._row(raw, index, np.copy) for index in range(len(batch))]
+        made = self.encoder.run_on_device({"images": batch})  # type: ignore[attr-defined]  # torch sessions have it
+        return [self._row(made, index, lambda part: part.clone()) for index in range(len(batch))]
+
+    @staticmethod
+    def _row(raw: Any, index: int, copy: Any) -> Maps:
+        first, second, third = (raw[name][index : index + 1] for name in MAPS)
+        return (first, second, third) if len(raw[MAPS[0]]) == 1 else (copy(first), copy(second), copy(third))
+
+    def decode(
+        self, maps: Maps, points: Floats, labels: NDArray[np.int64], masks: Floats | None, given: NDArray[Any] | None
+    ) -> tuple[Floats, Floats, Floats]:
+        """Masks of P prompts.
+
+        Args:
+            maps: Of one picture.
+            points: `(P, N, 2)` network pixels.
+            labels: `(P, N)`.
+            masks: `(P, 1, h, w)` logits, or None.
+            given: `(P,)` which of the masks count; None for all.
+
+        Returns:
+            float32 logits `(P, 4, h, w)`, scores `(P, 4)` and presence logits `(P, 1)`, on the host.
+        """
+        if masks is None:
+            masks, given = self._no_mask, np.zeros(1, np.int64)
+        elif given is None:
+            given = np.ones(len(masks), np.int64)
+        feeds: dict[str, Any] = {
+            "points": points.view(np.int32) if self._points == "int32" else points,
+            "labels": labels,
+            "masks": masks,
+            "has_mask": given.astype(np.int64),
+        }
+        if self.torch:
+            tensors = dict(zip(MAPS, (self._to_device(part) for part in maps), strict=True))
+            made = self.decoder.run_on_device(tensors | feeds)  # type: ignore[attr-defined]
+        else:
+            made = self.decoder.run(dict(zip(MAPS, map(to_array, maps), strict=True)) | feeds)
+        logits, scores, presence = (to_array(made[name]) for name in ("logits", "scores", "presence"))
+        return (
+            logits.astype(np.float32, copy=False),
+            scores.astype(np.float32, copy=False),
+            presence.astype(np.float32, copy=False),
+        )
+
+    def _to_device(self, part: Any) -> Any:
+        """A map as a tensor; a cache on disk gives it back on the host, and the session moves it."""
+        if is_tensor(part):
+            return part
+        import torch
+
+        return torch.from_numpy(np.array(part))
+
+    def close(self) -> None:
+        """Frees the sessions."""
+        for session in self.sessions:
+            session.close()

@@ -1,0 +1,336 @@
+"""Follows objects through a video, frame by frame, in memory that does not grow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lensmount.caches.keys import image_key
+from lensmount.errors import InputError
+from lensmount.mask_decoding import resize_logits_in_boxes
+from lensmount.options import positive
+from lensmount.results import VideoMasks
+from lensmount_sam2.arrays import to_array
+from lensmount_sam2.geometry import POINTERS
+from lensmount_sam2.memory_bank import Bank, Record
+from lensmount_sam2.prompts import check_prompts
+from lensmount_sam2.selecting import CLAMP
+from lensmount_sam2.stepping import Stepper
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from lensmount.geometry import Geometry
+    from lensmount.images import Color, Image
+    from lensmount_sam2.model import Sam2
+    from lensmount_sam2.prompts import Prompts
+
+MASK_AREA = "(H, W) or (P, H, W) of the frame's size"
+
+
+@dataclass(slots=True)
+class _Frame:
+    """The present frame: the only one whose maps are kept."""
+
+    number: int
+    key: str
+    geometry: Geometry
+    path: str | None
+    maps: Any
+    found: dict[int, Record] = field(default_factory=dict)
+    tracked: set[int] = field(default_factory=set)
+    stepped: bool = False
+
+
+class Tracker:
+    """Objects in one video or camera. Push frames one by one; prompt, add and remove objects whenever you like.
+
+    A frame counts once: a `step` with the very picture that was prompted last finishes that frame. Kept between frames
+    are the maps of the last frame and, per object, a bounded bank of memories.
+
+    Args:
+        model: The model.
+        total_frames: See `Sam2.track`.
+        max_conditioning_frames: See `Sam2.track`.
+        keep_all: Keep every prompted frame, and attend to the nearest; for files whose prompts are known beforehand.
+
+    Raises:
+        OptionError: A number is not valid.
+    """
+
+    def __init__(
+        self,
+        model: Sam2,
+        *,
+        total_frames: int | None = None,
+        max_conditioning_frames: int = 8,
+        keep_all: bool = False,
+    ) -> None:
+        self._model = model
+        self._stepper = Stepper(model.runner)
+        total = POINTERS if total_frames is None else positive("total_frames", total_frames)
+        self._longest = min(total, POINTERS)
+        self._attended = positive("max_conditioning_frames", max_conditioning_frames)
+        self._capacity = None if keep_all else self._attended
+        # Frames are resampled as the reference does with a folder of pictures: Pillow's bicubic on whole grey values.
+        self._spec = replace(model.preprocess_spec, interpolation="bicubic", resample_dtype="uint8", antialias=True)
+        self._banks: dict[int, Bank] = {}
+        self._frame: _Frame | None = None
+        self._next = 0
+
+    @property
+    def object_ids(self) -> tuple[int, ...]:
+        """The objects that are followed, in the order they were added."""
+        return tuple(self._banks)
+
+    @property
+    def present(self) -> _Frame:
+        """The present frame.
+
+        Raises:
+            InputError: There is none yet.
+        """
+        return self._last()
+
+    def reset(self) -> None:
+        """Forgets every object and starts counting frames anew."""
+        self._banks.clear()
+        self._frame = None
+        self._next = 0
+
+    def remove(self, object_id: int) -> None:
+        """Stops following an object.
+
+        Raises:
+            InputError: There is no such object.
+        """
+        if object_id not in self._banks:
+            raise InputError(
+                f"there is no object {object_id!r}", found=str(list(self._banks)), expected="one that was prompted"
+            )
+        del self._banks[object_id]
+        if self._frame is not None:
+            self._frame.found.pop(object_id, None)
+
+    def prompt(
+        self,
+        frame: Any = None,
+        *,
+        points: Any = None,
+        labels: Any = None,
+        boxes: Any = None,
+        mask: Any = None,
+        object_id: int | Sequence[int] | None = None,
+        color: Color | None = None,
+    ) -> VideoMasks:
+        """Shows the tracker an object, or corrects one.
+
+        On a frame that the object was not yet tracked on it is found anew, and the frame conditions all that follow.
+        On one that it was, its mask there is corrected.
+
+        Args:
+            frame: A picture; None for the last one. A new picture is the next frame.
+            points: `(N, 2)` x, y in the frame's pixels, or `(P, N, 2)` for P objects.
+            labels: `(N,)` or `(P, N)`: 1 on the object, 0 off it; None: all on it.
+            boxes: `(4,)` xyxy, or `(P, 4)` for P objects; with points, both describe the same object.
+            mask: Bool `(H, W)`, or `(P, H, W)` for P objects, taken as it is; not together with points or boxes.
+            object_id: Whole number of each object; None for the next free ones, from 1.
+            color: Channel order of arrays and tensors.
+
+        Returns:
+            Masks of these objects on this frame.
+
+        Raises:
+            InputError: A prompt is not valid, or there is no frame yet.
+            ImageError: The frame cannot be used.
+        """
+        self._model.check_open()
+        image = None if frame is None else self._load(frame, color)
+        size = image.size if image is not None else self._last().geometry.original_size
+        masks = prompts = None
+        if mask is not None:
+            if points is not None or boxes is not None or labels is not None:
+                raise InputError("a mask and other prompts exclude each other on one frame", fix="prompt twice")
+            masks = _masks(mask, size)
+        else:
+            prompts = check_prompts(points, labels, boxes, None, image_size=size, mask_size=(1, 1))
+        ids = self._ids(object_id, len(masks) if masks is not None else len(prompts or ()))
+        state = self._last() if image is None else self._begin(image, reuse=True)
+        for index, number in enumerate(ids):
+            if masks is not None:
+                self._adopt(state, number, masks[index])
+            elif prompts is not None:
+                self._point(state, number, prompts, index)
+        return self._result(state, ids)
+
+    def step(self, frame: Any, *, color: Color | None = None) -> VideoMasks:
+        """Finds every object in the next frame.
+
+        Args:
+            frame: A picture.
+            color: Channel order of arrays and tensors.
+
+        Returns:
+            One mask per object; none, and no work done, while there are no objects.
+
+        Raises:
+            ImageError: The frame cannot be used.
+            BackendError: The runtime failed.
+        """
+        self._model.check_open()
+        image = self._load(frame, color)
+        if not self._banks:
+            self._frame = None
+            self._next += 1
+            return _nothing(image, self._next - 1)
+        return self.finish(self._begin(image, reuse=self._frame is not None and not self._frame.stepped))
+
+    # --- for whole files: frames with numbers of their own ------------------------------------------------------------
+
+    def begin(self, image: Image, number: int) -> _Frame:
+        """Makes a picture the present frame, under a number; frames need not come in order."""
+        return self._open(image, image_key(image), number)
+
+    def finish(self, state: _Frame) -> VideoMasks:
+        """Finds every object in the present frame that was not prompted there."""
+        groups: dict[Any, list[tuple[int, Any]]] = {}
+        for number, bank in self._banks.items():
+            conditioned = bank.prompted.get(state.number)
+            if conditioned is not None:
+                state.found[number] = conditioned
+            elif number not in state.found:
+                recall = bank.recall(state.number, self._longest)
+                groups.setdefault(recall.shape, []).append((number, recall))
+            state.tracked.add(number)
+        for members in groups.values():
+            found = self._stepper.track(state.maps, [recall for _, recall in members], self._longest)
+            records = self._stepper.record(state.maps, state.number, found, prompted=False)
+            for (number, _), record in zip(members, records, strict=True):
+                self._banks[number].add(record)
+                state.found[number] = record
+        state.stepped = True
+        return self._result(state, list(self._banks))
+
+    # --- inside -------------------------------------------------------------------------------------------------------
+
+    def _load(self, frame: Any, color: Color | None) -> Image:
+        images = self._model.load_images(frame, color)
+        if len(images) != 1:
+            raise InputError("a tracker takes one frame at a time", found=f"{len(images)} pictures", expected="one")
+        return images[0]
+
+    def _last(self) -> _Frame:
+        if self._frame is None:
+            raise InputError("there is no frame to prompt on", expected="a picture", fix="pass frame=…")
+        return self._frame
+
+    def _begin(self, image: Image, *, reuse: bool) -> _Frame:
+        key = image_key(image)
+        if reuse and self._frame is not None and self._frame.key == key:
+            return self._frame
+        self._next += 1
+        return self._open(image, key, self._next - 1)
+
+    def _open(self, image: Image, key: str, number: int) -> _Frame:
+        from lensmount.transforms import prepare
+
+        batch, (geometry,) = prepare([image], self._spec)
+        self._frame = None  # its maps make room for the next
+        self._frame = _Frame(number, key, geometry, image.path, self._stepper.encode(batch))
+        self._next = number + 1
+        return self._frame
+
+    def _ids(self, given: int | Sequence[int] | None, count: int) -> list[int]:
+        if given is None:
+            start = max((*self._banks, 0)) + 1
+            return list(range(start, start + count))
+        ids = [given] if isinstance(given, int | np.integer) else list(given)
+        whole = all(isinstance(i, int | np.integer) and not isinstance(i, bool) and i >= 0 for i in ids)
+        if len(ids) != count or len(set(ids)) != count or not whole:
+            raise InputError(
+                "object_id does not fit the prompts",
+                found=repr(given)[:80],
+                expected=f"{count} different whole numbers from 0",
+            )
+        return [int(i) for i in ids]
+
+    def _point(self, state: _Frame, number: int, prompts: Prompts, index: int) -> None:
+        points, labels = prompts.encode(state.geometry)
+        earlier = state.found.get(number)
+        corrects = number in state.tracked and number in self._banks and not self._conditions(state, number)
+        found = self._stepper.prompt(
+            state.maps,
+            points[index : index + 1],
+            labels[index : index + 1],
+            None if earlier is None else earlier.logits,
+            self._banks[number].recall(state.number, self._longest) if corrects else None,
+            self._longest,
+        )
+        (record,) = self._stepper.record(state.maps, state.number, found, prompted=True)
+        self._keep(state, number, record, conditions=not corrects)
+
+    def _adopt(self, state: _Frame, number: int, mask: NDArray[np.bool_]) -> None:
+        found, stated = self._stepper.adopt(state.maps, mask)
+        (record,) = self._stepper.record(state.maps, state.number, found, prompted=True, stated=stated)
+        corrects = number in state.tracked and number in self._banks and not self._conditions(state, number)
+        self._keep(state, number, record, conditions=not corrects)
+
+    def _conditions(self, state: _Frame, number: int) -> bool:
+        return state.number in self._banks[number].prompted
+
+    def _keep(self, state: _Frame, number: int, record: Record, *, conditions: bool) -> None:
+        bank = self._banks.get(number)
+        if bank is None:
+            bank = self._banks[number] = Bank(self._stepper.reach, POINTERS, self._attended, self._capacity)
+        state.found[number] = record
+        if conditions:
+            bank.condition(record)
+        else:
+            bank.add(record)
+
+    def _result(self, state: _Frame, ids: Sequence[int]) -> VideoMasks:
+        if not ids:
+            return _nothing(None, state.number, state.geometry.original_size)
+        import torch
+
+        records = [state.found[number] for number in ids]
+        logits = to_array(torch.cat([record.logits for record in records]))[:, 0]
+        presence = to_array(torch.cat([record.presence for record in records]))[:, 0].astype(np.float64)
+        return VideoMasks(
+            object_ids=np.array(ids, np.int64),
+            masks=resize_logits_in_boxes(logits, None, state.geometry),
+            scores=(1 / (1 + np.exp(-presence))).astype(np.float32),
+            logits=np.clip(logits, -CLAMP, CLAMP),
+            image_size=state.geometry.original_size,
+            frame=state.number,
+            path=state.path,
+        )
+
+
+def _nothing(image: Image | None, number: int, size: tuple[int, int] | None = None) -> VideoMasks:
+    from lensmount.results import Masks
+
+    height, width = size or (image.size if image is not None else (0, 0))
+    return VideoMasks(
+        object_ids=np.zeros(0, np.int64),
+        masks=Masks.empty((height, width)),
+        scores=np.zeros(0, np.float32),
+        image_size=(height, width),
+        frame=number,
+        path=image.path if image is not None else None,
+    )
+
+
+def _masks(value: Any, size: tuple[int, int]) -> NDArray[np.bool_]:
+    try:
+        array = to_array(value)
+    except ValueError as error:
+        raise InputError("the mask is no array", found=str(error)[:200], expected=MASK_AREA) from error
+    if array.ndim not in (2, 3) or array.shape[-2:] != size or 0 in array.shape:
+        raise InputError("the mask has the wrong shape", found=str(array.shape), expected=f"{MASK_AREA}: {size}")
+    if array.dtype.kind not in "biuf" or not np.isin(array, (0, 1)).all():
+        raise InputError("the mask is neither bool nor 0 and 1", found=str(array.dtype))
+    return array.reshape(-1, *size).astype(bool)
