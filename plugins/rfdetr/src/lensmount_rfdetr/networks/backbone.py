@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lensmount_rfdetr.layout import Layout
+from lensmount_rfdetr.networks.products import Product
 
 
 class Attention(nn.Module):
@@ -15,8 +16,8 @@ class Attention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
+        self.qkv = Product(width, 3 * width)
+        self.out = Product(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """Tokens `(B, N, C)` to tokens."""
@@ -36,8 +37,8 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(width, eps=1e-6)
         self.attention = Attention(width, heads)
         self.norm2 = nn.LayerNorm(width, eps=1e-6)
-        self.fc1 = nn.Linear(width, 4 * width)
-        self.fc2 = nn.Linear(4 * width, width)
+        self.fc1 = Product(width, 4 * width, "gelu")
+        self.fc2 = Product(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """Tokens `(B * windows², N, C)` to tokens."""
@@ -45,7 +46,7 @@ class Block(nn.Module):
         if self.windows > 1:
             h = h.reshape(-1, self.windows * h.shape[1], h.shape[2])
         x = x + self.attention(h).reshape(x.shape)
-        out: Tensor = x + self.fc2(F.gelu(self.fc1(self.norm2(x))))
+        out: Tensor = x + self.fc2(self.fc1(self.norm2(x)))
         return out
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lensmount_rfdetr.layout import Layout
+from lensmount_rfdetr.networks.products import Product
 
 
 class MLP(nn.Module):
@@ -103,15 +104,15 @@ class Layer(nn.Module):
         self.norm1 = nn.LayerNorm(hidden)
         self.cross_attn = DeformableAttention(layout, shapes)
         self.norm2 = nn.LayerNorm(hidden)
-        self.linear1 = nn.Linear(hidden, layout.feedforward)
-        self.linear2 = nn.Linear(layout.feedforward, hidden)
+        self.linear1 = Product(hidden, layout.feedforward, "relu")
+        self.linear2 = Product(layout.feedforward, hidden)
         self.norm3 = nn.LayerNorm(hidden)
 
     def forward(self, x: Tensor, positions: Tensor, boxes: Tensor, memory: Tensor) -> Tensor:
         """Queries and positions `(B, Q, C)`, boxes `(B, Q, 4)`, maps `(B, cells, C)` to queries."""
         x = self.norm1(x + self.self_attn(x, positions))
         x = self.norm2(x + self.cross_attn(x + positions, boxes, memory))
-        out: Tensor = self.norm3(x + self.linear2(F.relu(self.linear1(x))))
+        out: Tensor = self.norm3(x + self.linear2(self.linear1(x)))
         return out
 
 
