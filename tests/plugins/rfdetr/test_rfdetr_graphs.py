@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -170,6 +172,15 @@ def test_export_runs_like_the_network(checkpoint, mask_checkpoint, tmp_path, pic
             assert a.class_id.tolist() == b.class_id.tolist()
             if source is mask_checkpoint:
                 assert (a.masks.dense() != b.masks.dense()).mean() < 1e-3
+
+
+def test_export_in_a_fresh_process(checkpoint, tmp_path):
+    """Nothing that is found out at the first run may end up in the graph."""
+    pytest.importorskip("torch")
+    code = "import sys; from lensmount import registry; registry.export(sys.argv[1], output=sys.argv[2])"
+    target = tmp_path / "fresh.onnx"
+    subprocess.run([sys.executable, "-c", code, str(checkpoint), str(target)], check=True, timeout=300)
+    assert target.stat().st_size > 0
 
 
 def test_export_options(checkpoint, tmp_path, picture):

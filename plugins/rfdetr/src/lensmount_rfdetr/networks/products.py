@@ -33,7 +33,8 @@ class Product(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Over the last axis."""
-        if x.is_cpu and x.dtype == torch.float32 and _packs() and not _recorded():
+        # Whether packing works is found out by running operators, which must not be recorded: that is asked last.
+        if x.is_cpu and x.dtype == torch.float32 and not _recorded() and _packs():
             if self._packed is None:
                 self._packed = _pack(self.weight.detach())
             return _run(x, self._packed, self.bias, self.activation)
