@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import copy
 import io
-import os
-import secrets
 import warnings
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lensmount.errors import MissingDependencyError, OptionError, StoreError, UnsupportedModelError
+from lensmount.errors import MissingDependencyError, OptionError, UnsupportedModelError
+from lensmount.exporting import keep
 from lensmount.models import ExportContext
 from lensmount.options import check_names, fraction, one_of, positive
 from lensmount_yolo.metadata import parse
@@ -99,7 +97,7 @@ def export(context: ExportContext) -> Path:
         half = context.precision == "fp16"
         check_graph(path, network, exact, (batch, channels, *size), dynamic=context.dynamic, half=half)
 
-    return _keep(graph, context.output, check)
+    return keep(graph, context.output, check)
 
 
 def _settings(values: Mapping[str, Any]) -> Settings:
@@ -227,26 +225,6 @@ def _with_metadata(
     onnx.checker.check_model(model, full_check=True)
     serialised: bytes = model.SerializeToString()
     return serialised
-
-
-def _keep(data: bytes, target: Path, check: Any) -> Path:
-    """Writes beside the target, checks, renames: whole and right, or not there."""
-    partial = target.with_name(f".{target.name}.{secrets.token_hex(8)}.partial")
-    try:
-        with partial.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        check(partial)
-        partial.replace(target)
-    except OSError as error:
-        if isinstance(error, StoreError):
-            raise
-        raise StoreError(f"{target} cannot be written: {error.strerror or error}", fix="check the folder") from error
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-    return target
 
 
 def _safetensors(context: ExportContext) -> Path:
