@@ -20,7 +20,8 @@ def sample(height: int = 120, width: int = 160) -> Picture:
     picture[(x - 0.3) ** 2 + (y - 0.6) ** 2 < 0.03] = (30, 40, 230)
     picture[(abs(x - 0.72) < 0.13) & (abs(y - 0.35) < 0.2)] = (235, 190, 20)
     picture[abs(y - 0.9 + 0.2 * x) < 0.03] = (10, 250, 120)
-    return picture.round().astype(np.uint8)
+    result: Picture = picture.round().astype(np.uint8)
+    return result
 
 
 def encode_png(picture: Picture) -> bytes:
