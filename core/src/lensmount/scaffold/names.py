@@ -11,7 +11,7 @@ from lensmount.specs import NAME
 
 PREFIX = "lensmount-"
 _GIVEN = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")  # PEP 508
-_MOST = 60  # characters; file names and tables have to hold it
+_MOST = 40  # characters; lines of the templates have to hold it
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,14 +22,12 @@ class Names:
         name: Of the entry point, and of the model, backend, scheme or cache: `my-model`.
         distribution: What pip installs: `lensmount-my-model`.
         module: What Python imports: `lensmount_my_model`.
-        camel: For classes: `MyModel`.
         upper: For environment variables: `MY_MODEL`.
     """
 
     name: str
     distribution: str
     module: str
-    camel: str
     upper: str
 
 
@@ -51,13 +49,11 @@ def derive(given: str) -> Names:
             expected=f"at most {_MOST} ASCII letters, digits, '-', '_' and '.', the first a letter, the last no sign",
             fix="lensmount new-plugin my-model --kind model",
         )
-    words = name.split("-")
     return Names(
         name=name,
         distribution=PREFIX + name,
         module=(PREFIX + name).replace("-", "_"),
-        camel="".join(word.capitalize() for word in words),
-        upper="_".join(words).upper(),
+        upper=name.replace("-", "_").upper(),
     )
 
 
