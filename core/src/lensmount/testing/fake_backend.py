@@ -10,11 +10,13 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from lensmount.backends.base import Array, OpenRequest, TensorSpec, check_feeds
+from lensmount.backends.base import OpenRequest, TensorSpec, check_feeds
 from lensmount.errors import ClosedError, DeviceError
 from lensmount.specs import Backend, BackendStatus, hookimpl
 
+Array = NDArray[Any]
 Answers = Mapping[str, Any] | Callable[[dict[str, Array]], Mapping[str, Any]]
 _numbers = itertools.count(1)
 

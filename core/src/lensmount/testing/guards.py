@@ -23,7 +23,7 @@ _installed = threading.Lock()
 _hooked = False
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """Something was tried that the promise under test forbids."""
 
 
@@ -65,7 +65,7 @@ def _audit(event: str, arguments: tuple[object, ...]) -> None:
     for guard in list(_open):
         if kind in guard.kinds:
             guard.seen.append(f"{event} {arguments!r}"[:200])
-            raise Refused(f"{event} {arguments!r}"[:200])
+            raise RefusedError(f"{event} {arguments!r}"[:200])
 
 
 @contextmanager

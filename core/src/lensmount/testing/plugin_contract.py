@@ -8,7 +8,7 @@ from dataclasses import is_dataclass
 from importlib import metadata
 from importlib.resources import files
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
@@ -158,7 +158,7 @@ class PluginContract:
                 continue
             assert callable(found), f"{text} of {owner} cannot be called"
             if is_options:
-                frozen = is_dataclass(found) and found.__dataclass_params__.frozen  # type: ignore[attr-defined]
+                frozen = is_dataclass(found) and getattr(found, "__dataclass_params__").frozen  # noqa: B009
                 assert frozen, f"{text} of {owner} should be a frozen dataclass"
 
     def test_cards_have_an_architecture(self, alone: Index, together: Index) -> None:
@@ -269,7 +269,7 @@ def _import_strings(index: Index) -> Iterator[tuple[str, str, bool]]:
     yield from ((f"cache {c.name!r}", c.factory, False) for c in index.caches.values())
 
 
-def _resolve(text: str, owner: str) -> object:
+def _resolve(text: str, owner: str) -> Any:
     """What a string names; None where it needs a package that is not installed here, as an extra may be."""
     from importlib.util import find_spec
 
