@@ -89,3 +89,21 @@ def refused(*kinds: str) -> Iterator[list[str]]:
         yield guard.seen
     finally:
         _open.remove(guard)
+
+
+@contextmanager
+def forbidden(*kinds: str, saying: str) -> Iterator[None]:
+    """As `refused`, and fails when something was tried, with `saying` and what it was.
+
+    Raises:
+        AssertionError: Something was tried, whatever became of its error.
+    """
+    with refused(*kinds) as tried:
+        try:
+            yield
+        except Exception as error:
+            if tried:
+                raise AssertionError(f"{saying}: {tried[0]}") from error
+            raise
+    if tried:
+        raise AssertionError(f"{saying}: {tried[0]}")
