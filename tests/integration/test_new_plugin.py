@@ -83,7 +83,7 @@ def test_predict(place: Clean, tmp_path: Path) -> None:
     (entry,) = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
     text = json.dumps(entry)
     assert [text.count(f'"{name}"') >= 1 for name in ("red", "green", "blue")] == [True] * 3
-    assert (tmp_path / "picture.png").stat().st_size > 1000
+    assert (tmp_path / "picture.jpg").stat().st_size > 1000
 
 
 USE_ALL = """
@@ -137,18 +137,13 @@ def test_ruff_has_nothing_to_say(kind: str, name: str, tmp_path: Path) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.fixture(scope="module")
-def types_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What mypy found out about numpy and the core, for all kinds."""
-    return tmp_path_factory.mktemp("mypy")
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_mypy_has_nothing_to_say(kind: str, types_cache: Path, tmp_path: Path) -> None:
+def test_mypy_has_nothing_to_say(kind: str, tmp_path: Path) -> None:
     folder = written(tmp_path, "hello", kind)
+    cache = ROOT / ".mypy_cache" / "new-plugin"  # numpy and the core need to be looked at once only
     done = subprocess.run(
-        [sys.executable, "-m", "mypy", "--cache-dir", types_cache], cwd=folder, capture_output=True, text=True
+        [sys.executable, "-m", "mypy", "--cache-dir", cache], cwd=folder, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["mypy"]["strict"] is True

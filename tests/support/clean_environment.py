@@ -93,6 +93,7 @@ class Clean:
         )
         shared = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
         shared |= {entry for entry in sys.path if entry.endswith(("site-packages", "dist-packages"))}
+        shared.add(str(Path(pytest.__file__).parents[1]))  # wherever packages were installed to
         # plain paths, not addsitedir: the .pth files over there, which lead to the workspace's sources, stay unread
         (site / "shared.pth").write_text("import hide_torch\n" + "\n".join(sorted(shared)) + "\n", encoding="utf-8")
         (site / "hide_torch.py").write_text(HIDE, encoding="utf-8")
