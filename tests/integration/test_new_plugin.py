@@ -87,29 +87,33 @@ def test_predict(place: Clean, tmp_path: Path) -> None:
 
 
 USE_ALL = """
-import json, sys
+import sys
 import numpy as np
 from lensmount import registry
+from lensmount.imports import import_string
 
-picture, address = sys.argv[1:]
-cache = registry.default().index.caches["hello-cache"]
+picture, address, file = sys.argv[1:]
 with registry.load("hello-model", backend="onnx") as a, registry.load(address, backend="hello-backend") as b:
     first, second = a(picture)[0], b(picture)[0]
 assert (a.backend, b.backend) == ("onnx", "hello-backend")
 np.testing.assert_array_equal(first.xyxy, second.xyxy)
 np.testing.assert_allclose(first.confidence, second.confidence, atol=1e-5)
+cache = import_string(registry.default().index.caches["hello-cache"].factory, "cache")(file)
+cache.put("boxes", second.xyxy)
+np.testing.assert_array_equal(cache.get("boxes"), first.xyxy)
 print(len(first))
 """
 
 
 @pytest.mark.slow
 def test_they_work_together(place: Clean, tmp_path: Path) -> None:
-    """The model, pulled into a folder, comes out of it through the source and runs on the backend."""
+    """The model, pulled into a folder, comes out of it through the source, runs on the backend, and is cached."""
     share = tmp_path / "share"
     pulled = place.lensmount("pull", "hello-model", "--to", share / "team" / "blobs")
     assert pulled.returncode == 0, pulled.stderr
     picture = project(place, "model") / "picture.png"
-    done = place.run("-c", USE_ALL, picture, "hello-source://team/blobs", HELLO_SOURCE_ROOT=str(share))
+    arguments = (picture, "hello-source://team/blobs", tmp_path / "cache.sqlite")
+    done = place.run("-c", USE_ALL, *arguments, HELLO_SOURCE_ROOT=str(share))
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "5"
 
