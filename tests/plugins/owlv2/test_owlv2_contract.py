@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 import pytest
 
 from lensmount import registry
@@ -23,7 +25,7 @@ def exported(tiny, tmp_path_factory):
 
 class TestModel(ModelContract):
     backends = ("torch", "onnx")
-    call_options = {"classes": ["a red cup", "a dog"], "confidence": 0.0, "max_detections": 5}  # noqa: RUF012
+    call_options = MappingProxyType({"classes": ["a red cup", "a dog"], "confidence": 0.0, "max_detections": 5})
 
     @pytest.fixture
     def model_name(self, tiny):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 import pytest
 
 from lensmount import registry
@@ -35,8 +37,8 @@ def tiny_files(tmp_path_factory):
 class Tiny(ModelContract):
     masks = 0
     backends = ("torch", "onnx")
-    call_options = {"confidence": 0.0, "max_detections": 4}  # noqa: RUF012 - it is not written to
-    nothing = {"confidence": 1.0}  # noqa: RUF012
+    call_options = MappingProxyType({"confidence": 0.0, "max_detections": 4})
+    nothing = MappingProxyType({"confidence": 1.0})
 
     @pytest.fixture
     def model_name(self, tiny_files, rfdetr_kit):

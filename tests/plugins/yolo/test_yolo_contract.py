@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 import pytest
 
 from lensmount.testing import ModelContract, PluginContract
@@ -47,9 +49,9 @@ class Tiny(ModelContract):
     plan = ""
     backends = ("torch", "onnx")
     # of the thousands of rows of an untrained network few are kept, so that none is on the edge of being kept
-    call_options = {"confidence": 0.05, "max_detections": 5}  # noqa: RUF012 - it is not written to
+    call_options = MappingProxyType({"confidence": 0.05, "max_detections": 5})
 
-    load_options = {"input_size": 160}  # noqa: RUF012
+    load_options = MappingProxyType({"input_size": 160})
 
     @pytest.fixture
     def model_name(self, tiny_files):
@@ -78,4 +80,4 @@ class TestOriented(Tiny):
 
 class TestClasses(Tiny):
     plan = "classes"
-    call_options = {}  # noqa: RUF012
+    call_options = MappingProxyType({})
