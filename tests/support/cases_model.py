@@ -10,6 +10,7 @@ import sys
 import tempfile
 import types
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -348,7 +349,7 @@ class RawClosed(spots.Spots):
 
 
 class OneForAll(spots.Spots):
-    everyone: list = []
+    everyone: ClassVar[list] = []
 
     def __init__(self, context):
         super().__init__(context)

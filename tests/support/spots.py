@@ -57,11 +57,11 @@ class Session:
     device, precision, provider = "cpu", "fp32", "numpy"
     inputs = (TensorSpec("images", ("batch", 3, SIDE, SIDE), "float32"),)
     outputs = (TensorSpec("light", ("batch", 4), "float32"),)
-    metadata = {}
     shift = 0.0
 
     def __init__(self, request):
         self.closed = False
+        self.metadata = {}
 
     def run(self, feeds):
         if self.closed:
