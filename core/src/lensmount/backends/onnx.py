@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lensmount.backends import onnx_errors, onnx_graph, onnx_providers
+from lensmount.backends import onnx_errors, onnx_graph, onnx_providers, wheels
 from lensmount.backends.arrays import ONNXRUNTIME_DTYPES
 from lensmount.backends.base import OpenRequest, TensorSpec, check_feeds
 from lensmount.backends.devices import requested_threads, split_device
@@ -42,24 +42,39 @@ def probe(environment: Environment) -> BackendStatus:
         (name for name in ("onnxruntime-gpu", "onnxruntime") if environment.version(name)), None
     )
     if name is None:
-        return BackendStatus(
-            usable=False,
-            reason="onnxruntime is not installed",
-            fix=INSTALL_GPU if environment.gpus else INSTALL,
-        )
-    gpus = tuple(f"cuda:{gpu.index}" for gpu in environment.gpus) if name == "onnxruntime-gpu" else ()
+        install = wheels.cuda_build(environment, "onnxruntime-gpu", INSTALL_GPU) if environment.gpus else INSTALL
+        fix = wheels.obstacle(environment, "onnxruntime") or install
+        return BackendStatus(usable=False, reason="onnxruntime is not installed", fix=fix)
+    if name in environment.damaged:
+        reason = f"the files of {name} are gone: another onnxruntime was installed over it and removed again"
+        return BackendStatus(usable=False, reason=reason, fix=f"pip install --force-reinstall --no-deps {name}")
+    why_not = _why_no_cuda(name, environment) if environment.gpus else None
+    gpus = tuple(f"cuda:{gpu.index}" for gpu in environment.gpus) if why_not is None else ()
     mac = environment.system == "darwin" and environment.machine == "arm64"
     devices = (*gpus, "cpu", *(("mps",) if mac else ()))
     kinds = dict.fromkeys(split_device(device)[0] for device in devices)
-    unused = bool(environment.gpus) and not gpus
     return BackendStatus(
         usable=True,
         version=environment.version(name),
         devices=devices,
         precisions=tuple((kind, PRECISIONS[kind]) for kind in kinds),
-        reason=f"not on CUDA: the installed {name} is a build without it" if unused else None,
-        fix=onnx_providers.INSTALL_GPU if unused else None,
+        reason=why_not and f"not on CUDA: {why_not[0]}",
+        fix=why_not and why_not[1],
     )
+
+
+def _why_no_cuda(name: str, environment: Environment) -> tuple[str, str] | None:
+    """Why the GPUs cannot be used, and what would change that."""
+    if name != "onnxruntime-gpu":
+        fix = wheels.cuda_build(environment, "onnxruntime-gpu", onnx_providers.INSTALL_GPU)
+        return f"the installed {name} is a build without it", fix
+    built = environment.onnxruntime_cuda
+    if wheels.driver_too_old(environment, built):
+        return (
+            f"{name} {environment.version(name)} needs a driver for CUDA {built}, this one ends at {environment.cuda}",
+            "install a newer NVIDIA driver, or an onnxruntime-gpu that was built for the driver's CUDA",
+        )
+    return None
 
 
 def open_session(request: OpenRequest) -> OnnxSession:

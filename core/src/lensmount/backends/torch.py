@@ -16,7 +16,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from lensmount.backends import torch_errors
+from lensmount.backends import torch_errors, wheels
 from lensmount.backends.base import OpenRequest, TensorSpec, check_feeds
 from lensmount.backends.devices import requested_threads, split_device
 from lensmount.backends.torch_place import INSTALL, check_device, import_torch, may_use_tf32, place, read_back
@@ -32,7 +32,8 @@ def probe(environment: Environment) -> BackendStatus:
     """Whether torch runs here, and where; reads installed metadata only."""
     version = environment.version("torch")
     if version is None:
-        return BackendStatus(usable=False, reason="torch is not installed", fix=INSTALL)
+        fix = wheels.obstacle(environment, "torch") or INSTALL
+        return BackendStatus(usable=False, reason="torch is not installed", fix=fix)
     devices: list[str] = []
     precisions: list[tuple[str, tuple[str, ...]]] = []
     why_not = _why_no_cuda(version, environment)
@@ -50,7 +51,9 @@ def probe(environment: Environment) -> BackendStatus:
         devices=(*devices, "cpu"),
         precisions=(*precisions, ("cpu", ("fp32", "bf16"))),
         reason=why_not if environment.gpus else None,
-        fix="install the build of torch that fits the driver: https://pytorch.org/get-started/locally"
+        fix=wheels.cuda_build(
+            environment, "torch", f"install the build of torch that fits the driver: {wheels.TORCH_PAGE}"
+        )
         if environment.gpus and why_not
         else None,
     )
@@ -60,7 +63,7 @@ def _why_no_cuda(version: str, environment: Environment) -> str | None:
     built = re.search(r"[+.]cu(\d+)(\d)$", version)
     if built is None:
         return f"not on CUDA: the installed torch {version} is a build without it"
-    if environment.cuda is not None and int(environment.cuda.split(".")[0]) < int(built[1]):
+    if wheels.driver_too_old(environment, built[1]):
         return f"not on CUDA: torch {version} needs a driver for CUDA {built[1]}, this one ends at {environment.cuda}"
     return None
 

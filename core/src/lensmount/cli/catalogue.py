@@ -1,4 +1,4 @@
-"""`models`, `describe`, `explain`, `plugins`, `doctor`: what there is, and what would run."""
+"""`models`, `describe`, `explain`, `plugins`: what there is, and what would run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ModelName = Annotated[str, typer.Argument(help="Model id, path of a file or fold
 
 def add_to(app: typer.Typer) -> None:
     """Registers the commands."""
-    for command in (models, describe, explain, plugins, doctor):
+    for command in (models, describe, explain, plugins):
         app.command()(command)
 
 
@@ -159,46 +159,3 @@ def plugins(as_json: AsJson = False) -> None:
         hooks = ", ".join(hook.removeprefix("lensmount_") for hook in status.hooks)
         rows.add_row(status.name, status.distribution, status.version, state, hooks, status.location or "")
     out().print(rows)
-
-
-def doctor(as_json: AsJson = False) -> None:
-    """Show what this machine has, and which backends can run on it."""
-    from rich.markup import escape
-
-    from lensmount import registry
-    from lensmount.cli.output import out, table, write_json
-    from lensmount.specs import to_dict
-
-    found = registry.default().environment
-    backends = registry.backends()
-    broken = [status for status in registry.plugins() if status.state == "broken"]
-    if as_json:
-        report = {
-            "environment": to_dict(found),
-            "backends": [{"name": b.name, **to_dict(s)} for b, s in backends],
-            "broken_plugins": [to_dict(status) for status in broken],
-        }
-        write_json(report, "-")
-        return
-    console = out()
-    facts = table("this machine", "")
-    for name, value in to_dict(found).items():
-        if value not in (None, [], "", False):
-            facts.add_row(name, escape(_plain(value)))
-    console.print(facts)
-    rows = table("backend", "usable", "version", "devices", "what to do")
-    for backend, status in backends:
-        usable = "[green]yes[/]" if status.usable else "[red]no[/]"
-        todo = "" if status.usable else f"{status.reason or ''}; {status.fix or ''}".strip("; ")
-        rows.add_row(backend.name, usable, status.version or "", ", ".join(status.devices), escape(todo))
-    console.print(rows)
-    for plugin in broken:
-        console.print(f"[red]broken plugin[/] {plugin.name} ({plugin.distribution}): {escape(plugin.error or '')}")
-
-
-def _plain(value: object) -> str:
-    if isinstance(value, list):
-        return "; ".join(_plain(item) for item in value)
-    if isinstance(value, dict):
-        return ", ".join(f"{k} {_plain(v)}" for k, v in value.items() if v is not None)
-    return str(value)
