@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
-from machines import MACHINES, backends_of, environment_of
 
 from lensmount import registry
 from lensmount.diagnosis import diagnose
 from lensmount.environment import Environment, Gpu
 from lensmount.plugins import PluginStatus
 from lensmount.specs import Backend, BackendStatus
+from machines import MACHINES, backends_of, environment_of
 
 BY_NAME = {facts["name"]: facts for facts in MACHINES}
 
@@ -40,7 +40,7 @@ def doctor_on(lensmount, monkeypatch, tmp_path):
     def run(name, *arguments):
         if name not in made:
             made[name] = environment_of(BY_NAME[name], tmp_path / name)
-        made_registry = registry.Registry(lambda: [], made[name])
+        made_registry = registry.Registry(list, made[name])
         monkeypatch.setattr(registry, "_default", made_registry)
         return lensmount("doctor", *arguments)
 
@@ -121,7 +121,7 @@ def test_two_runtimes_of_two_cudas_are_a_note():
     )
     (finding,) = findings(environment)
     assert (finding.check, finding.serious) == ("cuda", False)
-    assert "torch brings CUDA 12 libraries, onnxruntime-gpu needs CUDA 13" in finding.problem
+    assert "torch brings CUDA 12 libraries, which onnxruntime-gpu cannot share: it needs CUDA 13" in finding.problem
 
 
 def test_two_opencvs_are_a_note():

@@ -8,14 +8,13 @@ import subprocess
 import sys
 import time
 from importlib import metadata
-from pathlib import Path
 
 import pytest
-from machines import MACHINES, FakeCuda, FakeNvml, environment_of, install, make_host, write
 
 from lensmount import machine, nvidia
 from lensmount.environment import Environment, Gpu, detect
 from lensmount.specs import to_dict
+from machines import MACHINES, FakeCuda, FakeNvml, environment_of, install, make_host, write
 
 A100 = ("NVIDIA A100-SXM4-40GB", (8, 0), 40 * 2**30, "GPU-aaaa-1")
 T4 = ("Tesla T4", (7, 5), 15 * 2**30, "GPU-bbbb-2")

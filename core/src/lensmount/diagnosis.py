@@ -27,7 +27,7 @@ UNSEEN = {
     ),
     "driver-stopped": (
         "NVIDIA's driver is installed but does not run",
-        "restart the machine; if that does not help, install the driver again (after a new kernel it has to be rebuilt)",
+        "restart the machine; if that does not help, install the driver again (a new kernel wants it rebuilt)",
     ),
     "driver-mismatch": (
         "NVIDIA's kernel module and its libraries are of different versions: the driver was updated under way",
@@ -99,10 +99,9 @@ def _backends(environment: Environment, known: list[tuple[Backend, BackendStatus
         fixes = dict.fromkeys(status.fix or f'pip install "{backend.extra}"' for backend, status in known)
         yield Finding(check="backend", problem="no backend can run here", fix=" or ".join(fixes) or None)
     for backend, status in known:
-        installed_but_broken = backend.name == "onnx" and environment.damaged
-        if status.usable and status.reason is not None:  # runs, but not on all that is there
-            yield Finding(check=backend.name, problem=f"{backend.name}: {status.reason}", fix=status.fix)
-        elif not status.usable and installed_but_broken:
+        broken = not status.usable and backend.name == "onnx" and bool(environment.damaged)
+        limited = status.usable and status.reason is not None  # runs, but not on all that is there
+        if broken or limited:
             yield Finding(check=backend.name, problem=f"{backend.name}: {status.reason}", fix=status.fix)
 
 
@@ -131,6 +130,7 @@ def _cuda_libraries(environment: Environment) -> Iterator[Finding]:
     """What onnxruntime's CUDA build loads when it starts, from elsewhere; without it, it falls back to the CPU."""
     if not environment.gpus or environment.onnxruntime != "onnxruntime-gpu" or environment.system == "darwin":
         return
+    version = environment.version("onnxruntime-gpu") or ""
     built = environment.onnxruntime_cuda
     major = (built or environment.cuda or "13").split(".")[0]
     jetson = environment.l4t is not None
@@ -144,17 +144,17 @@ def _cuda_libraries(environment: Environment) -> Iterator[Finding]:
         )
     elif environment.cudnn is None:
         yield Finding(check="cudnn", problem="onnxruntime-gpu needs cuDNN, and none was found", fix=fix)
-    elif numbers(environment.cudnn) < (9,) and numbers(environment.version("onnxruntime-gpu") or "") >= (1, 19):
+    elif numbers(environment.cudnn) < (9,) and numbers(version) >= (1, 19):
         yield Finding(
             check="cudnn",
-            problem=f"onnxruntime-gpu {environment.version('onnxruntime-gpu')} needs cuDNN 9; found {environment.cudnn}",
+            problem=f"onnxruntime-gpu {version} needs cuDNN 9; found {environment.cudnn}",
             fix=fix,
         )
     of_torch = _torch_cuda(environment)
     if built is not None and of_torch is not None and of_torch[0] != numbers(built)[0]:
         yield Finding(
             check="cuda",
-            problem=f"torch brings CUDA {of_torch[0]} libraries, onnxruntime-gpu needs CUDA {major}: it cannot share them",
+            problem=f"torch brings CUDA {of_torch[0]} libraries, which onnxruntime-gpu cannot share: it needs CUDA {major}",
             fix='pip install "onnxruntime-gpu[cuda,cudnn]", or builds of both for one CUDA',
             serious=False,
         )
