@@ -121,7 +121,7 @@ def test_two_runtimes_of_two_cudas_are_a_note():
     )
     (finding,) = findings(environment)
     assert (finding.check, finding.serious) == ("cuda", False)
-    assert "torch brings CUDA 12 libraries, which onnxruntime-gpu cannot share: it needs CUDA 13" in finding.problem
+    assert "torch brings libraries of CUDA 12, onnxruntime-gpu needs those of CUDA 13" in finding.problem
 
 
 def test_two_opencvs_are_a_note():

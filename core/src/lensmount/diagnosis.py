@@ -154,7 +154,7 @@ def _cuda_libraries(environment: Environment) -> Iterator[Finding]:
     if built is not None and of_torch is not None and of_torch[0] != numbers(built)[0]:
         yield Finding(
             check="cuda",
-            problem=f"torch brings CUDA {of_torch[0]} libraries, which onnxruntime-gpu cannot share: it needs CUDA {major}",
+            problem=f"torch brings libraries of CUDA {of_torch[0]}, onnxruntime-gpu needs those of CUDA {major}",
             fix='pip install "onnxruntime-gpu[cuda,cudnn]", or builds of both for one CUDA',
             serious=False,
         )

@@ -22,6 +22,7 @@ from lensmount.cli import (
     search,
     store,
     track,
+    tune,
 )
 
 app = typer.Typer(
@@ -31,7 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (predict, track, few_shot, embed, search, bench, evaluate, catalogue, doctor, files, export, store):
+for module in (predict, track, few_shot, embed, search, bench, tune, evaluate, catalogue, doctor, files, export, store):
     module.add_to(app)
 
 
