@@ -52,10 +52,12 @@ class Measured:
     Attributes:
         timings: One of each choice that was measured.
         taken: When, in words.
+        doubts: Why the times may be doubtful.
     """
 
     timings: tuple[Timing, ...]
     taken: str
+    doubts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +133,9 @@ def _order(plan: LoadPlan, competing: Sequence[Choice], rejected: tuple[Rejectio
         against = ", ".join(f"{c.milliseconds:.2f} ({c.package.name} on {c.backend.name})" for c in timed[1:])
         decision = f"the quickest of {len(competing)} measured {times.taken}: {timed[0].milliseconds:.2f} ms a picture"
         decision += f" against {against}" if against else ""
+        if times.doubts:
+            more = f" (and {len(times.doubts) - 1} more)" if len(times.doubts) > 1 else ""
+            decision += f"; doubtful: {times.doubts[0]}{more}"
     return replace(plan, choices=tuple(timed), rejected=(*failed, *rejected), decision=decision)
 
 

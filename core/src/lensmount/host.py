@@ -158,12 +158,14 @@ class Registry:
             UnknownBackendError: No plugin registers the backend asked for.
             UnknownOptionError: An option that does not exist.
         """
+        from lensmount.fastest import FASTEST
         from lensmount.loading import split_options
 
         card, _ = self.find(
             id_or_path, architecture=architecture, task=task, source=source, api_key=api_key, offline=offline
         )
-        groups = split_options(options, self.architecture_of(card), card) if options else ()
+        timed = backend == FASTEST or options
+        groups = split_options(options, self.architecture_of(card), card) if timed else ()
         return self.plan(card, backend, device, precision, name=id_or_path, options=groups)
 
     def load(
@@ -316,30 +318,10 @@ class Registry:
         architecture = self.index.architectures.get(card.architecture)
         plan = select(card, architecture, self.backends(), self.environment, request)
         if backend == FASTEST:
-            return self._fastest(plan, card.id if name is None else os.fspath(name), options)
+            from lensmount.tuned import by_times
+
+            return by_times(plan, self.index, self.environment, self.backends(), name or card.id, options)
         return plan
-
-    def _fastest(self, plan: LoadPlan, name: str, options: Iterable[Any]) -> LoadPlan:
-        """The plan in the order of the times that were measured here, where they fit."""
-        from dataclasses import replace
-
-        from lensmount import tuned
-        from lensmount.fastest import FASTEST, NotMeasured, contenders, decide
-
-        request = replace(plan.request, backend=FASTEST)
-        competing, _ = contenders(plan)
-        if len(competing) < 2:
-            return replace(decide(plan, NotMeasured(found="", fix="")), request=request)
-        settings = tuned.conditions(*options)
-        times = tuned.look_up(
-            plan.card,
-            competing,
-            self.index,
-            tuned.machine_facts(self.environment, self.backends()),
-            settings,
-            tuned.command(name, request, settings),
-        )
-        return replace(decide(plan, times), request=request)
 
 
 def _probe(backend: Backend, environment: Environment) -> BackendStatus:

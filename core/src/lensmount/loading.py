@@ -56,7 +56,8 @@ def require_choice(plan: LoadPlan) -> Choice:
     """The plan's choice.
 
     Raises:
-        NoPackageError: Nothing can run; the message holds the whole table. `NotTunedError` where only times are missing.
+        NoPackageError: Nothing can run; the message holds the whole table. `NotTunedError` where times alone are
+            missing.
     """
     if plan.selected is None:
         untimed = next((r for rejection in plan.rejected for r in rejection.reasons if r.check == "measured"), None)

@@ -186,7 +186,7 @@ def tune(
     progress: Callable[[str, int, int], None] | None = None,
     **options: Any,
 ) -> Tuning:
-    """Measures the packages that can run here and keeps the times for `backend="fastest"`; see `lensmount.tuning.tune`."""
+    """Measures what can run here and keeps the times for `backend="fastest"`; see `lensmount.tuning.tune`."""
     from lensmount import tuning
 
     return tuning.tune(

@@ -1,82 +1,45 @@
-"""Times that were measured on this machine, kept from one process to the next, and whether they still fit.
-
-    <store>/tuning/<model>/<conditions>.json
+"""Whether times that were measured on this machine still fit: the model, the machine, the options.
 
 A record holds the times of one measurement and everything that they depend on: the machine (processor, GPUs, driver,
 versions of the runtimes), the load options, and the hashes of the model's files. It is used only where all of that is
-still so; otherwise the answer says what changed. Records are written whole or not at all; a damaged one counts as none.
+still so; otherwise the answer says what changed.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from dataclasses import asdict, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from lensmount.errors import LensmountError, ModelFileError
-from lensmount.fastest import Measured, NotMeasured, Timing, missing
+from lensmount.errors import LensmountError
+from lensmount.fastest import FASTEST, Measured, NotMeasured, contenders, decide, missing
+from lensmount.tuning_records import Facts, Record, list_kept
 
 if TYPE_CHECKING:
     from lensmount.environment import Environment
     from lensmount.plugins import Index
-    from lensmount.selection import Choice, Request
+    from lensmount.selection import Choice, LoadPlan, Request
     from lensmount.specs import Backend, BackendStatus, ModelCard, ModelPackage
 
-KEPT = 8
-"""Records of one model that are kept: of several machines that share a home, of several settings."""
-
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
-
-Facts = tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
-    """One measurement.
-
-    Attributes:
-        model: Id of the model, with its path where it is a local file.
-        taken: When, in UTC: `2026-02-03 14:05`.
-        lensmount: Version that measured.
-        machine: What the times depend on of the machine, by name.
-        options: Load options other than their defaults.
-        batch: Pictures per call.
-        pictures: What was shown to the model.
-        files: sha256 by `package/file`.
-        timings: What was measured.
-        warnings: Why the times may be doubtful.
-    """
-
-    model: str
-    taken: str
-    lensmount: str
-    machine: Facts
-    options: tuple[tuple[str, Any], ...] = ()
-    batch: int = 1
-    pictures: str = "synthetic"
-    files: Facts = ()
-    timings: tuple[Timing, ...] = ()
-    warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """A file that holds a record, or should: `problem` says why it cannot be used."""
-
-    path: Path
-    record: Record | None
-    problem: str | None = None
-
 
 # --- what times depend on ---------------------------------------------------------------------------------------------
 
 
-def machine_facts(environment: Environment, backends: Iterable[tuple[Backend, BackendStatus]]) -> Facts:
-    """What the times of any model depend on, as names and values that people can compare."""
+def machine_facts(
+    environment: Environment, backends: Iterable[tuple[Backend, BackendStatus]], plugin: str | None = None
+) -> Facts:
+    """What times depend on beside the model, as names and values that people can compare.
+
+    Args:
+        environment: What the machine has.
+        backends: Registered backends with their probe's answer.
+        plugin: Distribution that runs the model.
+    """
+    from lensmount import __version__, installed
+
     e = environment
     facts = {
         "processor": e.cpu_name or e.machine,
@@ -91,7 +54,10 @@ def machine_facts(environment: Environment, backends: Iterable[tuple[Backend, Ba
         "macOS": e.release if e.system == "darwin" else None,
         **{f"backend {b.name}": s.version or "usable" for b, s in backends if s.usable},
         **{name: os.environ.get(name) for name in _THREADS},
+        "lensmount": __version__,
     }
+    if plugin is not None and (found := installed.distribution(plugin)) is not None:
+        facts[plugin] = found.version
     return tuple((name, value) for name, value in facts.items() if value)
 
 
@@ -200,7 +166,8 @@ def look_up(
         why += [f"{choice} was not measured" for choice in missing(choices, record.timings)]
         if not why:
             batch = f", in batches of {record.batch}" if record.batch > 1 else ""
-            return Measured(timings=record.timings, taken=f"on {record.taken} UTC{batch}")
+            taken = f"on {record.taken} UTC{batch}"
+            return Measured(timings=record.timings, taken=taken, doubts=record.warnings)
         if best is None or len(why) < best[0]:
             best = (len(why), f"times of {record.taken} UTC that do not fit: {'; '.join(why)}")
     return NotMeasured(found=best[1] if best else "", fix=command)
@@ -213,76 +180,34 @@ def _other_options(record: Record, options: tuple[tuple[str, Any], ...]) -> list
     return [f"option {text}" for text in changes(words(record.options), words(options))]
 
 
-# --- files ------------------------------------------------------------------------------------------------------------
-
-
-def folder() -> Path:
-    """Where records are kept."""
-    from lensmount.sources.store import default_root
-
-    return default_root() / "tuning"
-
-
-def _folder_of(subject: str) -> Path:
-    from lensmount.sources.files import safe_name
-
-    return folder() / f"{safe_name(subject)[:60]}-{hashlib.sha256(subject.encode()).hexdigest()[:12]}"
-
-
-def keep(record: Record, request: Sequence[str | None]) -> Path:
-    """Writes a record in place of an older one of the same machine, options and request.
+def by_times(
+    plan: LoadPlan,
+    index: Index,
+    environment: Environment,
+    backends: Sequence[tuple[Backend, BackendStatus]],
+    name: str | os.PathLike[str],
+    options: Iterable[Any],
+) -> LoadPlan:
+    """A plan in the order of the times that were measured here, where they fit; see `lensmount.fastest.decide`.
 
     Args:
-        record: The measurement.
-        request: What was asked for beside the options: device and precision.
-
-    Raises:
-        StoreError: The folder cannot be written.
+        plan: Everything that can run, whatever the backend.
+        index: What the plugins contribute.
+        environment: What the machine has.
+        backends: Registered backends with their probe's answer.
+        name: What the user called the model.
+        options: The load's options, as dataclasses.
     """
-    from lensmount.sources.files import store_error, write_atomic
-    from lensmount.specs import to_dict
-
-    key = json.dumps([record.machine, record.options, list(request)], default=str)
-    path = _folder_of(record.model) / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
-    try:
-        write_atomic(path, (json.dumps(to_dict(record), indent=1) + "\n").encode())
-        others = sorted(path.parent.glob("*.json"), key=lambda p: (p == path, p.stat().st_mtime), reverse=True)
-        for old in others[KEPT:]:
-            old.unlink(missing_ok=True)
-    except OSError as error:
-        raise store_error(error, path, "writing") from error
-    return path
+    request = replace(plan.request, backend=FASTEST)
+    competing, _ = contenders(plan)
+    times: Measured | NotMeasured = NotMeasured(found="", fix="")  # one alone needs none
+    if len(competing) > 1:
+        settings = conditions(*options)
+        machine = machine_facts(environment, backends, plugin_of(plan.card, index))
+        times = look_up(plan.card, competing, index, machine, settings, command(os.fspath(name), request, settings))
+    return replace(decide(plan, times), request=request)
 
 
-def list_kept(subject: str | None = None) -> list[Kept]:
-    """The records of a model, or of all, in the order of their paths."""
-    paths = sorted(_folder_of(subject).glob("*.json") if subject is not None else folder().glob("*/*.json"))
-    return [_read(path) for path in paths]
-
-
-def forget(subject: str | None = None) -> list[Path]:
-    """Removes the records of a model, or all; returns what was removed.
-
-    Raises:
-        StoreError: One cannot be removed.
-    """
-    from lensmount.sources.files import store_error
-
-    removed = [kept.path for kept in list_kept(subject)]
-    for path in removed:
-        try:
-            path.unlink(missing_ok=True)
-        except OSError as error:
-            raise store_error(error, path, "removing") from error
-    return removed
-
-
-def _read(path: Path) -> Kept:
-    from lensmount.descriptors import from_dict
-
-    try:
-        return Kept(path, from_dict(Record, json.loads(path.read_bytes()), path.name))
-    except ModelFileError as error:
-        return Kept(path, None, " ".join(str(error).split()))
-    except (OSError, ValueError, RecursionError) as error:
-        return Kept(path, None, f"{type(error).__name__}: {error}")
+def plugin_of(card: ModelCard, index: Index) -> str | None:
+    """The distribution that runs a model."""
+    return index.owners.get(("lensmount_architectures", card.architecture))

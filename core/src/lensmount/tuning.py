@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lensmount.errors import BackendError
 from lensmount.fastest import FASTEST, Timing, contenders
+from lensmount.options import positive
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from lensmount.bench_report import VariantReport
     from lensmount.host import Name, Registry
     from lensmount.selection import Choice, LoadPlan
-    from lensmount.tuned import Record
+    from lensmount.tuning_records import Record
 
 Progress = Callable[[str, int, int], None]
 
@@ -97,10 +98,11 @@ def tune(
         InputError: `seconds` is too small, or there are no pictures.
         StoreError: The times cannot be kept.
     """
-    from lensmount import __version__, tuned
+    from lensmount import tuned, tuning_records
     from lensmount.loading import fetch_files, require_choice, split_options
 
     options = dict(options or {})
+    positive("batch", batch)
     card, fetch = host.find(
         id_or_path,
         architecture=architecture,
@@ -125,13 +127,12 @@ def tune(
         "allow_insecure": allow_insecure or None,
         **options,
     }
-    machine = host.machine_facts(card)
+    machine = tuned.machine_facts(host.environment, host.backends(), tuned.plugin_of(card, host.index))
     with _alone(progress):
         timings, warnings = _measure(os.fspath(id_or_path), competing, load, pictures, batch, seconds, rounds, progress)
-    record = tuned.Record(
+    record = tuning_records.Record(
         model=tuned.subject_of(card),
         taken=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M"),
-        lensmount=__version__,
         machine=machine,
         options=tuned.conditions(*groups),
         batch=batch,
@@ -140,7 +141,7 @@ def tune(
         timings=tuple(timings),
         warnings=tuple(warnings),
     )
-    path = tuned.keep(record, (device, precision))
+    path = tuning_records.keep(record, (device, precision))
     plan = host.plan(card, FASTEST, device, precision, name=id_or_path, options=groups)
     return Tuning(plan=plan, record=record, path=path)
 
@@ -196,10 +197,10 @@ def _alone(progress: Progress | None) -> Iterator[None]:
 
     from filelock import FileLock, Timeout
 
-    from lensmount import tuned
+    from lensmount import tuning_records
     from lensmount.sources.files import safe_name
 
-    path = tuned.folder() / f"measuring-{safe_name(platform.node())[:60]}.lock"
+    path = tuning_records.folder() / f"measuring-{safe_name(platform.node())[:60]}.lock"
     lock = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ import typer
 from lensmount.errors import InputError
 
 if TYPE_CHECKING:
-    from lensmount.tuned import Kept
+    from lensmount.tuning_records import Kept
 
 
 def add_to(app: typer.Typer) -> None:
@@ -38,7 +38,7 @@ def tune(
     offline: Annotated[bool, typer.Option("--offline", help="Open no socket.")] = False,
 ) -> None:
     """Measure the packages of a model that can run here, in turns, and keep the times for `--backend fastest`."""
-    from lensmount import registry, tuned
+    from lensmount import registry, tuned, tuning_records
     from lensmount.cli.output import err, out, write_json
 
     if list_all or forget:
@@ -48,10 +48,10 @@ def tune(
         if model is not None:
             subject = tuned.subject_of(registry.describe(model, architecture=architecture, offline=offline or None))
         if forget:
-            removed = tuned.forget(subject)
+            removed = tuning_records.forget(subject)
             out().print(f"{len(removed)} removed")
         else:
-            _list(tuned.list_kept(subject), json_file)
+            _list(tuning_records.list_kept(subject), json_file)
         return
     if model is None:
         raise InputError("tune wants a model", fix="lensmount tune MODEL; lensmount models lists them")
