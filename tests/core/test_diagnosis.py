@@ -67,7 +67,7 @@ def test_what_the_command_says(doctor_on):
     assert "Tesla T4, compute capability 7.5, 16.11 GB" in said
     assert "570.172.08, runs CUDA up to 12.8" in said
     assert "problem torch: not on CUDA: the installed torch 2.13.0+cpu is a build without it" in said
-    assert "fix install the build of torch that fits the driver" in said
+    assert "fix install the build of torch that fits the GPU and its driver" in said
     assert "pip uninstall -y onnxruntime && pip install --force-reinstall" in said
     jetson = doctor_on("jetpack-6-common-wheels").out
     assert "JetPack 6.2 (L4T 36.4.3)" in jetson
@@ -81,7 +81,8 @@ def test_what_the_command_says(doctor_on):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("old-driver", ["needs a driver for CUDA 13.0, this one ends at 11.4", "without kernels"]),
+        ("old-driver", ["needs a driver for CUDA 13.0, this one ends at 11.4", "install a newer NVIDIA driver"]),
+        ("v100-cuda-13", ["which ended Tesla V100-SXM2-16GB (compute capability 7.0)", "for CUDA 12"]),
         ("b200-old-torch", ["NVIDIA B200 (compute capability 10.0)", "a newer CUDA"]),
         ("rtx-overlap", ["onnxruntime-gpu 1.31.1, onnxruntime 1.31.1", "pip install onnxruntime-gpu"]),
         ("rtx-leftover", ["--force-reinstall --no-deps onnxruntime-gpu"]),

@@ -41,9 +41,6 @@ LEAST_CUDA = {10: (12, 8), 12: (12, 8), 11: (13, 0)}
 """The first CUDA toolkit that knows a generation of GPUs, by the major part of its compute capability: Blackwell from
 12.8 on, Thor (numbered 11.0 since) from 13.0 on; from the toolkits' release notes."""
 
-LAST_CUDA = (7, 5)
-"""The least compute capability that CUDA 13 compiles for: it ended Maxwell, Pascal and Volta."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
@@ -166,21 +163,18 @@ def _torch_cuda(environment: Environment) -> tuple[int, ...] | None:
 
 
 def _capabilities(environment: Environment) -> Iterator[Finding]:
-    """GPUs that the installed torch has no kernels for: it sees them, and fails at the first operation."""
+    """GPUs newer than the installed torch: it sees them, and fails at the first operation."""
     built = _torch_cuda(environment)
     if built is None or environment.l4t is not None:  # NVIDIA's builds for a Jetson are made for it
         return
     for gpu in environment.gpus:
-        capability = numbers(gpu.compute_capability or "")
-        if not capability:
-            continue
-        too_new = built < LEAST_CUDA.get(capability[0], (0, 0))
-        if too_new or (built >= (13, 0) and capability < LAST_CUDA):
+        generation = numbers(gpu.compute_capability or "")[:1]
+        if generation and built < LEAST_CUDA.get(generation[0], (0, 0)):
             yield Finding(
                 check="torch",
-                problem=f"torch {environment.version('torch')} was built without kernels for {gpu.name} "
-                f"(compute capability {gpu.compute_capability})",
-                fix=f"install a build for {'a newer CUDA' if too_new else 'CUDA 12'}: {TORCH_PAGE}",
+                problem=f"torch {environment.version('torch')} was built with a CUDA older than {gpu.name} "
+                f"(compute capability {gpu.compute_capability}), and has no kernels for it",
+                fix=f"install a build for a newer CUDA: {TORCH_PAGE}",
             )
 
 

@@ -254,7 +254,9 @@ def _check(
 def _device(
     needs: Requirements, backend: Backend, status: BackendStatus, environment: Environment, request: Request
 ) -> tuple[str, Reason | None]:
-    usable = [d for d in status.devices if not needs.devices or device_kind(d) in needs.devices]
+    # Of a backend that cannot run, what the machine has is judged: would the package fit if it could?
+    there = status.devices if status.usable else environment.devices
+    usable = [d for d in there if not needs.devices or device_kind(d) in needs.devices]
     if request.device is not None:
         wanted = normalise_device(request.device)
         if wanted in usable:

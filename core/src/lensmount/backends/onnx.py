@@ -24,7 +24,7 @@ from lensmount.specs import BackendStatus
 
 if TYPE_CHECKING:
     from lensmount.backends.base import Array
-    from lensmount.environment import Environment
+    from lensmount.environment import Environment, Gpu
 
 INSTALL = 'pip install "lensmount[onnx]"'
 INSTALL_GPU = 'pip install "lensmount[onnx-gpu]"'
@@ -48,8 +48,8 @@ def probe(environment: Environment) -> BackendStatus:
     if name in environment.damaged:
         reason = f"the files of {name} are gone: another onnxruntime was installed over it and removed again"
         return BackendStatus(usable=False, reason=reason, fix=f"pip install --force-reinstall --no-deps {name}")
-    why_not = _why_no_cuda(name, environment) if environment.gpus else None
-    gpus = tuple(f"cuda:{gpu.index}" for gpu in environment.gpus) if why_not is None else ()
+    left_out, why_not = _without_cuda(name, environment) if environment.gpus else ((), None)
+    gpus = tuple(f"cuda:{gpu.index}" for gpu in environment.gpus if gpu not in left_out)
     mac = environment.system == "darwin" and environment.machine == "arm64"
     devices = (*gpus, "cpu", *(("mps",) if mac else ()))
     kinds = dict.fromkeys(split_device(device)[0] for device in devices)
@@ -63,18 +63,20 @@ def probe(environment: Environment) -> BackendStatus:
     )
 
 
-def _why_no_cuda(name: str, environment: Environment) -> tuple[str, str] | None:
-    """Why the GPUs cannot be used, and what would change that."""
+def _without_cuda(name: str, environment: Environment) -> tuple[tuple[Gpu, ...], tuple[str, str] | None]:
+    """The GPUs that cannot be used; and why, with what would change that."""
     if name != "onnxruntime-gpu":
         fix = wheels.cuda_build(environment, "onnxruntime-gpu", onnx_providers.INSTALL_GPU)
-        return f"the installed {name} is a build without it", fix
+        return environment.gpus, (f"the installed {name} is a build without it", fix)
     built = environment.onnxruntime_cuda
+    subject = f"{name} {environment.version(name)}"
     if wheels.driver_too_old(environment, built):
-        return (
-            f"{name} {environment.version(name)} needs a driver for CUDA {built}, this one ends at {environment.cuda}",
-            "install a newer NVIDIA driver, or an onnxruntime-gpu that was built for the driver's CUDA",
-        )
-    return None
+        why = f"{subject} needs a driver for CUDA {built}, this one ends at {environment.cuda}"
+        fix = "install a newer NVIDIA driver, or an onnxruntime-gpu that was built for the driver's CUDA"
+        return environment.gpus, (why, fix)
+    if old := wheels.too_old_for(environment, built):
+        return old, (wheels.no_kernels(subject, old), "install an onnxruntime-gpu for CUDA 12 (1.26 or older)")
+    return (), None
 
 
 def open_session(request: OpenRequest) -> OnnxSession:

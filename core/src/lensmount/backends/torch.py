@@ -25,7 +25,7 @@ from lensmount.specs import BackendStatus
 
 if TYPE_CHECKING:
     from lensmount.backends.base import Array
-    from lensmount.environment import Environment
+    from lensmount.environment import Environment, Gpu
 
 
 def probe(environment: Environment) -> BackendStatus:
@@ -36,11 +36,12 @@ def probe(environment: Environment) -> BackendStatus:
         return BackendStatus(usable=False, reason="torch is not installed", fix=fix)
     devices: list[str] = []
     precisions: list[tuple[str, tuple[str, ...]]] = []
-    why_not = _why_no_cuda(version, environment)
-    if environment.gpus and why_not is None:
-        devices += [f"cuda:{gpu.index}" for gpu in environment.gpus]
+    left_out, why_not = _without_cuda(version, environment)
+    gpus = [gpu for gpu in environment.gpus if gpu not in left_out]
+    if gpus:
+        devices += [f"cuda:{gpu.index}" for gpu in gpus]
         # Ampere is the first generation with bfloat16 in hardware; earlier ones emulate it slowly.
-        ampere = all(_capability(gpu.compute_capability) >= (8, 0) for gpu in environment.gpus)
+        ampere = all(_capability(gpu.compute_capability) >= (8, 0) for gpu in gpus)
         precisions.append(("cuda", ("fp32", "fp16", "bf16") if ampere else ("fp32", "fp16")))
     if environment.mps:
         devices.append("mps")
@@ -52,20 +53,24 @@ def probe(environment: Environment) -> BackendStatus:
         precisions=(*precisions, ("cpu", ("fp32", "bf16"))),
         reason=why_not if environment.gpus else None,
         fix=wheels.cuda_build(
-            environment, "torch", f"install the build of torch that fits the driver: {wheels.TORCH_PAGE}"
+            environment, "torch", f"install the build of torch that fits the GPU and its driver: {wheels.TORCH_PAGE}"
         )
         if environment.gpus and why_not
         else None,
     )
 
 
-def _why_no_cuda(version: str, environment: Environment) -> str | None:
+def _without_cuda(version: str, environment: Environment) -> tuple[tuple[Gpu, ...], str | None]:
+    """The GPUs that cannot be used, and why."""
     built = re.search(r"[+.]cu(\d+)(\d)$", version)
     if built is None:
-        return f"not on CUDA: the installed torch {version} is a build without it"
+        return environment.gpus, f"not on CUDA: the installed torch {version} is a build without it"
     if wheels.driver_too_old(environment, built[1]):
-        return f"not on CUDA: torch {version} needs a driver for CUDA {built[1]}, this one ends at {environment.cuda}"
-    return None
+        why = f"torch {version} needs a driver for CUDA {built[1]}, this one ends at {environment.cuda}"
+        return environment.gpus, f"not on CUDA: {why}"
+    if old := wheels.too_old_for(environment, built[1]):
+        return old, f"not on CUDA: {wheels.no_kernels(f'torch {version}', old)}"
+    return (), None
 
 
 def _capability(text: str | None) -> tuple[int, ...]:

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lensmount.machine import numbers
+
 if TYPE_CHECKING:
-    from lensmount.environment import Environment
+    from lensmount.environment import Environment, Gpu
 
 TORCH_PAGE = "https://pytorch.org/get-started/locally"
+LEAST_CAPABILITY = (7, 5)
+"""What CUDA 13 compiles for at the least: it ended Maxwell, Pascal and Volta (its release notes). Nothing that is
+compiled for a newer generation runs on an older one."""
+
 _32_BIT = ("armv6l", "armv7l", "i386", "i686", "x86")
 
 
@@ -53,3 +59,23 @@ def driver_too_old(environment: Environment, built: str | None) -> bool:
     if built is None or environment.cuda is None:
         return False
     return int(environment.cuda.split(".")[0]) < int(built.split(".")[0])
+
+
+def too_old_for(environment: Environment, built: str | None) -> tuple[Gpu, ...]:
+    """GPUs that a runtime built for this CUDA version has no kernels for, since their generation was ended.
+
+    Args:
+        environment: The machine.
+        built: CUDA version that the runtime was built for (`13.0`).
+    """
+    if built is None or int(built.split(".")[0]) < 13:
+        return ()
+    return tuple(
+        gpu for gpu in environment.gpus if gpu.compute_capability and numbers(gpu.compute_capability) < LEAST_CAPABILITY
+    )
+
+
+def no_kernels(runtime: str, gpus: tuple[Gpu, ...]) -> str:
+    """Says that a runtime has no kernels for these GPUs."""
+    named = ", ".join(f"{gpu.name} (compute capability {gpu.compute_capability})" for gpu in gpus)
+    return f"{runtime} is built for CUDA 13, which ended {named}"
