@@ -248,11 +248,11 @@ def test_a_jetson_in_a_container_that_hides_its_release(tmp_path):
 
 
 def test_libraries_where_the_environment_points(tmp_path):
-    write(tmp_path, {"opt/nn/libcudnn.so.9.11.0": "", "usr/lib64/libcudnn.so.8.9.7": ""})
+    write(tmp_path, {"opt/nn/libcudnn.so.9.11": "", "usr/lib64/libcudnn.so.8.9.7.29": ""})
     libraries = nvidia_libraries(A100)
     environ = {"LD_LIBRARY_PATH": ":/opt/nn:/nowhere"}
-    assert detect(make_host(tmp_path, environ=environ, libraries=libraries)).cudnn == "9.11.0"
-    assert detect(make_host(tmp_path, libraries=libraries)).cudnn == "8.9.7"
+    assert detect(make_host(tmp_path, environ=environ, libraries=libraries)).cudnn == "9.11"
+    assert detect(make_host(tmp_path, libraries=libraries)).cudnn == "8.9.7.29"
 
 
 # --- containers -------------------------------------------------------------------------------------------------------

@@ -250,6 +250,15 @@ def test_machines_and_settings_that_share_a_home_have_records_of_their_own():
     assert isinstance(look_up(options=(("threads", 1),)), Measured)
 
 
+def test_of_two_records_that_fit_the_newest_counts():
+    newest = (timing("onnx", "onnx", 9.0), timing("torch", "torch", 1.0))
+    for request in ((None, None), ("cpu", None), (None, "fp32"), ("cpu", "fp32")):
+        first = request == ("cpu", None)
+        taken = "2026-02-09 10:00:01" if first else "2026-02-09 10:00:00"
+        keep(record(taken=taken, timings=newest if first else TIMINGS), request)
+    assert look_up().timings == newest
+
+
 def test_old_records_go():
     for i in range(tuning_records.KEPT + 3):
         path = keep(record(machine=(("processor", str(i)),)), (None, None))

@@ -132,7 +132,7 @@ def tune(
         timings, warnings = _measure(os.fspath(id_or_path), competing, load, pictures, batch, seconds, rounds, progress)
     record = tuning_records.Record(
         model=tuned.subject_of(card),
-        taken=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M"),
+        taken=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S"),
         machine=machine,
         options=tuned.conditions(*groups),
         batch=batch,

@@ -27,7 +27,7 @@ class Record:
 
     Attributes:
         model: Id of the model, with its path where it is a local file.
-        taken: When, in UTC: `2026-02-03 14:05`.
+        taken: When, in UTC: `2026-02-03 14:05:07`.
         machine: What the times depend on of the machine, by name.
         options: Load options other than their defaults.
         batch: Pictures per call.
