@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import multiprocessing
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -329,26 +330,29 @@ def test_a_folder_that_cannot_be_written(home):
     assert isinstance(look_up(), NotMeasured)
 
 
-def _write_often(number):
-    for i in range(25):
-        keep(record(taken=f"2026-02-{number + 10} 10:{i:02}", warnings=("x" * 5000,)), (None, None))
+WRITE_OFTEN = """
+import sys
+from dataclasses import replace
+from lensmount.tuning_records import keep, list_kept
+(kept,) = list_kept("m")
+for i in range(25):
+    keep(replace(kept.record, taken=f"{sys.argv[1]} 10:{i:02}", warnings=("x" * 5000,)), (None, None))
+"""
 
 
 def test_writers_at_once_leave_a_whole_record():
     keep(record(), (None, None))
-    context = multiprocessing.get_context("spawn" if os.name == "nt" else "fork")
-    writers = [context.Process(target=_write_often, args=(number,)) for number in range(3)]
-    for writer in writers:
-        writer.start()
-    seen = 0
-    while any(writer.is_alive() for writer in writers):
+    days = ["2026-02-10", "2026-02-11", "2026-02-12"]
+    writers = [subprocess.Popen([sys.executable, "-c", WRITE_OFTEN, day]) for day in days]
+    seen = set()
+    while any(writer.poll() is None for writer in writers):
         (kept,) = list_kept("m")
         assert kept.record is not None, kept.problem
-        seen += 1
-    for writer in writers:
-        writer.join()
-        assert writer.exitcode == 0
-    assert seen
+        seen.add(kept.record.taken)
+    assert [writer.returncode for writer in writers] == [0, 0, 0]
+    (kept,) = list_kept("m")
+    assert kept.record.taken.endswith("10:24")
+    assert len(seen) > 1
     assert [path.suffix for path in Path(kept.path).parent.iterdir()] == [".json"]  # nothing half-written is left
 
 
