@@ -37,9 +37,9 @@ MODELS = {
     "a YOLO": (package("onnx-fp32"), package("torch-fp32")),
     "an RF-DETR": (package("onnx-fp32"), package("torch-fp32")),
     "a detector with engines": (
-        engine("a100", compute_capability="8.0", runtime_version="==10.13.3"),
+        engine("a100", compute_capability="8.0", runtime_version="==10.13.3.9"),
         engine("t4", compute_capability="7.5", runtime_version=">=10.9"),  # made to run on later versions too
-        engine("4090", compute_capability="8.9", gpu_name="NVIDIA GeForce RTX 4090", runtime_version="==10.9.0"),
+        engine("4090", compute_capability="8.9", gpu_name="NVIDIA GeForce RTX 4090", runtime_version="==10.9.0.34"),
         engine("orin", compute_capability="8.7", machines=("aarch64",), l4t="36.4", runtime_version="==10.3.0"),
         package("onnx-fp32"),
     ),

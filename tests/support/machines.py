@@ -204,7 +204,8 @@ TENSORRT = Backend(
 
 def probe_tensorrt(environment: Environment) -> BackendStatus:
     """What a TensorRT backend can say from the environment alone."""
-    version = environment.tensorrt
+    names = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")
+    version = next((environment.version(name) for name in names if environment.version(name)), None)
     if not environment.gpus:
         return BackendStatus(usable=False, reason="no NVIDIA GPU")
     if version is None:
