@@ -409,3 +409,4 @@ def test_files_of_one_id_are_told_apart():
     a, b = (plan(package("onnx", uri=f"file:///{folder}/best.onnx")).card for folder in "ab")
     assert tuned.subject_of(a) != tuned.subject_of(b)
     assert tuned.subject_of(plan().card) == "m"
+    assert tuned.subject_of(plan(package("onnx"), package("torch", uri="file:///made/here")).card) == "m"

@@ -305,6 +305,28 @@ class Registry:
             UnknownBackendError: No plugin registers the backend asked for.
         """
         from lensmount.fastest import FASTEST
+
+        plan = self.candidates(card, backend, device, precision, package)
+        if backend == FASTEST:
+            from lensmount.tuned import by_times
+
+            return by_times(plan, self.index, self.environment, self.backends(), name or card.id, options)
+        return plan
+
+    def candidates(
+        self,
+        card: ModelCard,
+        backend: str | None,
+        device: str | None,
+        precision: str | None,
+        package: str | None = None,
+    ) -> LoadPlan:
+        """What can run as asked, in the default order; of `fastest` all that it chooses among.
+
+        Raises:
+            UnknownBackendError: No plugin registers the backend asked for.
+        """
+        from lensmount.fastest import FASTEST
         from lensmount.selection import Request, select
 
         if backend not in (None, FASTEST, *self.index.backends):
@@ -313,15 +335,10 @@ class Registry:
                 found=", ".join([*self.index.backends, FASTEST]),
                 fix="; ".join(f"plugin {s.name!r} was left out: {s.error}" for s in self.index.broken) or None,
             )
-        any_backend = None if backend == FASTEST else backend
-        request = Request(backend=any_backend, device=device, precision=precision, package=package)
+        named = None if backend == FASTEST else backend
+        request = Request(backend=named, device=device, precision=precision, package=package)
         architecture = self.index.architectures.get(card.architecture)
-        plan = select(card, architecture, self.backends(), self.environment, request)
-        if backend == FASTEST:
-            from lensmount.tuned import by_times
-
-            return by_times(plan, self.index, self.environment, self.backends(), name or card.id, options)
-        return plan
+        return select(card, architecture, self.backends(), self.environment, request)
 
 
 def _probe(backend: Backend, environment: Environment) -> BackendStatus:

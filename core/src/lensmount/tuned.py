@@ -95,9 +95,9 @@ def command(name: str, request: Request, options: Iterable[Sequence[Any]]) -> st
 
 
 def subject_of(card: ModelCard) -> str:
-    """Names a model: its id, and the path of a local file, of which several may have one id."""
-    local = next((a.uri for p in card.packages for a in p.artifacts if a.uri.startswith("file://")), None)
-    return card.id if local is None else f"{card.id} {local}"
+    """Names a model: its id, and the first path of a local one, of which several may have one id."""
+    files = [next((a.uri for a in p.artifacts if a.uri.startswith("file://")), None) for p in card.packages]
+    return f"{card.id} {files[0]}" if files and all(files) else card.id
 
 
 def known_files(card: ModelCard, packages: Iterable[ModelPackage], index: Index) -> dict[str, str]:

@@ -112,7 +112,7 @@ def tune(
         allow_insecure=allow_insecure,
     )
     groups = split_options(options, host.architecture_of(card), card)
-    every = host.plan(card, None, device, precision)
+    every = host.candidates(card, FASTEST, device, precision)
     require_choice(every)
     competing, _ = contenders(every)
     if len(competing) < 2:
@@ -131,7 +131,7 @@ def tune(
     with _alone(progress):
         timings, warnings = _measure(os.fspath(id_or_path), competing, load, pictures, batch, seconds, rounds, progress)
     record = tuning_records.Record(
-        model=tuned.subject_of(card),
+        model=tuned.subject_of(every.card),
         taken=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S"),
         machine=machine,
         options=tuned.conditions(*groups),
