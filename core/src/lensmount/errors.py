@@ -92,6 +92,10 @@ class NoPackageError(LensmountError, RuntimeError):
     """No package of the model can run here as asked; the message holds each package's every reason."""
 
 
+class NotTunedError(NoPackageError):
+    """`backend="fastest"` has no times that fit this model, machine and options; `lensmount tune` takes them."""
+
+
 class PluginError(LensmountError, RuntimeError):
     """A plugin is broken: it cannot be imported, raises in a hook, misspells one, or needs another core."""
 
