@@ -256,7 +256,8 @@ def _register(manager: pluggy.PluginManager, plugin: object, status: PluginStatu
             found=", ".join(unmarked),
             fix="put @hookimpl (from lensmount.specs) above each",
         )
-    manager.register(plugin, f"{status.distribution}:{status.name}")
+    # by identity: two objects given by hand may well be of classes of one name
+    manager.register(plugin, f"{status.distribution}:{status.name}:{id(plugin):x}")
     try:
         manager.check_pending()
         if not manager.get_hookcallers(plugin):
