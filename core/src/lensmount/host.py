@@ -77,16 +77,24 @@ class Registry:
 
         Returns:
             What became of it; a broken plugin is left out and warned about.
+
+        Raises:
+            PluginError: It is broken, and `LENSMOUNT_STRICT=1`.
         """
         from lensmount import plugins
 
         with self._lock:
+            earlier = list(self._added)
             self._added.append(plugins.given(plugin, name))
             self._index = None
             self._probed = None
-            status = self.index.statuses[-1]
-            if status.state == "broken":
-                self._added.pop()
+            state: str = "broken"  # LENSMOUNT_STRICT makes it an error
+            try:
+                status = self.index.statuses[-1]
+                state = status.state
+            finally:
+                if state == "broken":
+                    self._added = earlier
             return status
 
     def plugins(self) -> list[PluginStatus]:
@@ -285,10 +293,16 @@ class Registry:
         from lensmount.selection import Request, select
 
         if backend is not None and backend not in self.index.backends:
+            import difflib
+
+            near = difflib.get_close_matches(backend, list(self.index.backends), 1)
+            fixes = [f"did you mean {near[0]!r}?" if near else "install the plugin that brings it; lensmount doctor"]
+            fixes += [f"plugin {s.name!r} was left out: {s.error}" for s in self.index.broken]
             raise UnknownBackendError(
                 f"no backend {backend!r}",
                 found=", ".join(self.index.backends),
-                fix="; ".join(f"plugin {s.name!r} was left out: {s.error}" for s in self.index.broken) or None,
+                expected="one of those found",
+                fix="; ".join(fixes),
             )
         request = Request(backend=backend, device=device, precision=precision, package=package)
         architecture = self.index.architectures.get(card.architecture)
@@ -304,7 +318,7 @@ def _probe(backend: Backend, environment: Environment) -> BackendStatus:
     try:
         status = import_string(backend.probe, f"backend {backend.name!r}")(environment)
     except Exception as error:  # a third party's probe, guarded like discovery
-        reason = str(error) if isinstance(error, LensmountError) else f"its probe failed: {error!r}"
+        reason = error.details if isinstance(error, LensmountError) else f"its probe failed: {error!r}"
         return BackendStatus(usable=False, reason=reason)
     if not isinstance(status, BackendStatus):
         return BackendStatus(usable=False, reason=f"its probe returned {type(status).__name__}, not BackendStatus")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from lensmount.errors import MissingDependencyError, PluginError
+from lensmount.errors import LensmountError, MissingDependencyError, PluginError, reason
 
 
 def import_string(text: str, owner: str) -> Any:
@@ -17,7 +17,7 @@ def import_string(text: str, owner: str) -> Any:
 
     Raises:
         MissingDependencyError: The module needs a package that is not installed.
-        PluginError: The module or attribute does not exist.
+        PluginError: The module or attribute does not exist, or the module raises.
     """
     module_name, _, attribute = text.partition(":")
     try:
@@ -30,6 +30,10 @@ def import_string(text: str, owner: str) -> Any:
             found=f"no module named {error.name!r}",
             fix=_install_hint(error.name or ""),
         ) from error
+    except LensmountError:
+        raise
+    except Exception as error:  # a third party's module: whatever it does at import is the plugin's failure
+        raise PluginError(f"{owner} names a module that fails at import", found=f"{text}: {reason(error)}") from error
     try:
         return getattr(module, attribute)
     except AttributeError:
@@ -39,4 +43,5 @@ def import_string(text: str, owner: str) -> Any:
 def _install_hint(module: str) -> str:
     top = module.partition(".")[0]
     extras = {"torch": "torch", "onnxruntime": "onnx", "tensorrt": "tensorrt", "safetensors": "torch"}
-    return f'pip install "lensmount[{extras[top]}]"' if top in extras else f"pip install {top}"
+    others = {"cv2": "opencv-python-headless", "PIL": "pillow", "yaml": "pyyaml", "google": "protobuf"}
+    return f'pip install "lensmount[{extras[top]}]"' if top in extras else f"pip install {others.get(top, top)}"

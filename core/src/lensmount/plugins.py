@@ -13,12 +13,13 @@ from typing import Any, Literal
 
 import pluggy
 
-from lensmount.errors import LensmountError, PluginError
+from lensmount.errors import LensmountError, PluginError, reason
 from lensmount.hookspecs import LensmountHooks
 from lensmount.specs import PROJECT, Architecture, Backend, CacheProvider, ModelCard, Source
 
 GROUP = "lensmount"
 BUILTIN = "lensmount"
+BY_HAND = "added by hand"
 State = Literal["active", "blocked", "broken"]
 
 _HOOKS: dict[str, type] = {
@@ -134,7 +135,7 @@ def given(plugin: object, name: str | None = None) -> Candidate:
     """A candidate made of a module or object that the caller holds."""
     label = name or getattr(plugin, "__name__", None) or type(plugin).__name__
     module = plugin.__name__ if isinstance(plugin, ModuleType) else f"{type(plugin).__module__}.{type(plugin).__name__}"
-    status = PluginStatus(name=label, distribution=label, version="added by hand", module=module)
+    status = PluginStatus(name=label, distribution=label, version=BY_HAND, module=module)
     return Candidate(status, lambda: plugin)
 
 
@@ -189,24 +190,31 @@ def collect(candidates: Iterable[Candidate], environ: Mapping[str, str] = os.env
             stage = "conflict"
             _add(index, found, status)
         except (Exception, SystemExit) as error:  # guarded discovery: whatever a plugin does, it harms only itself
-            reason = str(error) if isinstance(error, LensmountError) else f"{type(error).__name__}: {error}"
-            broken = replace(status, state="broken", stage=stage, error=reason)
-            index.statuses.append(broken)
+            why = reason(error)
+            mend = "mend it" if status.version == BY_HAND else f"pip install --upgrade {status.distribution}"
+            fix = f"{mend}, or LENSMOUNT_BLOCK_PLUGINS={status.name}"
+            if not (isinstance(error, LensmountError) and error.fix):
+                why += f"\n  fix: {fix}"
+            index.statuses.append(replace(status, state="broken", stage=stage, error=why))
             if environ.get("LENSMOUNT_STRICT", "") not in ("", "0"):
                 raise PluginError(
-                    f"plugin {status.name!r} of {status.distribution} {status.version} failed at stage {stage}",
-                    found=reason,
-                    fix=f"pip install --upgrade {status.distribution}, or LENSMOUNT_BLOCK_PLUGINS={status.name}",
+                    f"plugin {_label(status)} failed at stage {stage}",
+                    found=reason(error),
+                    fix=fix,
                 ) from error
             warnings.warn(
-                f"plugin {status.name!r} of {status.distribution} {status.version} was left out "
-                f"(stage {stage}): {reason}",
+                f"plugin {_label(status)} was left out (stage {stage}): {why}",
                 PluginWarning,
                 stacklevel=2,
             )
         else:
             index.statuses.append(replace(status, hooks=tuple(found)))
     return index
+
+
+def _label(status: PluginStatus) -> str:
+    origin = BY_HAND if status.version == BY_HAND else f"of {status.distribution} {status.version}"
+    return f"{status.name!r} {origin}"
 
 
 def _normal(name: str) -> str:
@@ -287,8 +295,7 @@ def _call(name: str, kind: type, function: Callable[[], Any]) -> tuple[Any, ...]
             hash(items)  # a descriptor that holds a list is refused here, not deep inside a later lookup
             return items
     except (Exception, SystemExit) as error:  # told with the hook's name; `collect` keeps it from spreading
-        reason = str(error) if isinstance(error, LensmountError) else f"{type(error).__name__}: {error}"
-        raise PluginError(f"hook {name} failed: {reason}") from error
+        raise PluginError(f"hook {name} failed: {reason(error)}") from error
     expected = f"an iterable of {kind.__name__}"
     raise PluginError(f"hook {name} returned the wrong thing", found=repr(wrong[0])[:200], expected=expected)
 

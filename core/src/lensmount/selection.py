@@ -257,7 +257,8 @@ def _precision(
     offered = computes.get(device_kind(device), ("fp32",))
     if package.format != "torch":  # a graph computes in what it was made with
         if request.precision is not None and request.precision != stored:
-            return stored, Reason(check="precision", required=f"{request.precision} (asked for)", found=stored)
+            fix = f"ask for {stored}, or leave precision out"
+            return stored, Reason(check="precision", required=f"{request.precision} (asked for)", found=stored, fix=fix)
         return stored, None
     wanted = request.precision or "fp32"
     if wanted not in offered:
@@ -265,6 +266,7 @@ def _precision(
             check="precision",
             required=f"{wanted} (asked for)",
             found=f"{backend.name} on {device_kind(device)} computes in {', '.join(offered)}",
+            fix=f"ask for {' or '.join(offered)}",
         )
     return wanted, None
 

@@ -18,9 +18,11 @@ UPGRADE = "pip install --upgrade onnxruntime"
 
 MEMORY = re.compile(
     r"out of memory|failed to allocate memory|CUDA_ERROR_OUT_OF_MEMORY|ALLOC_FAILED|bad_alloc|bad allocation"
-    r"|not enough memory|cudaErrorMemoryAllocation|available memory of",
+    r"|not enough memory|cudaErrorMemoryAllocation|available memory of"
+    r"|darray != nullptr",
     re.IGNORECASE,
 )
+NO_COPY = "darray != nullptr"  # said to be about contiguity: what failed is the copy of an array that is not contiguous
 DEVICE = re.compile(
     r"CUDA failure|CUDNN failure|CUBLAS failure|invalid device ordinal|no CUDA-capable device|CUDA driver"
     r"|libcud\w+|libcublas|onnxruntime_providers_(cuda|tensorrt)",
@@ -107,7 +109,7 @@ def running(error: Exception, subject: str, device: str) -> LensmountError:
     if MEMORY.search(str(error)) or isinstance(error, MemoryError):
         return DeviceMemoryError(
             f"{device!r} ran out of memory while running {subject}",
-            found=brief(error),
+            found="no room for a copy of its inputs" if NO_COPY in str(error) else brief(error),
             fix="use a smaller batch, a smaller input size or a smaller model",
         )
     if DEVICE.search(str(error)):

@@ -9,7 +9,20 @@ from typing import Annotated
 
 import typer
 
-from lensmount.cli import bench, catalogue, embed, evaluate, export, few_shot, files, predict, search, store, track
+from lensmount.cli import (
+    bench,
+    catalogue,
+    embed,
+    errors,
+    evaluate,
+    export,
+    few_shot,
+    files,
+    predict,
+    search,
+    store,
+    track,
+)
 
 app = typer.Typer(
     name="lensmount",
@@ -18,7 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (predict, track, few_shot, embed, search, bench, evaluate, catalogue, files, export, store):
+for module in (predict, track, few_shot, embed, search, bench, evaluate, catalogue, files, export, store, errors):
     module.add_to(app)
 
 

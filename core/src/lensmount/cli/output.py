@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +63,12 @@ def plain(text: object, *, lines: bool = False) -> str:
         c if c.isprintable() or (lines and c == "\n") else c.encode("unicode_escape", "surrogatepass").decode()
         for c in str(text)
     )
+
+
+def see(pages: Iterable[str]) -> None:
+    """The last line after errors that were told one by one: where each kind of them is explained."""
+    for page in sorted(set(pages)):
+        err().print(f"see: lensmount errors {page}", markup=False)
 
 
 def write_json(value: Any, target: str) -> None:
