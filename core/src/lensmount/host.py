@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -261,10 +262,11 @@ class Registry:
             from lensmount.resolve import known_plugin
 
             plugin = known_plugin(card.architecture) or f"a plugin for {card.architecture!r}"
+            missing = [] if plugin in {s.distribution for s in self.index.broken} else [f"pip install {plugin}"]
             raise ModelNotFoundError(
                 f"{card.id!r} needs architecture {card.architecture!r}, which no installed plugin brings",
                 found=", ".join(self.index.architectures) or "no architectures",
-                fix=f"pip install {plugin}",
+                fix="; ".join([*missing, *self.index.left_out]),
             )
         if card.task not in found.tasks:
             from lensmount.errors import UnsupportedModelError
@@ -293,16 +295,13 @@ class Registry:
         from lensmount.selection import Request, select
 
         if backend is not None and backend not in self.index.backends:
-            import difflib
-
             near = difflib.get_close_matches(backend, list(self.index.backends), 1)
             fixes = [f"did you mean {near[0]!r}?" if near else "install the plugin that brings it; lensmount doctor"]
-            fixes += [f"plugin {s.name!r} was left out: {s.error}" for s in self.index.broken]
             raise UnknownBackendError(
                 f"no backend {backend!r}",
                 found=", ".join(self.index.backends),
                 expected="one of those found",
-                fix="; ".join(fixes),
+                fix="; ".join([*fixes, *self.index.left_out]),
             )
         request = Request(backend=backend, device=device, precision=precision, package=package)
         architecture = self.index.architectures.get(card.architecture)

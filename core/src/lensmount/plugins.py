@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import warnings
 from collections import Counter
@@ -99,6 +100,15 @@ class Index:
     def broken(self) -> list[PluginStatus]:
         """Plugins that were left out."""
         return [status for status in self.statuses if status.state == "broken"]
+
+    @property
+    def left_out(self) -> list[str]:
+        """One line on each of them, for errors that they could explain."""
+        return [
+            f"plugin {s.name!r} of {s.distribution} was left out ({s.stage}: {(s.error or '').partition(chr(10))[0]}); "
+            "lensmount plugins says how to fix it"
+            for s in self.broken
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,15 +275,22 @@ def _register(manager: pluggy.PluginManager, plugin: object, status: PluginStatu
             fix="put @hookimpl (from lensmount.specs) above each",
         )
     manager.register(plugin, f"{status.distribution}:{status.name}")
+    names = [caller.name for caller in manager.get_hookcallers(plugin) or ()]
     try:
         manager.check_pending()
-        if not manager.get_hookcallers(plugin):
-            raise PluginError("it implements no hook", expected=f"one of {', '.join(_HOOKS)}")
-    except (PluginError, pluggy.PluginValidationError) as error:
+    except pluggy.PluginValidationError as error:
         manager.unregister(plugin)
-        if isinstance(error, PluginError):
-            raise
-        raise PluginError(f"it implements an unknown hook: {error}", expected=f"one of {', '.join(_HOOKS)}") from error
+        unknown = [name for name in names if name not in _HOOKS]
+        near = [match for name in unknown for match in difflib.get_close_matches(name, _HOOKS, 1)]
+        raise PluginError(
+            "it implements an unknown hook",
+            found=", ".join(unknown),
+            expected=f"one of {', '.join(_HOOKS)}",
+            fix=f"did you mean {', '.join(near)}?" if near else None,
+        ) from error
+    if not names:
+        manager.unregister(plugin)
+        raise PluginError("it implements no hook", expected=f"one of {', '.join(_HOOKS)}")
 
 
 def _call_hooks(manager: pluggy.PluginManager, plugin: object) -> dict[str, tuple[Any, ...]]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from lensmount.plugins import PluginStatus
     from lensmount.specs import ModelCard
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -140,8 +141,6 @@ def explain(
 
 def plugins(as_json: AsJson = False) -> None:
     """List the plugins found, and what became of each."""
-    from rich.markup import escape
-
     from lensmount import registry
     from lensmount.cli.output import out, table, write_json
     from lensmount.specs import to_dict
@@ -154,11 +153,25 @@ def plugins(as_json: AsJson = False) -> None:
     rows = table("plugin", "distribution", "version", "state", "hooks", "from")
     for status in statuses:
         state = f"[{colours[status.state]}]{status.state}[/]"
-        if status.error:
-            state += f" ({status.stage}: {escape(status.error)})"
         hooks = ", ".join(hook.removeprefix("lensmount_") for hook in status.hooks)
         rows.add_row(status.name, status.distribution, status.version, state, hooks, status.location or "")
     out().print(rows)
+    _left_out(statuses)
+
+
+def _left_out(statuses: list[PluginStatus]) -> None:
+    """Stage, reason and fix of every broken plugin."""
+    from rich.markup import escape
+
+    from lensmount.cli.output import out, plain
+
+    broken = [status for status in statuses if status.state == "broken"]
+    for status in broken:
+        name = f"{status.name} ({status.distribution} {status.version}), stage {status.stage}"
+        error = escape(plain(status.error, lines=True))
+        out().print(f"[red]broken plugin[/] {escape(name)}: {error}", soft_wrap=True)
+    if broken:
+        out().print("see: lensmount errors PluginError")
 
 
 def doctor(as_json: AsJson = False) -> None:
@@ -171,12 +184,12 @@ def doctor(as_json: AsJson = False) -> None:
 
     found = registry.default().environment
     backends = registry.backends()
-    broken = [status for status in registry.plugins() if status.state == "broken"]
+    statuses = registry.plugins()
     if as_json:
         report = {
             "environment": to_dict(found),
             "backends": [{"name": b.name, **to_dict(s)} for b, s in backends],
-            "broken_plugins": [to_dict(status) for status in broken],
+            "broken_plugins": [to_dict(status) for status in statuses if status.state == "broken"],
         }
         write_json(report, "-")
         return
@@ -192,8 +205,7 @@ def doctor(as_json: AsJson = False) -> None:
         todo = "" if status.usable else f"{status.reason or ''}; {status.fix or ''}".strip("; ")
         rows.add_row(backend.name, usable, status.version or "", ", ".join(status.devices), escape(todo))
     console.print(rows)
-    for plugin in broken:
-        console.print(f"[red]broken plugin[/] {plugin.name} ({plugin.distribution}): {escape(plugin.error or '')}")
+    _left_out(statuses)
 
 
 def _plain(value: object) -> str:
