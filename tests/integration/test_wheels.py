@@ -24,14 +24,16 @@ ROOT = Path(__file__).resolve().parents[2]
 PROJECTS = {
     "lensmount": "core",
     "lensmount_clip": "plugins/clip",
+    "lensmount_owlv2": "plugins/owlv2",
     "lensmount_perception_encoder": "plugins/perception_encoder",
     "lensmount_rfdetr": "plugins/rfdetr",
+    "lensmount_roboflow": "plugins/roboflow",
     "lensmount_sam2": "plugins/sam2",
     "lensmount_yolo": "plugins/yolo",
     "lensmount_shapes": "examples/lensmount-shapes",
 }
 LARGEST = {name: 3_000_000 if name == "lensmount_shapes" else 1_000_000 for name in PROJECTS}  # bytes
-CATALOGUES = set(PROJECTS) - {"lensmount"}
+CATALOGUES = set(PROJECTS) - {"lensmount", "lensmount_roboflow"}
 SCENE = ROOT / "examples/lensmount-shapes/src/lensmount_shapes/data/scene.jpg"
 READY = all((ROOT / folder / "pyproject.toml").is_file() for folder in PROJECTS.values()) and SCENE.is_file()
 
@@ -148,6 +150,12 @@ def test_the_pages_on_errors_are_in_the_wheel(wheels: dict[str, Path], tmp_path:
         with zipfile.ZipFile(path) as wheel:
             names = [name for name in wheel.namelist() if name.startswith("lensmount/error_pages/")]
             assert {name.rpartition("/")[2]: wheel.read(name) for name in names} == pages
+
+
+def test_every_project_is_built_here() -> None:
+    """So that `test_contents` finds py.typed in every wheel; an example may say elsewhere what is in its own."""
+    plugins = {path.parent.relative_to(ROOT).as_posix() for path in ROOT.glob("plugins/*/pyproject.toml")}
+    assert {"core", *plugins} <= set(PROJECTS.values())
 
 
 def source_files(name: str) -> list[Path]:
