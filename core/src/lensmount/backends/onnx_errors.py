@@ -94,8 +94,14 @@ def opening(error: Exception, subject: str, device: str) -> LensmountError:
             f"onnxruntime cannot start on {device!r} for {subject}", found=brief(error), fix="lensmount doctor"
         )
     if kind in {"InvalidArgument", "Fail", "RuntimeException", "NotImplemented"} and "Load model" in text:
-        return ModelFileError(f"{subject} cannot be loaded by onnxruntime", found=brief(error))
-    return BackendError(f"onnxruntime cannot open {subject} on {device!r}", found=brief(error))
+        return ModelFileError(
+            f"{subject} cannot be loaded by onnxruntime", found=brief(error), fix="download or export the file again"
+        )
+    return BackendError(
+        f"onnxruntime cannot open {subject} on {device!r}",
+        found=brief(error),
+        fix="pip install --upgrade onnxruntime; or another backend: lensmount explain MODEL",
+    )
 
 
 def running(error: Exception, subject: str, device: str) -> LensmountError:
@@ -114,4 +120,8 @@ def running(error: Exception, subject: str, device: str) -> LensmountError:
         )
     if DEVICE.search(str(error)):
         return DeviceError(f"{device!r} failed while running {subject}", found=brief(error), fix="lensmount doctor")
-    return BackendError(f"onnxruntime failed to run {subject} on {device!r}", found=brief(error))
+    return BackendError(
+        f"onnxruntime failed to run {subject} on {device!r}",
+        found=brief(error),
+        fix="pip install --upgrade onnxruntime; or another backend: lensmount explain MODEL",
+    )

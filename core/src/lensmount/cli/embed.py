@@ -107,7 +107,11 @@ def _names(source: list[str]) -> list[str]:
     if len(pictures) < len(every):
         _say(f"{len(every) - len(pictures)} videos left out: embed takes pictures")
     if not pictures:
-        raise InputError("there are no pictures to embed", found=", ".join(source)[:200])
+        raise InputError(
+            "there are no pictures to embed",
+            found=", ".join(source)[:200],
+            expected="files, folders, globs or URLs of pictures",
+        )
     local = (name if "://" in name or name.startswith("data:") else str(Path(name).absolute()) for name in pictures)
     return list(dict.fromkeys(local))
 

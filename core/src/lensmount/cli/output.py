@@ -97,4 +97,8 @@ def write_atomically(path: Path, content: bytes) -> None:
         partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise InputError(f"cannot write {path}", found=str(error)) from error
+        raise InputError(
+            f"cannot write {path}",
+            found=str(error),
+            fix="check that the folder exists and may be written, and that there is room",
+        ) from error
