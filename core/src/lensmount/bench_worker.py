@@ -36,7 +36,9 @@ def main() -> None:
             else:
                 answer = worker.round(float(command["seconds"]), bool(command.get("calls_only")))
         except Exception as error:  # said by the driving process, which goes on with the other variants
-            answer = {"error": f"{type(error).__name__}: {error}"}
+            from lensmount.errors import reason
+
+            answer = {"error": reason(error)}
         print(json.dumps(answer), file=answers)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -77,16 +78,24 @@ class Registry:
 
         Returns:
             What became of it; a broken plugin is left out and warned about.
+
+        Raises:
+            PluginError: It is broken, and `LENSMOUNT_STRICT=1`.
         """
         from lensmount import plugins
 
         with self._lock:
+            earlier = list(self._added)
             self._added.append(plugins.given(plugin, name))
             self._index = None
             self._probed = None
-            status = self.index.statuses[-1]
-            if status.state == "broken":
-                self._added.pop()
+            state: str = "broken"  # LENSMOUNT_STRICT makes it an error
+            try:
+                status = self.index.statuses[-1]
+                state = status.state
+            finally:
+                if state == "broken":
+                    self._added = earlier
             return status
 
     def plugins(self) -> list[PluginStatus]:
@@ -263,10 +272,11 @@ class Registry:
             from lensmount.resolve import known_plugin
 
             plugin = known_plugin(card.architecture) or f"a plugin for {card.architecture!r}"
+            missing = [] if plugin in {s.distribution for s in self.index.broken} else [f"pip install {plugin}"]
             raise ModelNotFoundError(
                 f"{card.id!r} needs architecture {card.architecture!r}, which no installed plugin brings",
                 found=", ".join(self.index.architectures) or "no architectures",
-                fix=f"pip install {plugin}",
+                fix="; ".join([*missing, *self.index.left_out]),
             )
         if card.task not in found.tasks:
             from lensmount.errors import UnsupportedModelError
@@ -330,10 +340,14 @@ class Registry:
         from lensmount.selection import Request, select
 
         if backend not in (None, FASTEST, *self.index.backends):
+            known = [*self.index.backends, FASTEST]
+            near = difflib.get_close_matches(str(backend), known, 1)
+            fixes = [f"did you mean {near[0]!r}?" if near else "install the plugin that brings it; lensmount doctor"]
             raise UnknownBackendError(
                 f"no backend {backend!r}",
-                found=", ".join([*self.index.backends, FASTEST]),
-                fix="; ".join(f"plugin {s.name!r} was left out: {s.error}" for s in self.index.broken) or None,
+                found=", ".join(known),
+                expected="one of those found",
+                fix="; ".join([*fixes, *self.index.left_out]),
             )
         named = None if backend == FASTEST else backend
         request = Request(backend=named, device=device, precision=precision, package=package)
@@ -350,7 +364,7 @@ def _probe(backend: Backend, environment: Environment) -> BackendStatus:
     try:
         status = import_string(backend.probe, f"backend {backend.name!r}")(environment)
     except Exception as error:  # a third party's probe, guarded like discovery
-        reason = str(error) if isinstance(error, LensmountError) else f"its probe failed: {error!r}"
+        reason = error.details if isinstance(error, LensmountError) else f"its probe failed: {error!r}"
         return BackendStatus(usable=False, reason=reason)
     if not isinstance(status, BackendStatus):
         return BackendStatus(usable=False, reason=f"its probe returned {type(status).__name__}, not BackendStatus")

@@ -68,11 +68,13 @@ def require_choice(plan: LoadPlan) -> Choice:
                 expected=untimed.required,
                 fix=untimed.fix,
             )
-        fixes = [r.fix for rejection in plan.rejected for r in rejection.reasons if r.fix]
+        # What mends one of several reasons mends nothing: only rows whose every reason has a fix count.
+        fixable = [row.reasons for row in plan.rejected if all(reason.fix for reason in row.reasons)]
+        fixes = [" and ".join(str(reason.fix) for reason in reasons) for reasons in fixable]
         raise NoPackageError(
             f"no package of {plan.card.id!r} can run here as asked",
             found="\n" + str(plan),
-            fix=" or ".join(dict.fromkeys(fixes)) or None,
+            fix="; or ".join(dict.fromkeys(fixes)) or f"see what would run otherwise: lensmount explain {plan.card.id}",
         )
     return plan.selected
 

@@ -289,7 +289,8 @@ def _precisions(
     asked = f"{' or '.join(wanted)} (asked for)"
     if package.format != "torch":  # a graph computes in what it was made with
         if wanted and stored not in wanted:
-            return (), Reason(check="precision", required=asked, found=stored)
+            fix = f"ask for {stored}, or leave precision out"
+            return (), Reason(check="precision", required=asked, found=stored, fix=fix)
         return (stored,), None
     computes: Mapping[str, Sequence[str]] = dict(status.precisions)
     offered = computes.get(device_kind(device), ("fp32",))
@@ -297,7 +298,8 @@ def _precisions(
     if usable:
         return usable, None
     found = f"{backend.name} on {device_kind(device)} computes in {', '.join(offered)}"
-    return (), Reason(check="precision", required=asked if wanted else "fp32", found=found)
+    fix = f"ask for {' or '.join(offered)}"
+    return (), Reason(check="precision", required=asked if wanted else "fp32", found=found, fix=fix)
 
 
 def _machine(needs: Requirements, environment: Environment, status: BackendStatus, device: str) -> list[Reason]:

@@ -14,6 +14,7 @@ from lensmount.cli import (
     catalogue,
     doctor,
     embed,
+    errors,
     evaluate,
     export,
     few_shot,
@@ -32,7 +33,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (predict, track, few_shot, embed, search, bench, tune, evaluate, catalogue, doctor, files, export, store):
+for module in (
+    predict,
+    track,
+    few_shot,
+    embed,
+    search,
+    bench,
+    tune,
+    evaluate,
+    catalogue,
+    doctor,
+    files,
+    export,
+    store,
+    errors,
+):
     module.add_to(app)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from lensmount.plugins import PluginStatus
     from lensmount.selection import LoadPlan
     from lensmount.specs import ModelCard
 
@@ -153,8 +154,6 @@ def show_plan(plan: LoadPlan) -> None:
 
 def plugins(as_json: AsJson = False) -> None:
     """List the plugins found, and what became of each."""
-    from rich.markup import escape
-
     from lensmount import registry
     from lensmount.cli.output import out, table, write_json
     from lensmount.specs import to_dict
@@ -167,8 +166,22 @@ def plugins(as_json: AsJson = False) -> None:
     rows = table("plugin", "distribution", "version", "state", "hooks", "from")
     for status in statuses:
         state = f"[{colours[status.state]}]{status.state}[/]"
-        if status.error:
-            state += f" ({status.stage}: {escape(status.error)})"
         hooks = ", ".join(hook.removeprefix("lensmount_") for hook in status.hooks)
         rows.add_row(status.name, status.distribution, status.version, state, hooks, status.location or "")
     out().print(rows)
+    _left_out(statuses)
+
+
+def _left_out(statuses: list[PluginStatus]) -> None:
+    """Stage, reason and fix of every broken plugin."""
+    from rich.markup import escape
+
+    from lensmount.cli.output import out, plain
+
+    broken = [status for status in statuses if status.state == "broken"]
+    for status in broken:
+        name = f"{status.name} ({status.distribution} {status.version}), stage {status.stage}"
+        error = escape(plain(status.error, lines=True))
+        out().print(f"[red]broken plugin[/] {escape(name)}: {error}", soft_wrap=True)
+    if broken:
+        out().print("see: lensmount errors PluginError")
