@@ -157,5 +157,13 @@ class DeviceMemoryError(BackendError):
     """The device ran out of memory; the message says what was asked for."""
 
 
+class EngineMismatchError(BackendError):
+    """An engine was built for another runtime version, GPU or system; the message holds the command that rebuilds it."""
+
+
+class BuildError(BackendError):
+    """A backend could not build an engine from a graph; the message says which operator, shape or setting it refused."""
+
+
 class ClosedError(LensmountError, RuntimeError):
     """The model or session was closed."""
