@@ -1,24 +1,25 @@
 """CUDA memory, streams, events and graphs through `cuda-bindings`: what the TensorRT backend needs, without torch.
 
 `cuda-bindings` is NVIDIA's own thin wrapper of the CUDA runtime: 10 MB, no compiler, no torch. Every function answers
-a tuple that begins with the error; `Cuda` turns errors into ours. Addresses are plain ints.
+a tuple that begins with the error; `Cuda` turns errors into ours. Addresses are plain ints. Importing this module
+imports `cuda.bindings`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar, overload
 
-from lensmount.errors import BackendError, DeviceError, DeviceMemoryError, LensmountError, MissingDependencyError
+import numpy as np
+from cuda.bindings import runtime
+from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    import numpy as np
-    from cuda.bindings import runtime as runtime_module
-    from numpy.typing import NDArray
+from lensmount.errors import BackendError, DeviceError, DeviceMemoryError, LensmountError
 
-INSTALL = 'pip install "lensmount[tensorrt]"'
+T = TypeVar("T")
 
 
 class Cuda:
@@ -28,12 +29,10 @@ class Cuda:
         index: The device's number among those that CUDA sees.
 
     Raises:
-        MissingDependencyError: `cuda-bindings` is not installed.
         DeviceError: There is no such device, or the driver is missing or too old.
     """
 
     def __init__(self, index: int) -> None:
-        self.runtime = import_runtime()
         self.index = index
         count = self._devices()
         if not 0 <= index < count:
@@ -45,8 +44,8 @@ class Cuda:
             )
 
     def _devices(self) -> int:
-        error, count = self.runtime.cudaGetDeviceCount()
-        if error != self.runtime.cudaError_t.cudaSuccess:
+        error, count = runtime.cudaGetDeviceCount()
+        if error != runtime.cudaError_t.cudaSuccess:
             raise DeviceError(
                 "CUDA does not start on this machine",
                 found=self.describe(error),
@@ -55,28 +54,34 @@ class Cuda:
             )
         return count
 
-    def describe(self, error: runtime_module.cudaError_t) -> str:
+    def describe(self, error: runtime.cudaError_t) -> str:
         """Name and text of an error, as CUDA has them."""
-        _, name = self.runtime.cudaGetErrorName(error)
-        _, text = self.runtime.cudaGetErrorString(error)
+        _, name = runtime.cudaGetErrorName(error)
+        _, text = runtime.cudaGetErrorString(error)
         return f"{name.decode()}: {text.decode()}"
 
+    @overload
+    def check(self, result: tuple[runtime.cudaError_t], doing: str) -> None: ...
+
+    @overload
+    def check(self, result: tuple[runtime.cudaError_t, T], doing: str) -> T: ...
+
     def check(self, result: tuple[Any, ...], doing: str) -> Any:
-        """The values of a call behind its error: nothing, one, or a tuple.
+        """The value of a call behind its error, or None.
 
         Raises:
             DeviceMemoryError: The device (or page-locked host memory) is exhausted.
             BackendError: Any other error.
         """
         error, *values = result
-        if error != self.runtime.cudaError_t.cudaSuccess:
+        if error != runtime.cudaError_t.cudaSuccess:
             raise self.failure(error, doing)
-        return values[0] if len(values) == 1 else tuple(values)
+        return values[0] if values else None
 
-    def failure(self, error: runtime_module.cudaError_t, doing: str) -> LensmountError:
+    def failure(self, error: runtime.cudaError_t, doing: str) -> LensmountError:
         """Our error for one of CUDA's."""
-        self.runtime.cudaGetLastError()  # else the next call of anybody in this thread may be told of it
-        if error == self.runtime.cudaError_t.cudaErrorMemoryAllocation:
+        runtime.cudaGetLastError()  # else the next call of anybody in this thread may be told of it
+        if error == runtime.cudaError_t.cudaErrorMemoryAllocation:
             return DeviceMemoryError(
                 f"'cuda:{self.index}' is out of memory while {doing}",
                 found=f"{self.describe(error)}; {self.memory()}",
@@ -86,21 +91,21 @@ class Cuda:
 
     def memory(self) -> str:
         """Free and total memory of the device, in words."""
-        error, free, total = self.runtime.cudaMemGetInfo()
-        if error != self.runtime.cudaError_t.cudaSuccess:
+        error, free, total = runtime.cudaMemGetInfo()
+        if error != runtime.cudaError_t.cudaSuccess:
             return "free memory unknown"
         return f"{free >> 20:,} of {total >> 20:,} MiB free"
 
     def free_bytes(self) -> int:
         """Free memory of the device."""
-        _, free, _ = self.runtime.cudaMemGetInfo()
+        _, free, _ = runtime.cudaMemGetInfo()
         return int(free or 0)
 
     def capability(self) -> str:
         """Compute capability: `8.6`."""
-        attributes = self.runtime.cudaDeviceAttr
+        attributes = runtime.cudaDeviceAttr
         numbers = [
-            self.check(self.runtime.cudaDeviceGetAttribute(attribute, self.index), "reading its compute capability")
+            self.check(runtime.cudaDeviceGetAttribute(attribute, self.index), "reading its compute capability")
             for attribute in (
                 attributes.cudaDevAttrComputeCapabilityMajor,
                 attributes.cudaDevAttrComputeCapabilityMinor,
@@ -111,15 +116,15 @@ class Cuda:
     @contextlib.contextmanager
     def current(self) -> Iterator[None]:
         """Makes this device the calling thread's, and puts the thread's own back: other libraries share the setting."""
-        before = self.check(self.runtime.cudaGetDevice(), "reading the current device")
+        before = self.check(runtime.cudaGetDevice(), "reading the current device")
         if before == self.index:
             yield
             return
-        self.check(self.runtime.cudaSetDevice(self.index), "choosing the device")
+        self.check(runtime.cudaSetDevice(self.index), "choosing the device")
         try:
             yield
         finally:
-            self.runtime.cudaSetDevice(before)
+            runtime.cudaSetDevice(before)
 
 
 class DeviceBuffer:
@@ -133,12 +138,12 @@ class DeviceBuffer:
         self._cuda = cuda
         self.size = size
         # CUDA answers a request for nothing with no address; a tensor without elements still needs one.
-        self.address: int = cuda.check(cuda.runtime.cudaMalloc(max(size, 1)), f"allocating {size:,} bytes for {what}")
+        self.address: int = cuda.check(runtime.cudaMalloc(max(size, 1)), f"allocating {size:,} bytes for {what}")
 
     def free(self) -> None:
         """Gives the memory back; a second call does nothing."""
         if self.address:
-            self._cuda.runtime.cudaFree(self.address)
+            runtime.cudaFree(self.address)
             self.address = 0
 
 
@@ -150,26 +155,22 @@ class PinnedBuffer:
     """
 
     def __init__(self, cuda: Cuda, size: int, what: str) -> None:
-        import numpy as np
-
         self._cuda = cuda
         self.size = size
         self.address: int = cuda.check(
-            cuda.runtime.cudaMallocHost(max(size, 1)), f"page-locking {size:,} bytes of host memory for {what}"
+            runtime.cudaMallocHost(max(size, 1)), f"page-locking {size:,} bytes of host memory for {what}"
         )
         memory = (ctypes.c_uint8 * max(size, 1)).from_address(self.address)
-        self.view: NDArray[np.uint8] = np.frombuffer(memory, np.uint8)[:size]
+        self.view: NDArray[np.uint8] = np.ctypeslib.as_array(memory)[:size]
 
     def array(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
         """The beginning of the memory as an array of this shape; a view."""
-        import math
-
         return self.view[: math.prod(shape) * dtype.itemsize].view(dtype).reshape(shape)
 
     def free(self) -> None:
         """Gives the memory back; a second call does nothing."""
         if self.address:
-            self._cuda.runtime.cudaFreeHost(self.address)
+            runtime.cudaFreeHost(self.address)
             self.address = 0
 
 
@@ -181,7 +182,6 @@ class Stream:
     """
 
     def __init__(self, cuda: Cuda) -> None:
-        runtime = cuda.runtime
         self._cuda = cuda
         self.handle = cuda.check(runtime.cudaStreamCreateWithFlags(runtime.cudaStreamNonBlocking), "making a stream")
         flags = runtime.cudaEventDisableTiming | runtime.cudaEventBlockingSync
@@ -195,19 +195,17 @@ class Stream:
 
     def upload(self, source: PinnedBuffer, target: DeviceBuffer, size: int) -> None:
         """Queues a copy from the host to the device."""
-        kind = self._cuda.runtime.cudaMemcpyKind.cudaMemcpyHostToDevice
+        kind = runtime.cudaMemcpyKind.cudaMemcpyHostToDevice
         self._copy(target.address, source.address, size, kind, "copying to the device")
 
     def download(self, source: DeviceBuffer, target: PinnedBuffer, size: int) -> None:
         """Queues a copy from the device to the host."""
-        kind = self._cuda.runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost
+        kind = runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost
         self._copy(target.address, source.address, size, kind, "copying to the host")
 
-    def _copy(
-        self, target: int, source: int, size: int, kind: runtime_module.cudaMemcpyKind, doing: str
-    ) -> None:
+    def _copy(self, target: int, source: int, size: int, kind: runtime.cudaMemcpyKind, doing: str) -> None:
         if size:
-            self._cuda.check(self._cuda.runtime.cudaMemcpyAsync(target, source, size, kind, self.handle), doing)
+            self._cuda.check(runtime.cudaMemcpyAsync(target, source, size, kind, self.handle), doing)
 
     def wait(self) -> None:
         """Waits until everything queued so far is done.
@@ -215,35 +213,39 @@ class Stream:
         Raises:
             BackendError: Something queued failed.
         """
-        runtime = self._cuda.runtime
         self._cuda.check(runtime.cudaEventRecord(self._done, self.handle), "recording an event")
         self._cuda.check(runtime.cudaEventSynchronize(self._done), "waiting for the device")
+
+    def drain(self) -> None:
+        """Waits for what is queued, whatever becomes of it: before memory is freed that it uses."""
+        if self._open:
+            runtime.cudaStreamSynchronize(self.handle)
 
     def free(self) -> None:
         """Waits for what is queued, and lets go; a second call does nothing."""
         if self._open:
+            self.drain()
             self._open = False
-            self._cuda.runtime.cudaStreamSynchronize(self.handle)
-            self._cuda.runtime.cudaEventDestroy(self._done)
-            self._cuda.runtime.cudaStreamDestroy(self.handle)
+            runtime.cudaEventDestroy(self._done)
+            runtime.cudaStreamDestroy(self.handle)
 
 
 class CapturedGraph:
     """What was queued on a stream inside `capture`, ready to be launched again in one call."""
 
-    def __init__(self, cuda: Cuda, executable: runtime_module.cudaGraphExec_t) -> None:
+    def __init__(self, cuda: Cuda, executable: runtime.cudaGraphExec_t) -> None:
         self._cuda = cuda
-        self._executable: runtime_module.cudaGraphExec_t | None = executable
+        self._executable: runtime.cudaGraphExec_t | None = executable
 
     def launch(self, stream: Stream) -> None:
         """Queues all of it on a stream."""
         assert self._executable is not None, "the graph was freed"
-        self._cuda.check(self._cuda.runtime.cudaGraphLaunch(self._executable, stream.handle), "launching a CUDA graph")
+        self._cuda.check(runtime.cudaGraphLaunch(self._executable, stream.handle), "launching a CUDA graph")
 
     def free(self) -> None:
         """Lets go; a second call does nothing."""
         if self._executable is not None:
-            self._cuda.runtime.cudaGraphExecDestroy(self._executable)
+            runtime.cudaGraphExecDestroy(self._executable)
             self._executable = None
 
 
@@ -260,7 +262,6 @@ def capture(cuda: Cuda, stream: Stream) -> Iterator[Recorder]:
     Raises:
         BackendError: Something in the block cannot be captured. The stream is usable again.
     """
-    runtime = cuda.runtime
     # Thread-local: what other threads do with CUDA meanwhile (allocate, say) neither fails nor spoils this capture.
     mode = runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
     recorder = Recorder()
@@ -279,18 +280,3 @@ def capture(cuda: Cuda, stream: Stream) -> Iterator[Recorder]:
     finally:
         runtime.cudaGraphDestroy(graph)
     recorder.graph = CapturedGraph(cuda, executable)
-
-
-def import_runtime() -> Any:
-    """`cuda.bindings.runtime`.
-
-    Raises:
-        MissingDependencyError: It is not installed, or cannot be imported.
-    """
-    try:
-        from cuda.bindings import runtime
-    except ImportError as error:
-        raise MissingDependencyError(
-            "the tensorrt backend needs cuda-bindings", found=str(error), fix="pip install cuda-bindings, or " + INSTALL
-        ) from error
-    return runtime

@@ -1,4 +1,4 @@
-"""Floating types that numpy lacks, to and from float32: bfloat16, and float8 with 4 exponent bits (E4M3, finite only)."""
+"""Floating types that numpy lacks, to and from float32: bfloat16, and float8 E4M3 (finite values only)."""
 
 from __future__ import annotations
 
@@ -61,4 +61,5 @@ def to_float8(values: NDArray[np.float32]) -> NDArray[np.uint8]:
     high = np.searchsorted(middles, magnitude, side="right")
     nearest = np.where(low % 2 == 0, low, high)  # of two equally near, the one whose last bit is 0
     signed = nearest | np.where(np.signbit(values), 0x80, 0)
-    return np.where(np.isnan(values), 0x7F | (signed & 0x80), signed).astype(np.uint8)
+    bits: NDArray[np.uint8] = np.where(np.isnan(values), 0x7F | (signed & 0x80), signed).astype(np.uint8)
+    return bits

@@ -1,16 +1,10 @@
-"""TensorRT itself: importing it, its log, and its element types."""
+"""What is known of TensorRT without importing it: versions, element types; and the check that it can be imported."""
 
 from __future__ import annotations
 
 import re
-import threading
-from collections import deque
-from typing import TYPE_CHECKING, Any
 
 from lensmount.errors import MissingDependencyError
-
-if TYPE_CHECKING:
-    import tensorrt
 
 INSTALL = 'pip install "lensmount[tensorrt]"'
 OLDEST = (10, 1)
@@ -48,64 +42,28 @@ def why_unsupported(version: str) -> str | None:
     return None
 
 
-def load() -> Any:
-    """The module `tensorrt`.
+def require() -> None:
+    """Imports TensorRT and cuda-bindings.
 
     Raises:
-        MissingDependencyError: It is not installed, cannot be imported, or is of a version that is not supported.
+        MissingDependencyError: One is not installed, cannot be imported, or is of a version that is not supported.
     """
     try:
         import tensorrt
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError("the tensorrt backend needs TensorRT", found=str(error), fix=INSTALL) from error
-    except (ImportError, OSError) as error:
+        from cuda.bindings import runtime as _  # noqa: F401  # it is the import that may fail
+    except ImportError as error:
+        missing = isinstance(error, ModuleNotFoundError)
         raise MissingDependencyError(
-            "TensorRT is installed but cannot be imported",
+            f"the tensorrt backend needs {(error.name or 'tensorrt').partition('.')[0]}"
+            if missing
+            else "TensorRT or cuda-bindings is installed but cannot be imported",
             found=str(error),
-            fix=f"lensmount doctor; {INSTALL}",
+            fix=INSTALL if missing else f"lensmount doctor; {INSTALL}",
+        ) from error
+    except OSError as error:  # libraries that the module opens by itself
+        raise MissingDependencyError(
+            "TensorRT's libraries cannot be opened", found=str(error), fix=f"lensmount doctor; {INSTALL}"
         ) from error
     problem = why_unsupported(tensorrt.__version__)
     if problem:
         raise MissingDependencyError(problem, fix='pip install "tensorrt>=10.1,<12"')
-    return tensorrt
-
-
-class Log:
-    """What TensorRT logs, kept until somebody asks why a call failed.
-
-    Attributes:
-        logger: The `tensorrt.ILogger` to hand to TensorRT; it has to live as long as what was made with it.
-    """
-
-    def __init__(self, trt: Any) -> None:
-        self._kept: deque[str] = deque(maxlen=32)
-        self._lock = threading.Lock()
-        self.logger = _logger(trt, self)
-
-    def keep(self, message: str) -> None:
-        """Adds a message."""
-        with self._lock:
-            self._kept.append(message)
-
-    def take(self) -> list[str]:
-        """The errors since the last time, oldest first."""
-        with self._lock:
-            kept = list(self._kept)
-            self._kept.clear()
-        return kept
-
-
-def _logger(trt: Any, log: Log) -> tensorrt.ILogger:
-    """A logger that keeps errors and lets the rest go: TensorRT warns of much that nobody can change."""
-    grave = int(trt.ILogger.Severity.ERROR)
-
-    class Logger(trt.ILogger):  # type: ignore[misc]  # the base is known at run time only
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-
-        def log(self, severity: tensorrt.ILogger.Severity, msg: str) -> None:
-            if int(severity) <= grave:
-                log.keep(msg)
-
-    made: tensorrt.ILogger = Logger()
-    return made

@@ -17,12 +17,18 @@ from lensmount.errors import (
 )
 
 REBUILD = "build it again here: lensmount export MODEL --to tensorrt"
-ALLOW = "allow_host_code=True at load, if you trust where the engine comes from; or build it without --version-compatible"
+ALLOW = (
+    "allow_host_code=True at load, if you trust where the engine comes from; or build it without --version-compatible"
+)
 
 MEMORY = re.compile(r"out ?of ?memory|requested amount of GPU memory|cudaErrorMemoryAllocation|bad_alloc", re.I)
 CAPABILITY = re.compile(r"incompatible device, expecting compute ([\d.]+?) got compute ([\d.]+?)[,.]? ", re.I)
-VERSION = re.compile(r"Version tag does not match\. Note: Current Version: (\d+), Serialized Engine Version: (\d+)", re.I)
-PLATFORM = re.compile(r"platform.{0,60}(mismatch|different|incompatible|not match)|built (on|for) a different platform", re.I)
+VERSION = re.compile(
+    r"Version tag does not match\. Note: Current Version: (\d+), Serialized Engine Version: (\d+)", re.I
+)
+PLATFORM = re.compile(
+    r"platform.{0,60}(mismatch|different|incompatible|not match)|built (on|for) a different platform", re.I
+)
 MAGIC = re.compile(r"magic ?tag|kMAGIC_TAG|kPLAN_MAGIC_TAG|not a TensorRT|truncated|size mismatch|plan size", re.I)
 HOST_CODE = re.compile(r"host ?(executable )?code|engine_?host_?code_?allowed", re.I)
 PLUGIN = re.compile(

@@ -109,7 +109,9 @@ def read(engine: Path) -> EngineManifest | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:
-        raise ModelFileError(f"{path} cannot be read", found=str(error)[:200], expected="an engine's manifest") from error
+        raise ModelFileError(
+            f"{path} cannot be read", found=str(error)[:200], expected="an engine's manifest"
+        ) from error
     if not isinstance(data, dict) or data.get("format") != FORMAT or data.get("format_version") != VERSION:
         raise ModelFileError(f"{path} is no engine's manifest", expected=f'"format": "{FORMAT}", version {VERSION}')
     return _parse(data, path)
@@ -171,7 +173,9 @@ def check(
     subject = f"engine {engine.name!r} of {manifest.model!r}"
 
     def refuse(what: str, found: str, expected: str) -> EngineMismatchError:
-        return EngineMismatchError(f"{subject} was built for another {what}", found=found, expected=expected, fix=manifest.rebuild)
+        return EngineMismatchError(
+            f"{subject} was built for another {what}", found=found, expected=expected, fix=manifest.rebuild
+        )
 
     size = engine.stat().st_size
     if manifest.size != size:
