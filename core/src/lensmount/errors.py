@@ -158,11 +158,11 @@ class DeviceMemoryError(BackendError):
 
 
 class EngineMismatchError(BackendError):
-    """An engine was built for another runtime version, GPU or system; the message holds the command that rebuilds it."""
+    """An engine was built for another runtime version, GPU or system; the message says how to build it anew."""
 
 
 class BuildError(BackendError):
-    """A backend could not build an engine from a graph; the message says which operator, shape or setting it refused."""
+    """A backend could not build an engine from a graph; the message says what it refused."""
 
 
 class ClosedError(LensmountError, RuntimeError):

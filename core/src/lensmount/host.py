@@ -193,6 +193,8 @@ class Registry:
         found = self.architecture_of(card)
         session_options, own = split_options(options, found, card)
         plan = self.plan(card, backend, device, precision, package)
+        if plan.selected is None and backend is not None and package is None:
+            plan = self._build_or_refuse(plan, self.index.backends[backend], session_options.build, fetch)
         choice = require_choice(plan)
         if plan.notes:
             import warnings
@@ -209,6 +211,28 @@ class Registry:
             options=own,
             caches=caches or {},
         )
+
+    def _build_or_refuse(self, plan: LoadPlan, backend: Backend, when: str, fetch: FetchOptions) -> LoadPlan:
+        """For a backend that builds its own packages and has none that runs: builds one if the caller said so.
+
+        Raises:
+            NoPackageError: The backend is usable, nothing was built, and nobody asked for it.
+        """
+        status = next(s for b, s in self.backends() if b.name == backend.name)
+        if backend.builder is None or not status.usable:
+            return plan
+        from lensmount import building
+        from lensmount.selection import normalise_device
+
+        request = plan.request
+        if request.device is not None and normalise_device(request.device) not in status.devices:
+            return plan  # building changes nothing about that
+        if when == "never":
+            raise building.refuse(plan, backend, request.precision)
+        building.build(
+            self, plan.card, backend, precision=request.precision, device=request.device, fetch=fetch, settings={}
+        )
+        return self.plan(plan.card, backend.name, request.device, request.precision)
 
     def find(
         self,
@@ -290,6 +314,10 @@ class Registry:
                 found=", ".join(self.index.backends),
                 fix="; ".join(f"plugin {s.name!r} was left out: {s.error}" for s in self.index.broken) or None,
             )
+        if backend is not None:
+            from lensmount.building import with_built
+
+            card = with_built(card, self.index.backends[backend])
         request = Request(backend=backend, device=device, precision=precision, package=package)
         architecture = self.index.architectures.get(card.architecture)
         return select(card, architecture, self.backends(), self.environment, request)

@@ -75,8 +75,8 @@ def typing_of(graph: str, wanted: str, subject: str) -> trt.BuilderFlag | None:
             f"TensorRT {trt.__version__} cannot build a {wanted} engine from {subject}",
             found=f"a graph that computes in {graph}",
             expected=f"a graph that computes in {wanted}: from TensorRT 11 on the graph alone decides",
-            fix=f"lensmount export MODEL --to onnx --precision {wanted}, and build from that; or convert the graph with "
-            "NVIDIA's ModelOpt (python -m modelopt.onnx.autocast)",
+            fix=f"lensmount export MODEL --to onnx --precision {wanted}, and build from that; or convert the graph "
+            "with NVIDIA's ModelOpt (python -m modelopt.onnx.autocast)",
         )
     return lowered
 

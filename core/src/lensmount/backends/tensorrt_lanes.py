@@ -12,16 +12,19 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorrt as trt
 
 from lensmount.backends import tensorrt_errors
-from lensmount.backends.base import Array
 from lensmount.backends.cuda_memory import CapturedGraph, DeviceBuffer, PinnedBuffer, Stream, capture
 from lensmount.backends.tensorrt_engine import Engine, Tensor
 from lensmount.backends.tensorrt_manifest import Shape
 from lensmount.errors import BackendError, DeviceMemoryError, LensmountError
+
+if TYPE_CHECKING:
+    from lensmount.backends.base import Array
 
 SHAPES_PER_LANE = 4
 """Prepared runs that a lane keeps; the least recently used goes first."""
@@ -94,6 +97,7 @@ class Prepared:
         self._device: dict[str, DeviceBuffer] = {}
         self._host: dict[str, PinnedBuffer] = {}
         self._allocators: dict[str, Allocator] = {}
+        self._moved: set[str] = set()
         try:
             self._context = self._make_context(lane, profile)
             self._place()
@@ -170,6 +174,9 @@ class Prepared:
         else:
             self._queue()
         self._stream.wait()
+        for name in self._moved:
+            self._require(self._context.set_tensor_address(name, self._device[name].address))
+        self._moved.clear()
         self._runs += 1
         return {tensor.name: self._result(tensor) for tensor in self._engine.outputs}
 
@@ -221,6 +228,7 @@ class Prepared:
             except LensmountError:
                 return 0
             buffer.free()
+            self._moved.add(name)  # the context is told after the run: it is not changed while it runs
         return self._device[name].address
 
     def note_shape(self, name: str, shape: Shape) -> None:

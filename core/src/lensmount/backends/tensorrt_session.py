@@ -5,14 +5,18 @@ from __future__ import annotations
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorrt as trt
 
-from lensmount.backends.base import Array, OpenRequest, TensorSpec, check_feeds
+from lensmount.backends.base import OpenRequest, TensorSpec, check_feeds
 from lensmount.backends.cuda_memory import Cuda
 from lensmount.backends.tensorrt_engine import Engine, open_engine
 from lensmount.backends.tensorrt_pool import Lanes
+
+if TYPE_CHECKING:
+    from lensmount.backends.base import Array
 
 
 def open_on(index: int, path: Path, request: OpenRequest) -> TensorRTSession:

@@ -131,15 +131,15 @@ def profile_shapes(
                 raise OptionError(
                     f"{subject} does not take such an input {name!r}", found=str(wanted), expected=_words(shape)
                 )
-    static = {shape[0] for shape in inputs.values() if shape and shape[0] != -1}
-    if settings.batch and not settings.shapes and len(static) == 1 and static != set(settings.batch):
-        if all(shape and shape[0] != -1 for shape in inputs.values()):
-            raise OptionError(
-                f"{subject} has a static batch",
-                found=f"batch {','.join(map(str, settings.batch))}",
-                expected=f"batch {static.pop()}",
-                fix="export a graph with a dynamic batch: lensmount export MODEL --to onnx --dynamic",
-            )
+    # The batch that was asked for is the one that is built, or nothing is.
+    static = {shape[0] for shape in inputs.values() if shape}
+    if settings.batch and not settings.shapes and -1 not in static and {*settings.batch} != static:
+        raise OptionError(
+            f"{subject} has a static batch",
+            found=f"batch {','.join(map(str, settings.batch))}",
+            expected=f"batch {static.pop()}",
+            fix="export a graph with a dynamic batch: lensmount export MODEL --to onnx --dynamic",
+        )
     return found
 
 
