@@ -81,7 +81,9 @@ def _shapes(name: str, value: Any) -> Shapes:
     shapes = [_shape(part) for part in parts]
     if len(shapes) == 1:
         shapes *= 3
-    ordered = len(shapes) == 3 and all(low <= best <= high for low, best, high in zip(*shapes, strict=False))
+    ordered = (
+        len(shapes) == 3 and all(shapes) and all(low <= best <= high for low, best, high in zip(*shapes, strict=False))
+    )
     if not ordered or len({len(shape) for shape in shapes}) != 1:
         raise OptionError(
             f"shapes of input {name!r} are not valid",
