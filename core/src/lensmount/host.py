@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lensmount.errors import ModelNotFoundError, UnknownBackendError
+from lensmount.errors import ModelNotFoundError, NoPackageError, UnknownBackendError
 
 if TYPE_CHECKING:
     from lensmount.environment import Environment
@@ -226,7 +226,11 @@ class Registry:
 
         request = plan.request
         if request.device is not None and normalise_device(request.device) not in status.devices:
-            return plan  # building changes nothing about that
+            raise NoPackageError(
+                f"{backend.name} does not run on {request.device!r}",
+                found=request.device,
+                expected=", ".join(status.devices),
+            )
         if when == "never":
             raise building.refuse(plan, backend, request.precision)
         building.build(
