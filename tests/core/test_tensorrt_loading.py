@@ -459,7 +459,7 @@ def test_the_probe_says_what_is_missing(environment, reason, fix):
         ),
         (
             Environment(
-                gpus=(*H200, Gpu(index=1)), packages=(("tensorrt-cu13", "11.4.0.106"), ("cuda-python", "13.0.1"))
+                gpus=(*H200, Gpu(index=1)), packages=(("tensorrt-cu13", "11.4.0.106"), ("cuda-bindings", "13.0.1"))
             ),
             "11.4.0.106",
             ("cuda:0", "cuda:1"),

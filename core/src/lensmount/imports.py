@@ -38,5 +38,11 @@ def import_string(text: str, owner: str) -> Any:
 
 def _install_hint(module: str) -> str:
     top = module.partition(".")[0]
-    extras = {"torch": "torch", "onnxruntime": "onnx", "tensorrt": "tensorrt", "safetensors": "torch"}
+    extras = {
+        "torch": "torch",
+        "onnxruntime": "onnx",
+        "tensorrt": "tensorrt",
+        "cuda": "tensorrt",
+        "safetensors": "torch",
+    }
     return f'pip install "lensmount[{extras[top]}]"' if top in extras else f"pip install {top}"

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 POISON = 0xCD
-DEVICE_BASE = 0x7F0000000000  # no address that a host allocation of the tests could have
+DEVICE_BASE = 0x7F0000000100  # no address that a host allocation of the tests could have; aligned to 256, not to 512
 
 
 class MisuseError(AssertionError):

@@ -1,4 +1,4 @@
-# What lensmount uses of cuda.bindings.runtime (12.6 to 13.5): the CUDA runtime's own functions, each of which
+# What lensmount uses of cuda.bindings.runtime (12.8 to 13.5): the CUDA runtime's own functions, each of which
 # answers a tuple that begins with the error.
 from enum import IntEnum
 from typing import Any, SupportsInt

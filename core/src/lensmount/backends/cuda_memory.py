@@ -130,21 +130,30 @@ class Cuda:
 class DeviceBuffer:
     """Bytes on the device; `free` gives them back.
 
+    Args:
+        cuda: The device.
+        size: Bytes.
+        what: What they are for, in words.
+        alignment: The address is a multiple of this; CUDA itself promises 256.
+
     Raises:
         DeviceMemoryError: There is no room.
     """
 
-    def __init__(self, cuda: Cuda, size: int, what: str) -> None:
+    def __init__(self, cuda: Cuda, size: int, what: str, alignment: int = 256) -> None:
         self._cuda = cuda
         self.size = size
+        slack = alignment if alignment > 256 else 0
         # CUDA answers a request for nothing with no address; a tensor without elements still needs one.
-        self.address: int = cuda.check(runtime.cudaMalloc(max(size, 1)), f"allocating {size:,} bytes for {what}")
+        doing = f"allocating {size:,} bytes for {what}"
+        self._base: int = cuda.check(runtime.cudaMalloc(max(size, 1) + slack), doing)
+        self.address = -(-self._base // alignment) * alignment if slack else self._base
 
     def free(self) -> None:
         """Gives the memory back; a second call does nothing."""
-        if self.address:
-            runtime.cudaFree(self.address)
-            self.address = 0
+        if self._base:
+            runtime.cudaFree(self._base)
+            self._base = self.address = 0
 
 
 class PinnedBuffer:

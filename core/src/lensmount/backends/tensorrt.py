@@ -19,13 +19,7 @@ if TYPE_CHECKING:
     from lensmount.backends.tensorrt_session import TensorRTSession
     from lensmount.environment import Environment
 
-BINDINGS = (
-    "tensorrt",
-    "tensorrt-cu13",
-    "tensorrt-cu12",
-    "tensorrt-cu13-bindings",
-    "tensorrt-cu12-bindings",
-)
+BINDINGS = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")
 """Distributions that bring the import `tensorrt`; the system's packages on a Jetson call theirs `tensorrt` as well."""
 
 JETSON_FIX = (
@@ -72,7 +66,7 @@ def _why_not(environment: Environment, bound: str | None, version: str | None) -
             f"tensorrt-cu13 needs a driver for CUDA 13, this one ends at {environment.cuda}",
             f"pip uninstall tensorrt tensorrt-cu13; pip install tensorrt-cu12=={version}; or update the driver",
         )
-    cuda = environment.version("cuda-bindings") or environment.version("cuda-python")
+    cuda = environment.version("cuda-bindings")
     if cuda is None:
         return "cuda-bindings, through which CUDA memory is managed, is not installed", install
     if driver is not None and numbers(cuda)[0] > driver:

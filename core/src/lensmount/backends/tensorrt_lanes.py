@@ -219,12 +219,12 @@ class Prepared:
         """Whether runs are replayed from a graph."""
         return self._graph is not None
 
-    def grow_device(self, name: str, size: int) -> int:
-        """Makes an output's device buffer larger, and answers its address; 0 where there is no room."""
+    def grow_device(self, name: str, size: int, alignment: int) -> int:
+        """Makes an output's device buffer large enough, and answers its address; 0 where there is no room."""
         buffer = self._device[name]
-        if buffer.size < size:
+        if buffer.size < size or buffer.address % max(alignment, 1):
             try:
-                self._device[name] = DeviceBuffer(self._engine.cuda, size, repr(name))
+                self._device[name] = DeviceBuffer(self._engine.cuda, size, repr(name), alignment)
             except LensmountError:
                 return 0
             buffer.free()
@@ -266,7 +266,7 @@ class Allocator(trt.IOutputAllocator):
 
     def reallocate_output_async(self, tensor_name: str, memory: int, size: int, alignment: int, stream: int) -> int:
         """Called by TensorRT when it knows how many bytes it needs; answers an address, or 0 for no room."""
-        return self._prepared.grow_device(self._name, size)
+        return self._prepared.grow_device(self._name, size, alignment)
 
     def notify_shape(self, tensor_name: str, shape: trt.Dims) -> None:
         """Called by TensorRT when it knows the shape."""

@@ -303,8 +303,10 @@ class IExecutionContext:
             if tensor.name in self._engine._depends:
                 allocator = self._allocators[tensor.name]
                 address = allocator.reallocate_output_async(
-                    tensor.name, self._addresses[tensor.name], result.nbytes, 256, 0
+                    tensor.name, self._addresses[tensor.name], result.nbytes, 512, 0
                 )
+                if address and address % 512:
+                    raise GPU.mistake("an allocator's memory is not aligned as was asked")
                 if not address:
                     raise GPU.mistake("an allocator had no memory")
                 self._addresses[tensor.name] = address
