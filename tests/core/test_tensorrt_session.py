@@ -446,8 +446,9 @@ def test_an_engine_of_another_gpu(gpu, tmp_path, manifest):
     gpu.become(capability=(7, 5))
     with pytest.raises(EngineMismatchError, match="another GPU") as caught:
         opened(path if manifest else without_manifest(path))
-    assert "compute capability 9.0" in str(caught.value.found)
+    assert caught.value.found == "compute capability 9.0" + " (Simulated H200)" * manifest
     assert caught.value.expected == "compute capability 7.5, of 'cuda:0'"
+    assert ("--batch 1,4,16" in str(caught.value.fix)) is manifest
 
 
 def test_a_build_of_the_same_release_is_another_version_too(gpu, tmp_path):
