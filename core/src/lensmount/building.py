@@ -144,20 +144,6 @@ def _sha256(artifact: Artifact, known: dict[str, str | None]) -> str | None:
     return known[artifact.uri]
 
 
-def command(card: ModelCard, backend: Backend, precision: str | None) -> str:
-    """The command that builds a package."""
-    return f"lensmount export {card.id} --to {backend.name}" + (f" --precision {precision}" if precision else "")
-
-
-def refuse(plan: Any, backend: Backend, precision: str | None) -> NoPackageError:
-    """The error for a model of which nothing was built that runs here."""
-    return NoPackageError(
-        f"{plan.card.id!r} has no package that {backend.name} can run here, and none is built unasked",
-        found="\n" + str(plan),
-        fix=f"{command(plan.card, backend, precision)}; or load(..., build='if-missing')",
-    )
-
-
 def build(
     host: Registry,
     card: ModelCard,

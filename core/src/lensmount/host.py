@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lensmount.errors import ModelNotFoundError, NoPackageError, UnknownBackendError
+from lensmount.errors import ModelNotFoundError, UnknownBackendError
 
 if TYPE_CHECKING:
     from lensmount.environment import Environment
@@ -194,7 +194,9 @@ class Registry:
         session_options, own = split_options(options, found, card)
         plan = self.plan(card, backend, device, precision, package)
         if plan.selected is None and backend is not None and package is None:
-            plan = self._build_or_refuse(plan, self.index.backends[backend], session_options.build, fetch)
+            from lensmount.building_load import build_or_refuse
+
+            plan = build_or_refuse(self, plan, self.index.backends[backend], session_options.build, fetch)
         choice = require_choice(plan)
         if plan.notes:
             import warnings
@@ -211,32 +213,6 @@ class Registry:
             options=own,
             caches=caches or {},
         )
-
-    def _build_or_refuse(self, plan: LoadPlan, backend: Backend, when: str, fetch: FetchOptions) -> LoadPlan:
-        """For a backend that builds its own packages and has none that runs: builds one if the caller said so.
-
-        Raises:
-            NoPackageError: The backend is usable, nothing was built, and nobody asked for it.
-        """
-        status = next(s for b, s in self.backends() if b.name == backend.name)
-        if backend.builder is None or not status.usable:
-            return plan
-        from lensmount import building
-        from lensmount.selection import normalise_device
-
-        request = plan.request
-        if request.device is not None and normalise_device(request.device) not in status.devices:
-            raise NoPackageError(
-                f"{backend.name} does not run on {request.device!r}",
-                found=request.device,
-                expected=", ".join(status.devices),
-            )
-        if when == "never":
-            raise building.refuse(plan, backend, request.precision)
-        building.build(
-            self, plan.card, backend, precision=request.precision, device=request.device, fetch=fetch, settings={}
-        )
-        return self.plan(plan.card, backend.name, request.device, request.precision)
 
     def find(
         self,
