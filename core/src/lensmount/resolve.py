@@ -129,13 +129,14 @@ def _not_found(text: str, index: Index) -> ModelNotFoundError:
     near = difflib.get_close_matches(text, list(index.cards), 4, 0.6)
     fixes = [f"did you mean {', '.join(near)}?"] if near else []
     plugin = known_plugin(text)
-    installed = {s.distribution for s in index.statuses if s.state == "active"}
-    if plugin and plugin not in installed:
+    states = {s.distribution: s.state for s in index.statuses}
+    if plugin and plugin not in states:
         fixes.insert(0, f"pip install {plugin}")
+    if plugin and states.get(plugin) == "blocked":
+        fixes.insert(0, f"{plugin} is blocked, by LENSMOUNT_BLOCK_PLUGINS or LENSMOUNT_PLUGINS")
     if Path(text).exists():
         fixes.append(f"to load the path of this name, write ./{text}")
-    for status in index.broken:
-        fixes.append(f"plugin {status.name!r} of {status.distribution} was left out ({status.stage}: {status.error})")
+    fixes += index.left_out
     return ModelNotFoundError(
         f"no model {text!r}",
         found=f"{len(index.cards)} known ids and aliases",
@@ -264,8 +265,5 @@ def recognise(path: Path, index: Index, architecture: str | None = None, *, name
         f"no installed architecture recognises {path.name}",
         found=facts.summary(),
         expected=f"a model of: {', '.join(asked) or 'no architecture is installed'}",
-        fix="; ".join(
-            [f"plugin {s.name!r} was left out: {s.error}" for s in index.broken]
-            or ["install the plugin of its architecture, e.g. pip install lensmount-yolo"]
-        ),
+        fix="; ".join(index.left_out or ["install the plugin of its architecture, e.g. pip install lensmount-yolo"]),
     )

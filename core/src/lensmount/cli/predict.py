@@ -85,9 +85,9 @@ def run(work: Stream, sinks: Sinks) -> int:
     """Predicts item by item; returns how many failed."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from lensmount.cli.output import err
+    from lensmount.cli.output import err, see
 
-    failed = 0
+    failed: list[str] = []
     console = err()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     hidden = not console.is_terminal or (work.total is not None and work.total < 3)
@@ -98,8 +98,9 @@ def run(work: Stream, sinks: Sinks) -> int:
                 if info.error is None:
                     sinks.add(info, result)
                 else:
-                    failed += 1
-                    text = str(info.error) if info.source in info.error.problem else f"{info.name}: {info.error}"
+                    failed.append(info.error.page)
+                    text = info.error.details
+                    text = text if info.source in info.error.problem else f"{info.name}: {text}"
                     console.print(text, style="red", markup=False, soft_wrap=True)
                 progress.advance(task)
         except KeyboardInterrupt:  # a camera has no end: stopping it is not a failure
@@ -107,4 +108,5 @@ def run(work: Stream, sinks: Sinks) -> int:
         except LensmountError:
             sinks.abort()
             raise
-    return failed
+    see(failed)
+    return len(failed)
