@@ -310,7 +310,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, function in COMMANDS.items():
         summary = (function.__doc__ or "").strip()
         sub = subparsers.add_parser(name, help=summary, description=summary, allow_abbrev=False)
-        sub.add_argument("--env", metavar="DIR", help="the environment (default: .venv, .venv-dev, .venv-docs, .venv-fuzz)")
+        sub.add_argument(
+            "--env", metavar="DIR", help="the environment (default: .venv, .venv-dev, .venv-docs, .venv-fuzz)"
+        )
         sub.add_argument("--unpinned", action="store_true", help="take the newest releases instead of the pinned")
         if name == "fuzz":
             sub.add_argument("--seconds", type=int, default=480, help="in all, shared out among targets (default: 480)")

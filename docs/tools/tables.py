@@ -91,8 +91,10 @@ def fields(path: str) -> str:
     for field in dataclasses.fields(kind):
         value = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
         rows.append((f"`{field.name}`", default(value), texts[field.name]))
-    return table(("option", "default", "meaning"), rows) if any(row[1] for row in rows) else table(
-        ("field", "meaning"), [(name, text) for name, _, text in rows]
+    return (
+        table(("option", "default", "meaning"), rows)
+        if any(row[1] for row in rows)
+        else table(("field", "meaning"), [(name, text) for name, _, text in rows])
     )
 
 

@@ -38,9 +38,9 @@ def helper(path: str) -> ModuleType:
 def yolo(folder: Path) -> dict[str, list[Path]]:
     """Graphs that find a person and a bus in every picture."""
     import numpy as np
-    from yolo_graphs import make_graph, raw_output
 
     from lensmount import registry
+    from yolo_graphs import make_graph, raw_output
 
     names = registry.describe("yolov8n-640").classes
     found = [(24, 30, 20, 40, 0, 0.9), (44, 40, 30, 24, 5, 0.7)]
@@ -167,8 +167,8 @@ def start(folder: Path) -> LocalHub:
         "HF_HUB_DISABLE_XET": "1",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),  # small networks gain nothing from more
-        **{name: NOWHERE for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")},
-        **{name: "127.0.0.1,localhost" for name in ("no_proxy", "NO_PROXY")},
+        **dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), NOWHERE),
+        **dict.fromkeys(("no_proxy", "NO_PROXY"), "127.0.0.1,localhost"),
     }
     return LocalHub(server, environ, {"best.pt": tuned(folder / "best.pt"), "yolo11n.onnx": graph})
 
