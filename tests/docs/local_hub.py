@@ -7,7 +7,11 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
+import socket
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +22,7 @@ from fault_server import FaultServer
 
 HERE = Path(__file__).resolve().parent
 TESTS = HERE.parent
+WARM = HERE / "warm.py"
 FAMILIES = ("clip", "owlv2", "perception_encoder", "rfdetr", "sam2", "yolo")
 NOWHERE = "http://127.0.0.1:9"  # the discard port: what asks anything but the local hub fails
 
@@ -129,11 +134,22 @@ class LocalHub:
         server: It; `requests` says what was asked.
         environ: What a page's process needs to talk to it, and to nothing else.
         files: Files that a page on it finds in its folder, by name.
+        warm: Address of the warm process that runs pages (see warm.py); None where there is none.
+        process: It.
     """
 
     server: FaultServer
     environ: dict[str, str]
     files: dict[str, Path]
+    warm: str | None = None
+    process: subprocess.Popen[str] | None = None
+
+    def close(self) -> None:
+        """Ends the server, the warm process and what it still runs."""
+        self.server.close()
+        if self.process is not None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
 
 
 def start(folder: Path) -> LocalHub:
@@ -170,7 +186,30 @@ def start(folder: Path) -> LocalHub:
         **dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), NOWHERE),
         **dict.fromkeys(("no_proxy", "NO_PROXY"), "127.0.0.1,localhost"),
     }
-    return LocalHub(server, environ, {"best.pt": tuned(folder / "best.pt"), "yolo11n.onnx": graph})
+    files = {"best.pt": tuned(folder / "best.pt"), "yolo11n.onnx": graph}
+    if not hasattr(os, "fork") or not hasattr(socket, "recv_fds"):
+        return LocalHub(server, environ, files)
+    address, process = start_warm(environ)
+    commands = folder / "bin"
+    commands.mkdir()
+    (commands / "lensmount").write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "{WARM}" "{address}" "$@"\n')
+    (commands / "lensmount").chmod(0o755)
+    return LocalHub(server, {**environ, "FIRST_IN_PATH": str(commands)}, files, address, process)
+
+
+def start_warm(environ: dict[str, str]) -> tuple[str, subprocess.Popen[str]]:
+    """Starts the warm process and waits until it has imported everything."""
+    address = str(Path(tempfile.mkdtemp(prefix="lm-")) / "warm")  # the address of a socket has at most 100 characters
+    process = subprocess.Popen(
+        [sys.executable, WARM, address],
+        env={**os.environ, "OMP_NUM_THREADS": environ["OMP_NUM_THREADS"], "PYTHONUTF8": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return address, process
 
 
 def artifact(repo: str, path: Path) -> dict[str, Any]:

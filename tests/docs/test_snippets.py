@@ -24,6 +24,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -196,6 +197,17 @@ def make_clip(path: Path) -> None:
     writer.release()
 
 
+def run_warm(address: str, arguments: list[str], environ: dict[str, str], work: Path) -> str:
+    """Lets the warm process run a page; gives what to say of a block that was not reached."""
+    from warm import hand_over
+
+    with tempfile.TemporaryFile() as said, open(os.devnull, "rb") as nothing:
+        streams = (nothing.fileno(), said.fileno(), said.fileno())
+        status = hand_over(address, arguments[0], arguments, environ, str(work), streams, PAGE_SECONDS)
+        said.seek(0)
+        return f"the page's process ended here, with status {status}\n{said.read()[-2000:].decode(errors='replace')}"
+
+
 def run_page(blocks: list[Block], folder: Path, hub: LocalHub | None = None) -> dict[int, str]:
     """Runs what runs of one page; gives, for each such block's line, what went wrong, or an empty string."""
     runnable = [block for block in blocks if block.runs]
@@ -233,16 +245,20 @@ def run_page(blocks: list[Block], folder: Path, hub: LocalHub | None = None) -> 
     }
     if hub is not None:
         environ |= hub.environ
+        environ["PATH"] = os.pathsep.join([environ.pop("FIRST_IN_PATH", ""), environ["PATH"]]).lstrip(os.pathsep)
     elif os.environ.get("LENSMOUNT_DOCS_NETWORK") != "1":
         environ |= {"LENSMOUNT_OFFLINE": "1", "HF_HUB_OFFLINE": "1"}
     ended = "it was not reached"
     try:
-        done = subprocess.run(
-            [sys.executable, RUNNER, folder / "blocks.json", results],
-            cwd=work, env=environ, capture_output=True, text=True, timeout=PAGE_SECONDS, check=False,
-        )  # fmt: skip
-        ended = f"the page's process ended here, with status {done.returncode}\n{done.stderr[-2000:]}"
-    except subprocess.TimeoutExpired:
+        if hub is not None and hub.warm is not None:
+            ended = run_warm(hub.warm, [str(RUNNER), str(folder / "blocks.json"), str(results)], environ, work)
+        else:
+            done = subprocess.run(
+                [sys.executable, RUNNER, folder / "blocks.json", results],
+                cwd=work, env=environ, capture_output=True, text=True, timeout=PAGE_SECONDS, check=False,
+            )  # fmt: skip
+            ended = f"the page's process ended here, with status {done.returncode}\n{done.stderr[-2000:]}"
+    except (subprocess.TimeoutExpired, TimeoutError):
         ended = f"the page did not end within {PAGE_SECONDS} s"
     found = json.loads(results.read_text(encoding="utf-8")) if results.is_file() else {}
     return {block.line: found.get(str(block.line), ended) for block in runnable}
@@ -266,7 +282,7 @@ def local_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[],
 
     yield get
     for hub in started:
-        hub.server.close()
+        hub.close()
 
 
 @pytest.fixture(scope="session")
