@@ -77,7 +77,7 @@ def rewritten(link: re.Match[str], own: str, uri: str, config: MkDocsConfig, fil
         raise PluginError(f"{own}: the link {target!r} leads nowhere")
     here = site_page(aim, files)
     tail = f"#{fragment}" if fragment else ""
-    if here is not None:
+    if here is not None and here != uri:
         return f"{mark}[{text}]({posixpath.relpath(here, posixpath.dirname(uri) or '.')}{tail}{title})"
     if config.repo_url:
         return f"{mark}[{text}]({config.repo_url.rstrip('/')}/blob/main/{aim}{tail}{title})"

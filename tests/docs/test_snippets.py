@@ -58,7 +58,7 @@ SHELL = {"console", "bash", "sh", "shell"}
 DATA = {"toml", "json"}
 INERT = {"", "text", "yaml", "diff", "mermaid", "dockerfile", "ini", "html", "xml", "powershell", "markdown"}
 REASONS = {"pip-install", "dev-command", "gpu", "network", "fragment"}
-MOST_FRAGMENTS = 12  # in the whole documentation: a fragment is a promise that nothing tests
+MOST_FRAGMENTS = 4  # in the whole documentation: a fragment is a promise that nothing tests
 REACHES_OUT = re.compile(
     r"(?:^|[\s;&|(])(?:pipx?3?|uv|conda|apt|apt-get|brew|curl|wget|git|docker|dev\.py)(?=\s)", re.M
 )

@@ -1,7 +1,7 @@
 """A process that has imported what is slow to import, and forks itself for each job: `python warm.py SOCKET`.
 
 Pages on the local hub, and the `lensmount` commands in them, each would import torch anew: most of the time that they
-take. A job gets its own process, folder, environment and standard streams all the same. `python warm.py SOCKET run
+take. A job gets its own process, folder, environment and standard streams all the same. `python warm.py SOCKET
 ARGUMENTS…` hands a command over to it; that is what `lensmount` is on such a page. POSIX only.
 """
 
