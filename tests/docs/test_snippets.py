@@ -440,6 +440,22 @@ def test_the_local_hub_serves_what_a_page_asks_for_and_nothing_else(
     assert any("lensmount-docs/yolo" in path for path in asked)
 
 
+@pytest.mark.parametrize(
+    ("block", "said"),
+    [
+        ("```python\nimport os\nos._exit(3)\n```", "the page's process ended here"),
+        ("```bash\nlensmount describe no-such-model\n```", "ModelNotFoundError"),
+        ("```bash\nlensmount no-such-command\n```", "exit status 2"),
+        ("```python\nimport sys\nassert 'lensmount' not in sys.modules, 'left over'\nraise OSError\n```", "OSError"),
+    ],
+)
+def test_what_fails_on_the_local_hub_is_seen(
+    block: str, said: str, tmp_path: Path, local_hub: Callable[[], LocalHub]
+) -> None:
+    (problem,) = run_page(page_of(tmp_path, f"<!-- snippet: hub -->\n{block}\n"), tmp_path, local_hub()).values()
+    assert said in problem
+
+
 def test_marked_snippets_are_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LENSMOUNT_DOCS_GPU", raising=False)
     text = "<!-- snippet: gpu -->\n\n```python\nraise ValueError\n```\n```python\npass\n```\n"
