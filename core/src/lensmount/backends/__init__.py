@@ -1,7 +1,7 @@
 """Backends: `base` holds what one promises; onnx, torch and tensorrt register through the same hooks as others.
 
-What a backend of one's own takes from here: the promise (`Session`, `OpenRequest`, `TensorSpec`), the words for devices and
-threads (`split_device`, `session_threads`), the checks that refuse the same things in the same words everywhere
+What a backend of one's own takes from here: the promise (`Session`, `OpenRequest`, `TensorSpec`), the words for devices
+and threads (`split_device`, `session_threads`), the check that refuses the same feeds in the same words everywhere
 (`check_feeds`), and for ONNX files what the file says of itself, with its data files checked (`inspect_graph`).
 """
 
