@@ -162,7 +162,7 @@ def test_int8_graphs(tmp_path, style):
     assert 0 < error < 0.04
 
 
-# --- precision: nothing is narrowed without a word ---------------------------------------------------------------------
+# --- precision: nothing is narrowed without a word --------------------------------------------------------------------
 
 
 def test_an_fp16_graph_says_what_it_computes_in(tmp_path):

@@ -1,7 +1,7 @@
 """Opens graphs on OpenVINO: what it is told, and what is read back.
 
-OpenVINO chooses much by itself: on processors with the instructions it computes float32 graphs in bfloat16, and on a GPU
-in float16. Here the precision is fixed, and read back from the compiled graph, node by node.
+OpenVINO chooses much by itself: on processors with the instructions it computes float32 graphs in bfloat16, and on
+GPUs in float16. Here the precision is fixed, and read back from the compiled graph, node by node.
 """
 
 from __future__ import annotations

@@ -28,8 +28,8 @@ OUTSIDE = re.compile(r"outside the base directory", re.IGNORECASE)
 PARSING = re.compile(r"can't be parsed|Could not open the file|Unable to read the model", re.IGNORECASE)
 
 NOISE = re.compile(
-    r"Exception from \S+:\d+:|Check '.{0,200}?' failed at \S+:\d+:|FrontEnd API failed with \w+:|Model wasn't fully converted\."
-    r"|Summary:|^(?:\s*--)+"
+    r"Exception from \S+:\d+:|Check '.{0,200}?' failed at \S+:\d+:|FrontEnd API failed with \w+:"
+    r"|Model wasn't fully converted\.|Summary:"
 )
 """Places in OpenVINO's sources, and phrases that say nothing more."""
 

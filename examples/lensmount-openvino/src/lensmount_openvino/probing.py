@@ -18,9 +18,9 @@ PRECISIONS = (("cpu", ("fp32", "fp16", "bf16", "int8")), ("xpu", ("fp32", "fp16"
 def probe(environment: Environment) -> BackendStatus:
     """Whether OpenVINO can run here, and on what.
 
-    `cpu` alone has a rank; Intel GPUs (`xpu:0`, as torch calls them) and NPUs (`npu`) are there for who asks. On Linux the
-    kernel's files tell of them. Elsewhere only the driver could, which a probe does not call: there `xpu:0` and `npu` are
-    taken as given, and OpenVINO says at load whether they are.
+    `cpu` alone has a rank; Intel GPUs (`xpu:0`, as torch calls them) and NPUs (`npu`) are there for who asks. On Linux
+    the kernel's files tell of them. Elsewhere only the driver could, which a probe does not call: there `xpu:0` and
+    `npu` are taken as given, and OpenVINO says at load whether they are.
     """
     version = environment.version("openvino")
     if version is None:
