@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lensmount.backends import BackendOptions, OpenRequest, Session, TensorSpec
-from lensmount.backends import devices
+from lensmount.backends import BackendOptions, OpenRequest, Session, TensorSpec, devices
 from lensmount.backends import onnx as backend
 from lensmount.backends.arrays import as_input_dtype
 from lensmount.backends.onnx import open_session, probe

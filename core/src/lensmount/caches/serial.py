@@ -47,8 +47,8 @@ def dumps(value: Any) -> list[bytes | memoryview]:
 def loads(data: bytes) -> Any:
     """Undoes `dumps`. Arrays are read-only views of `data`; tensors are copies on the CPU.
 
-    The hash finds damage; it does not tell who wrote. Data that were made to mislead give some value of these types or a
-    `ValueError`, and run nothing.
+    The hash finds damage; it does not tell who wrote. Data that were made to mislead give some value of these types, or
+    a `ValueError`, and run nothing.
 
     Raises:
         ValueError: The data are cut short, altered or of another layout, or hold a tensor where torch is not installed.
