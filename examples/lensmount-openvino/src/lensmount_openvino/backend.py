@@ -10,7 +10,7 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +154,7 @@ def _read(path: Path, graph: GraphFile, subject: str) -> Any:
 
 
 @contextlib.contextmanager
-def _beside_its_data(path: Path, data: tuple[tuple[str, Path], ...]) -> Iterator[Path]:
+def _beside_its_data(path: Path, data: tuple[tuple[str, Path], ...]) -> Generator[Path, None, None]:
     """A place where graph and data files lie in one folder: OpenVINO follows no link that leaves the graph's.
 
     Links into a store that the core has checked are gathered in a folder of their own: as hard links, else as copies.

@@ -49,7 +49,7 @@ def accelerators(system: str, root: Path = Path("/")) -> tuple[str, ...]:
 
 
 def _of_intel(folder: Path, pattern: str) -> int:
-    vendors = []
+    vendors: list[str] = []
     for entry in folder.glob(pattern):
         try:
             vendors.append((entry / "device/vendor").read_text(encoding="ascii").strip())

@@ -29,7 +29,7 @@ def describe(values: Iterable[GraphValue], subject: str) -> tuple[TensorSpec, ..
     Raises:
         UnsupportedModelError: A type that numpy or OpenVINO cannot take, or an input that may have any number of axes.
     """
-    found = []
+    found: list[TensorSpec] = []
     for value in values:
         if value.dtype not in DTYPES:
             raise UnsupportedModelError(
@@ -150,7 +150,7 @@ def _match(
         raise ModelFileError(
             f"OpenVINO does not find all of {subject}", found=str(sorted(numbers)), expected=missing[0]
         )
-    filled = []
+    filled: list[TensorSpec] = []
     for spec in specs:
         shape = numbers[spec.name][1].get_partial_shape()
         if shape.rank.is_static:
