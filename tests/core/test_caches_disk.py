@@ -189,6 +189,8 @@ def nested(depth: int) -> object:
         entry(["a", "O", [1]], bytes(8)),
         entry(["a", "nonsense", [1]], bytes(8)),
         entry(["a", 7, [1]], bytes(8)),
+        entry(["a", ",i8", [1]], bytes(8)),  # numpy: SyntaxError
+        entry(["a", "i4,i4", [1]], bytes(8)),
         entry(["a", "<f4", [-1]], bytes(8)),
         entry(["a", "<f4", [10**9]], bytes(8)),
         entry(["a", "<f4", [10**30]], bytes(8)),

@@ -10,6 +10,7 @@ import base64
 import hashlib
 import json
 import math
+import re
 import struct
 import sys
 from typing import Any
@@ -22,6 +23,7 @@ from lensmount.errors import InputError
 MAGIC = b"LMCACHE1"
 _DIGEST_BYTES = 16
 _KINDS = "biufc"
+_DTYPE = re.compile(rf"[<>|][{_KINDS}](1|2|4|8|16|32)")  # numpy itself reads much more into a string
 
 
 def dumps(value: Any) -> list[bytes | memoryview]:
@@ -139,9 +141,9 @@ class _Reader:
         raise ValueError(f"unknown tag {tag!r}")
 
     def _array(self, dtype: str, shape: list[int]) -> np.ndarray[Any, Any]:
-        kind = np.dtype(dtype)
-        if kind.kind not in _KINDS:
+        if not _DTYPE.fullmatch(dtype):
             raise ValueError(f"unexpected dtype {dtype!r}")
+        kind = np.dtype(dtype)
         if any(type(size) is not int or size < 0 for size in shape):
             raise ValueError(f"unexpected shape {shape!r}")
         count = math.prod(shape)
