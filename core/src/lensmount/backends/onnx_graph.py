@@ -61,7 +61,11 @@ def inspect(path: Path, package: ModelPackage) -> GraphFile:
     for name in sorted({entry.location for entry in facts.external_data}):
         data[name] = declared.get(name, path.parent / name).resolve()
         if not data[name].is_file():
-            raise ModelFileError(f"data file {name!r} of graph {path.name!r} is missing", found=str(data[name]))
+            raise ModelFileError(
+                f"data file {name!r} of graph {path.name!r} is missing",
+                found=str(data[name]),
+                fix="bring the data files into the graph's folder; they were written together with it",
+            )
     described = FileFacts(path, "onnx", 0, facts.inputs, facts.outputs, facts.initializers, facts.metadata, onnx=facts)
     return GraphFile(described, tuple(data.items()))
 

@@ -35,5 +35,13 @@ __all__ = ["BackendContract", "CacheContract", "ModelContract", "PluginContract"
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
-        return getattr(import_module(_LAZY[name]), name)
+        try:
+            return getattr(import_module(_LAZY[name]), name)
+        except ModuleNotFoundError as error:
+            if error.name != "pytest":
+                raise
+            from lensmount.errors import MissingDependencyError
+
+            fix = 'pip install "lensmount[testing]"'
+            raise MissingDependencyError("the conformance kit needs pytest", found=str(error), fix=fix) from error
     raise AttributeError(f"module 'lensmount.testing' has no attribute {name!r}")

@@ -22,6 +22,7 @@ from lensmount.testing import probing
 _SPDX = re.compile(r"(LicenseRef-)?[A-Za-z0-9][A-Za-z0-9.+-]*( (AND|OR|WITH) [A-Za-z0-9.+-]+)*")
 _NOTE = re.compile(r"hash|pinned|revision", re.IGNORECASE)
 _UPPER = ("<", "<=", "==", "~=", "===")
+_SEEN = pytest.StashKey[probing.Seen]()
 _Entry = tuple[ModelCard, ModelPackage, Artifact]
 
 
@@ -66,9 +67,13 @@ class PluginContract:
         return _collect([builtin(), *others, *candidates])
 
     @pytest.fixture
-    def seen(self, candidates: list[Candidate]) -> probing.Seen:
-        """What a fresh process does when it discovers the plugin."""
-        return probing.see(modules=[c.status.module for c in candidates])
+    def seen(self, request: pytest.FixtureRequest, candidates: list[Candidate]) -> probing.Seen:
+        """What a fresh process does when it discovers the plugin; asked once for all tests of the class."""
+        stash = request.node.getparent(pytest.Class).stash
+        if _SEEN not in stash:
+            stash[_SEEN] = probing.see(modules=[c.status.module for c in candidates])
+        found: probing.Seen = stash[_SEEN]
+        return found
 
     # --- the distribution ---------------------------------------------------------------------------------------------
 
