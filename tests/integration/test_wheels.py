@@ -23,9 +23,12 @@ PROJECTS = {
     "lensmount_sam2": "plugins/sam2",
     "lensmount_yolo": "plugins/yolo",
     "lensmount_shapes": "examples/lensmount-shapes",
+    "lensmount_openvino": "examples/lensmount-openvino",
+    "lensmount_redis_cache": "examples/lensmount-redis-cache",
 }
 LARGEST = {name: 3_000_000 if name == "lensmount_shapes" else 1_000_000 for name in PROJECTS}  # bytes
-CATALOGUES = set(PROJECTS) - {"lensmount", "lensmount_roboflow"}
+WITHOUT_CATALOGUE = {"lensmount", "lensmount_roboflow", "lensmount_openvino", "lensmount_redis_cache"}
+CATALOGUES = set(PROJECTS) - WITHOUT_CATALOGUE
 SCENE = ROOT / "examples/lensmount-shapes/src/lensmount_shapes/data/scene.jpg"
 READY = all((ROOT / folder / "pyproject.toml").is_file() for folder in PROJECTS.values()) and SCENE.is_file()
 
@@ -152,6 +155,23 @@ def test_predict_without_torch(clean: Clean, tmp_path: Path) -> None:
     assert [p for p in (tmp_path / "out").iterdir() if p.stat().st_size > 1000]
     found = (tmp_path / "out.json").read_text(encoding="utf-8")
     assert any(name in found for name in ("circle", "square", "triangle", "star", "ring", "cross"))
+
+
+@needs_the_command_line
+@needs_the_sample
+def test_predict_on_a_third_partys_backend(clean: Clean, tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    done = clean.lensmount("predict", "shapes-nano", SCENE, "--backend", "openvino", "--json", tmp_path / "out.json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert "star" in (tmp_path / "out.json").read_text(encoding="utf-8")
+
+
+def test_plugins_of_third_parties_are_active(clean: Clean) -> None:
+    done = clean.lensmount("plugins", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    states = {plugin["distribution"]: plugin["state"] for plugin in json.loads(done.stdout)}
+    assert states["lensmount-openvino"] == states["lensmount-redis-cache"] == "active"
 
 
 @needs_the_command_line
