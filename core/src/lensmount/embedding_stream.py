@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lensmount.errors import ImageError, InputError
-from lensmount.image_arrays import is_pil, is_tensor
+from lensmount.image_arrays import is_array, is_pil
 from lensmount.image_sources import expand_sources, is_video
 from lensmount.images import Image, load
 from lensmount.prefetch import batched, count_of, prefetch
@@ -63,7 +63,7 @@ def sources_of(images: Any) -> Iterable[Any]:
         if isinstance(text, str) and _names_several(text):
             return [name for name in expand_sources(text) if not is_video(name)]
         return [images]
-    if isinstance(images, np.ndarray) or is_tensor(images):
+    if is_array(images):
         return images if images.ndim == 4 else [images]
     single = isinstance(images, Image | bytes | bytearray | memoryview) or is_pil(images)
     if single or callable(getattr(images, "read", None)):

@@ -61,13 +61,13 @@ def resize(
     top, bottom, left, right = window or (0, size[0], 0, size[1])
     if pixels.shape[:2] == tuple(size):
         return pixels[top:bottom, left:right]
-    wasteful = size[0] * size[1] > _WASTE * (bottom - top) * (right - left)
+    wasteful = is_wasteful(size, (top, bottom, left, right))
     if interpolation == "gaussian-bilinear" or (interpolation != "nearest" and (antialias or wasteful)):
         return _resize_banded(pixels, size, (top, bottom, left, right), interpolation, antialias)
     cv2 = import_cv2()
     if wasteful:
-        return pixels[_nearest(size[0], pixels.shape[0], top, bottom)][
-            :, _nearest(size[1], pixels.shape[1], left, right)
+        return pixels[nearest_indices(size[0], pixels.shape[0], top, bottom)][
+            :, nearest_indices(size[1], pixels.shape[1], left, right)
         ]
     code = {
         "nearest": cv2.INTER_NEAREST,
@@ -81,8 +81,16 @@ def resize(
     return result[top:bottom, left:right]
 
 
-def _nearest(new: int, old: int, begin: int, end: int) -> NDArray[np.int64]:
-    return np.minimum((np.arange(begin, end) * (old / new)).astype(np.int64), old - 1)
+def is_wasteful(size: tuple[int, int], window: Window) -> bool:
+    """Whether a window is so small a part of the new picture that the rest had better not be computed."""
+    top, bottom, left, right = window
+    return size[0] * size[1] > _WASTE * (bottom - top) * (right - left)
+
+
+def nearest_indices(new: int, old: int, begin: int, end: int) -> NDArray[np.int64]:
+    """Old pixel of each new one in `begin..end`, as OpenCV's INTER_NEAREST chooses it."""
+    # One over the quotient, not `old / new`: they differ in the last bit, and that decides whole pixels.
+    return np.minimum((np.arange(begin, end) * (1 / (new / old))).astype(np.int64), old - 1)
 
 
 # --- Pillow's kernels -------------------------------------------------------------------------------------------------
@@ -123,10 +131,13 @@ class _Block(NamedTuple):
     weights: NDArray[np.float32]
 
 
-def _weights(
+def axis_weights(
     old: int, new: int, window: tuple[int, int], interpolation: str, antialias: bool
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """First input of each output in the window, and its normalised weights `(outputs, taps)`, zero-padded."""
+    """First input of each output in the window, and its normalised weights `(outputs, taps)`, zero-padded.
+
+    Pillow's kernels, whose windows end at the picture's edge; `antialias` widens them when shrinking.
+    """
     if interpolation == "gaussian-bilinear":
         return gaussian_weights(old, new, window)
     kernel, support = _KERNELS[interpolation]
@@ -151,7 +162,7 @@ def _blocks(
     old: int, new: int, window: tuple[int, int], interpolation: str, antialias: bool, rounded: bool
 ) -> tuple[_Block, ...]:
     """Banded weight matrix of the window's outputs as dense blocks."""
-    first, weights = _weights(old, new, window, interpolation, antialias)
+    first, weights = axis_weights(old, new, window, interpolation, antialias)
     outputs, taps = weights.shape
     if rounded and taps <= _MAX_EXACT_TAPS:
         fixed = np.trunc(weights * (1 << _PRECISION_BITS) + np.copysign(0.5, weights)).astype(np.int64)

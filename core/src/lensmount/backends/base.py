@@ -41,12 +41,18 @@ class BackendOptions:
         compile: Ask the backend to compile the network (torch); costs time at first call.
         channels_last: Memory layout of convolutions (torch); None to let the backend choose.
         providers: onnxruntime execution providers to use, in order; None for the plain one of the device.
+        cuda_graphs: Record the network once for each shape of its input and replay it (torch on CUDA); pays where
+            shapes repeat. Elsewhere it does nothing; it does not go with `compile`.
+        device_path: Whether pictures are prepared and outputs finished on the network's device, in torch: None for
+            CUDA where torch can use it, False for never, True for wherever torch runs, or an error.
     """
 
     threads: int | None = None
     compile: bool = False
     channels_last: bool | None = None
     providers: tuple[str, ...] | None = None
+    cuda_graphs: bool = False
+    device_path: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +128,32 @@ class Session(Protocol):
 
     def close(self) -> None:
         """Frees what the session holds; a second call does nothing."""
+
+
+@runtime_checkable
+class TensorSession(Protocol):
+    """A session that can also take and give torch tensors on its device; the names are those of `Session.run`."""
+
+    @property
+    def tensor_device(self) -> str | None:
+        """Where the tensors lie; None where a model is to prepare and finish on the host."""
+
+    @property
+    def channels_last(self) -> bool:
+        """Whether a picture input is best given in that memory layout."""
+
+    def run_tensors(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
+        """Runs once, ordered on the stream that is current in this thread.
+
+        Args:
+            feeds: Every input by name, as `torch.Tensor`s on `tensor_device`.
+
+        Returns:
+            Every output by name, as tensors there.
+
+        Raises:
+            BackendError: As for `run`.
+        """
 
 
 def check_feeds(inputs: tuple[TensorSpec, ...], feeds: Mapping[str, np.ndarray[Any, Any]], subject: str) -> None:

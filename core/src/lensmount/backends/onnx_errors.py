@@ -96,6 +96,11 @@ def opening(error: Exception, subject: str, device: str) -> LensmountError:
     return BackendError(f"onnxruntime cannot open {subject} on {device!r}", found=brief(error))
 
 
+def is_memory(error: BaseException) -> bool:
+    """Whether this says that memory ran out."""
+    return isinstance(error, MemoryError) or MEMORY.search(str(error)) is not None
+
+
 def running(error: Exception, subject: str, device: str) -> LensmountError:
     """The error for a run that failed.
 
@@ -104,7 +109,7 @@ def running(error: Exception, subject: str, device: str) -> LensmountError:
         subject: The graph, in words.
         device: Where it ran.
     """
-    if MEMORY.search(str(error)) or isinstance(error, MemoryError):
+    if is_memory(error):
         return DeviceMemoryError(
             f"{device!r} ran out of memory while running {subject}",
             found=brief(error),
