@@ -124,6 +124,11 @@ class SingleGraph:
         return self._session.provider
 
     @property
+    def tensor_device(self) -> str | None:
+        """Where pictures are prepared and outputs finished in torch; None where that is done on the host."""
+        return None if self._path is None else self._path.device
+
+    @property
     def input_dtype(self) -> DType:
         """What the network's input is made of: `float32`, `float16` or `uint8`."""
         return self._dtype

@@ -1,4 +1,4 @@
-"""When a device runs out of memory: what was asked for, what is free, and the batch that would fit. Imports no runtime."""
+"""When a device runs out of memory: what was asked for, what is free, and the batch that would fit."""
 
 from __future__ import annotations
 

@@ -36,6 +36,7 @@ class DevicePath:
         assert isinstance(session, TensorSession)
         assert session.tensor_device is not None
         self._session = session
+        self.device = session.tensor_device
         self._run = session.run_tensors
         self._policy = policy
         self.runtime: Runtime = runtime_for(session.tensor_device)

@@ -74,6 +74,10 @@ class DevicePreparer:
             InputError: No pictures, or pictures whose network sizes differ.
             ImageTooLargeError: `pad-square` would make a picture beyond the limit on pixels.
         """
+        with self._runtime.current(), torch.inference_mode():
+            return self._prepare(pictures)
+
+    def _prepare(self, pictures: Sequence[Image]) -> tuple[Tensor, list[Geometry]]:
         geometries, (height, width) = plan_batch(pictures, self.spec)
         shape = (len(pictures), self.spec.channels, height, width)
         batch = torch.empty(shape, dtype=self._dtype, device=self._runtime.device, memory_format=self._layout)
