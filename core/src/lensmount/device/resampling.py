@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -9,7 +11,7 @@ from torch.nn import functional as F
 from lensmount.caches.memory import MemoryCache
 from lensmount.device.runtime import Runtime
 from lensmount.device.taps import dense, taps
-from lensmount.resample import Window, is_wasteful
+from lensmount.resample import MAX_EXACT_TAPS, PRECISION_BITS, SPLIT_BITS, Window, is_wasteful
 
 #: Weights kept on the device: a pair of matrices for each pair of sizes, megabytes each.
 WEIGHT_ENTRIES, WEIGHT_BYTES = 64, 128 * 2**20
@@ -62,43 +64,38 @@ class Resampler:
             result = F.interpolate(pixels, size=size, mode=mode, align_corners=False, antialias=False)
             result = result[:, :, top:bottom, left:right]
             return _whole(result) if rounded else result
-        enlarges = size[0] > height or size[1] > width
         if kernel == "nearest":
             columns = self._index(width, size[1], (left, right))
             rows = self._index(height, size[0], (top, bottom))
             return pixels.index_select(3, columns).index_select(2, rows)
         banded = antialias or wasteful or kernel == "gaussian-bilinear"
-        # Pillow rounds between its two passes, OpenCV does not; and a pass that changes nothing is left out.
+        enlarges = kernel == "area" and (size[0] > height or size[1] > width)
+        how = _How(kernel, antialias, enlarges, wasteful, rounded and banded)
+        # A pass that changes nothing is left out. Pillow's kernels round after each pass, OpenCV's at the end.
         if width != size[1]:
-            pixels = pixels @ self._matrix(width, size[1], (left, right), kernel, antialias, enlarges, wasteful)
-            pixels = _whole(pixels) if rounded and banded else pixels
+            weights, exact = self._matrix(width, size[1], (left, right), how)
+            pixels = _finish(pixels @ weights, 3, exact, how.fixed)
         else:
             pixels = pixels[..., left:right]
         if height != size[0]:
-            down = self._matrix(height, size[0], (top, bottom), kernel, antialias, enlarges, wasteful)
-            pixels = down.T @ pixels
+            weights, exact = self._matrix(height, size[0], (top, bottom), how)
+            pixels = _finish(weights.T @ pixels, 2, exact, how.fixed)
         else:
             pixels = pixels[:, :, top:bottom]
-        return _whole(pixels) if rounded else pixels
+        return _whole(pixels) if rounded and not banded else pixels
 
-    def _matrix(
-        self,
-        old: int,
-        new: int,
-        window: tuple[int, int],
-        kernel: str,
-        antialias: bool,
-        enlarges: bool,
-        clipped: bool,
-    ) -> Tensor:
-        """`(old, outputs)` weights."""
-        key = f"{old} {new} {window} {kernel} {antialias} {clipped} {enlarges and kernel == 'area'}"
-        found: Tensor | None = self._kept.get(key)
+    def _matrix(self, old: int, new: int, window: tuple[int, int], how: _How) -> tuple[Tensor, bool]:
+        """Weights `(old, outputs)`, or twice as many columns of parts, and whether they are parts."""
+        key = f"{old} {new} {window} {how}"
+        found: tuple[Tensor, bool] | None = self._kept.get(key)
         if found is None:
-            index, weights = taps(old, new, window, kernel, antialias=antialias, enlarges=enlarges, clipped=clipped)
-            found = torch.from_numpy(dense(index, weights, old)).to(self._runtime.device)
+            index, weights = taps(
+                old, new, window, how.kernel, antialias=how.antialias, enlarges=how.enlarges, clipped=how.clipped
+            )
+            exact = how.fixed and index.shape[1] <= MAX_EXACT_TAPS
+            found = torch.from_numpy(dense(index, weights, old, fixed=exact)).to(self._runtime.device), exact
             self._kept.put(key, found)
-        self._runtime.claim(found)
+        self._runtime.claim(found[0])
         return found
 
     def _index(self, old: int, new: int, window: tuple[int, int]) -> Tensor:
@@ -112,6 +109,26 @@ class Resampler:
         return found
 
 
+class _How(NamedTuple):
+    """All that decides weights beside sizes; `fixed`: whole grey values after each pass, in fixed point."""
+
+    kernel: str
+    antialias: bool
+    enlarges: bool
+    clipped: bool
+    fixed: bool
+
+
+def _finish(product: Tensor, axis: int, exact: bool, rounded: bool) -> Tensor:
+    """What a product with weights stands for: whole grey values from parts, or values that may be rounded."""
+    if not exact:
+        return _whole(product) if rounded else product
+    high, low = product.chunk(2, axis)
+    # Whole numbers beyond float32, so int32 has the last word, as on the host.
+    total = (high.to(torch.int32) << SPLIT_BITS).add_(low.to(torch.int32)).add_(1 << (PRECISION_BITS - 1))
+    return (total >> PRECISION_BITS).clamp_(0, 255).float()
+
+
 def _whole(values: Tensor) -> Tensor:
-    """The nearest of 0..255. Halves go up, as in fixed point, also those that float32 leaves a hair below."""
+    """The nearest of 0..255. Halves go up, as in OpenCV's fixed point, also those that float32 leaves a hair below."""
     return torch.floor(values + _HALF).clamp_(0, 255)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from lensmount.resample import axis_weights, nearest_indices
+from lensmount.resample import axis_weights, fixed_parts, nearest_indices
 
-Taps = tuple[NDArray[np.int64], NDArray[np.float32]]
+Floats = NDArray[np.float32]
+Taps = tuple[NDArray[np.int64], NDArray[np.float64]]
 
 # From here on Pillow's widened kernels or a Gaussian; below, OpenCV's kernels of fixed width.
 _FIXED = {"bilinear": 2, "bicubic": 4, "lanczos": 8}
@@ -28,16 +29,16 @@ def taps(
         clipped: Takes Pillow's kernels, which end at the picture's edge, unwidened where `antialias` is off.
 
     Returns:
-        int64 `(outputs, taps)` indices in `0..old-1`, edges repeated, and float32 weights of the same shape, each row
+        int64 `(outputs, taps)` indices in `0..old-1`, edges repeated, and float64 weights of the same shape, each row
         of which adds up to 1.
     """
     if kernel == "nearest":
         index = nearest_indices(new, old, *window)[:, None]
-        return index, np.ones(index.shape, np.float32)
+        return index, np.ones(index.shape)
     if kernel == "gaussian-bilinear" or antialias or clipped:
         first, weights = axis_weights(old, new, window, kernel, antialias)
         index = first[:, None] + np.arange(weights.shape[1])
-        return np.minimum(index, old - 1), weights.astype(np.float32)
+        return np.minimum(index, old - 1), weights
     if kernel == "area":
         return _area_enlarged(old, new, window) if enlarges else _area(old, new, window)
     position = (np.arange(*window) + 0.5) * (old / new) - 0.5
@@ -46,7 +47,7 @@ def taps(
     offsets = np.arange(1 - count // 2, count // 2 + 1)
     weights = _WEIGHTS[kernel]((position - near)[:, None] - offsets)
     weights /= weights.sum(1, keepdims=True)
-    return np.clip(near[:, None] + offsets, 0, old - 1), weights.astype(np.float32)
+    return np.clip(near[:, None] + offsets, 0, old - 1), weights
 
 
 def _linear(x: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -79,7 +80,7 @@ def _area(old: int, new: int, window: tuple[int, int]) -> Taps:
     cover = np.minimum(index + 1, end[:, None]) - np.maximum(index, begin[:, None])
     weights = np.where(index < last[:, None], np.maximum(cover, 0.0), 0.0)
     weights /= weights.sum(1, keepdims=True)
-    return np.minimum(index, old - 1), weights.astype(np.float32)
+    return np.minimum(index, old - 1), weights
 
 
 def _area_enlarged(old: int, new: int, window: tuple[int, int]) -> Taps:
@@ -89,11 +90,18 @@ def _area_enlarged(old: int, new: int, window: tuple[int, int]) -> Taps:
     share = (place + 1) - (low + 1) * (new / old)
     share = np.where(share <= 0, 0.0, share - np.floor(share))
     index = np.clip(np.stack((low, low + 1), 1), 0, old - 1)
-    return index, np.stack((1.0 - share, share), 1).astype(np.float32)
+    return index, np.stack((1.0 - share, share), 1)
 
 
-def dense(index: NDArray[np.int64], weights: NDArray[np.float32], old: int) -> NDArray[np.float32]:
-    """`taps` as a float32 matrix `(old, outputs)`: pixels times it are the resampled axis."""
-    matrix = np.zeros((old, len(index)), np.float32)
-    np.add.at(matrix, (index, np.arange(len(index))[:, None]), weights)
-    return matrix
+def dense(index: NDArray[np.int64], weights: NDArray[np.float64], old: int, *, fixed: bool = False) -> Floats:
+    """`taps` as a float32 matrix: pixels times it are the resampled axis.
+
+    Returns:
+        `(old, outputs)`; with `fixed`, `(old, 2 * outputs)`: the high parts of fixed-point weights, then the low ones
+        (`lensmount.resample.fixed_parts`).
+    """
+    parts = fixed_parts(weights) if fixed else [weights]
+    matrix = np.zeros((old, len(parts), len(index)), np.float32)
+    for part, values in enumerate(parts):
+        np.add.at(matrix, (index, part, np.arange(len(index))[:, None]), values)
+    return matrix.reshape(old, -1)
