@@ -51,9 +51,9 @@ def test_within_a_grey_step_of_the_host(mode: str, kernel: str):
     for size, antialias, dtype in itertools.product(SIZES, (False, True), ("uint8", "float32")):
         target = None if mode == "none" else (64, 48)
         spec = Preprocess(size=target, resize=mode, interpolation=kernel, antialias=antialias, resample_dtype=dtype)
-        # OpenCV's kernels on whole grey values: one step, where a sum near a half is rounded the other way. Pillow's and
-        # the Gaussian are in the same fixed point here as there. Floats: coordinates in float32 instead of float64,
-        # measured 0.009 of a grey step.
+        # OpenCV's kernels on whole grey values: one step, where a sum near a half is rounded the other way. Pillow's
+        # and the Gaussian are in the same fixed point here as there. Floats: coordinates in float32 instead of
+        # float64, measured 0.009 of a grey step.
         exact = dtype == "float32" or kernel in ("nearest", "gaussian-bilinear") or antialias
         steps = 0.05 if exact else 1
         assert difference([image(*size)], spec) <= steps * STEP + 1e-6, (size, antialias, dtype)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lensmount.device.ordering import top_k
 from lensmount.device.suppression import Overlapping, box_overlaps, rotated_overlaps, suppress
+from lensmount.errors import InputError
 from lensmount_yolo.postprocess import Filter, Kept
 
 if TYPE_CHECKING:
@@ -41,6 +42,9 @@ def keep_boxes(
 
     Returns:
         The survivors of each picture.
+
+    Raises:
+        InputError: A box that passes the threshold is not finite.
     """
     output = output.float()
     most = min(wanted.max_candidates, output.shape[2])
@@ -74,19 +78,22 @@ def _run(
     groups = None if wanted.class_agnostic else labels
     overlapping: Overlapping
     if rotated:
-        # The host makes its centre and sides anew from the corners; so do we, for the same bits.
-        centre = torch.cat(
-            (boxes[..., :2] + (boxes[..., 2:] - boxes[..., :2]) * 0.5, boxes[..., 2:] - boxes[..., :2]), 2
-        )
-        overlapping = rotated_overlaps(torch.cat((centre, extra), 2), groups, wanted.iou_threshold)
+        # The host makes its centres and sides anew from the corners; so do we, for the same bits.
+        sides = boxes[..., 2:] - boxes[..., :2]
+        turned = torch.cat((boxes[..., :2] + sides * 0.5, sides, extra), 2)
+        alive = real & _inside(_around(turned), geometries)
+        overlapping = rotated_overlaps(turned, groups, wanted.iou_threshold)
     else:
         alive = real & _inside(boxes, geometries)
         overlapping = box_overlaps(boxes, groups, wanted.iou_threshold)
     keep, settled = suppress(alive, overlapping, certain=certain)
     rows = torch.cat((boxes, scores[..., None], labels[..., None].float(), keep[..., None].float(), extra), 2)
-    told = torch.stack((allowed.sum(1).max().float(), settled.float()))
+    finite = (torch.isfinite(boxes).all(2) | ~real).all()
+    told = torch.stack((allowed.sum(1).max().float(), settled.float(), finite.float()))
     flat = torch.cat((rows.reshape(-1), told)).cpu().numpy()
-    return flat[:-2].reshape(rows.shape), int(flat[-2]), bool(flat[-1])
+    if not flat[-1]:
+        raise InputError("boxes are not finite", found="NaN or infinity", expected="finite numbers")
+    return flat[:-3].reshape(rows.shape), int(flat[-3]), bool(flat[-2])
 
 
 def _kept(rows: NDArray[np.float32], most: int) -> Kept:
