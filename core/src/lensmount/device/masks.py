@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lensmount.arrays import as_array, as_boxes
+from lensmount.device.runtime import put
 from lensmount.errors import InputError
 from lensmount.geometry import Geometry
 from lensmount.mask_sampling import Axis, axes, pixel_ranges
@@ -49,8 +50,8 @@ def decode_prototypes(
     _, k, height, width = prototypes.shape
     made: list[Masks] = []
     for group in _groups([len(part) * height * width for part in boxes]):
-        weights = torch.from_numpy(as_array(np.concatenate([coefficients[i] for i in group]), "mask coefficients"))
-        weights = weights.to(prototypes.device)
+        every = as_array(np.concatenate([coefficients[i] for i in group]), "mask coefficients")
+        weights = put(every, prototypes.device)
         bases = prototypes[group[0] : group[-1] + 1].float().reshape(len(group), k, height * width)
         counts = [len(boxes[i]) for i in group]
         parts = [part @ bases[row] for row, part in enumerate(torch.split(weights, counts))]
@@ -157,8 +158,8 @@ class _Lines:
         # Steps to the next logit, none at the last.
         steps = [np.minimum(axis.low + 1, axis.pixels - 1) - axis.low for axis in every]
         whole = np.stack((np.concatenate([axis.low for axis in every]), np.concatenate(steps)))
-        self.low, self.step = torch.from_numpy(whole.astype(np.int32)).to(device)
-        self.weight = torch.from_numpy(np.concatenate([axis.weight for axis in every])).to(device)
+        self.low, self.step = put(whole.astype(np.int32), device)
+        self.weight = put(np.concatenate([axis.weight for axis in every]), device)
 
 
 def _pixels(
@@ -178,7 +179,7 @@ def _pixels(
             np.arange(len(ranges)) * stride,
         )
     )
-    sizes_there, *numbers = torch.from_numpy(table).to(logits.device)
+    sizes_there, *numbers = put(table, logits.device)
     of = torch.repeat_interleave(sizes_there, output_size=count)
     starts, width, row, column, base = (number.index_select(0, of) for number in numbers)
     local = torch.arange(count, device=logits.device).sub_(starts)

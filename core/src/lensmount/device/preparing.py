@@ -14,7 +14,7 @@ from lensmount.contrast import adjust_contrast
 from lensmount.decoding import check_size, pixel_limit
 from lensmount.device.pictures import DeviceImage
 from lensmount.device.resampling import Resampler
-from lensmount.device.runtime import Runtime
+from lensmount.device.runtime import Runtime, put
 from lensmount.device.staging import Staging
 from lensmount.geometry import Geometry
 from lensmount.images import Image
@@ -143,7 +143,7 @@ class DevicePreparer:
         if (x0, y0, x1, y1) != (0, 0, width, height):
             if self.spec.resize == "letterbox-reflect":
                 for axis, begin, end, length in ((2, y0, y1, height), (3, x0, x1, width)):
-                    mirrored = torch.from_numpy(_reflected(begin, end, length)).to(content.device)
+                    mirrored = put(_reflected(begin, end, length), content.device)
                     content = content.index_select(axis, mirrored)
                 x0, y0, x1, y1 = 0, 0, width, height
             elif isinstance(self._padding, float):

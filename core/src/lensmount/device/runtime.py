@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -104,6 +105,14 @@ class _Reached:
 
 
 _REACHED = _Reached()
+
+
+def put(array: NDArray[Any], device: torch.device) -> Tensor:
+    """A small array on a device, without waiting for what is queued there.
+
+    CUDA reads plain host memory before such a copy returns, so the array may go.
+    """
+    return torch.from_numpy(array).to(device, non_blocking=device.type == "cuda")
 
 
 def runtime_for(device: str | torch.device) -> Runtime:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lensmount.device.masks import resize_logits
 from lensmount.device.ordering import top_k
+from lensmount.device.runtime import put
 from lensmount_rfdetr.postprocess import Filter, Kept
 
 if TYPE_CHECKING:
@@ -39,9 +40,9 @@ def keep_pairs(boxes: Tensor, logits: Tensor, wanted: Filter, classes: int) -> l
     ids = torch.arange(columns, device=device)
     admitted = ids < classes
     if wanted.classes is not None:
-        admitted &= torch.isin(ids, torch.from_numpy(wanted.classes).to(device))
+        admitted &= torch.isin(ids, put(wanted.classes, device))
     if wanted.per_class is not None:
-        table = torch.from_numpy(wanted.per_class).to(device)
+        table = put(wanted.per_class, device)
         allowed &= scores >= table[ids.clamp(max=len(table) - 1)]
     # A network that overflowed in half precision has boxes that are no numbers; they are no objects either.
     allowed &= admitted & torch.isfinite(boxes).all(2)[..., None]
@@ -71,7 +72,7 @@ def masks(
         boxes: `(n, 4)` xyxy in image pixels, of each picture, that masks are cut to; None leaves them whole.
         geometries: How the pictures lie in the network's frame.
     """
-    rows = [torch.from_numpy(part.queries).to(maps.device) for part in kept]
+    rows = [put(part.queries, maps.device) for part in kept]
     if boxes is None:
         return [
             resize_logits(maps[i].index_select(0, row), None, [geometry])[0]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lensmount.device.ordering import top_k
+from lensmount.device.runtime import put
 from lensmount.device.suppression import Overlapping, box_overlaps, rotated_overlaps, suppress
 from lensmount.errors import InputError
 from lensmount_yolo.postprocess import Filter, Kept
@@ -105,16 +106,16 @@ def _allowed(scores: Tensor, ids: Tensor, wanted: Filter) -> Tensor:
     """`(B, N)`: what passes the thresholds and the choice of classes."""
     keep = scores >= float(np.float32(wanted.confidence))
     if wanted.per_class is not None:
-        table = torch.from_numpy(wanted.per_class).to(scores.device)
+        table = put(wanted.per_class, scores.device)
         keep &= scores >= table[torch.where(ids < len(table), ids, 0)]
     if wanted.classes is not None:
-        keep &= torch.isin(ids, torch.from_numpy(wanted.classes).to(scores.device))
+        keep &= torch.isin(ids, put(wanted.classes, scores.device))
     return keep
 
 
 def _inside(boxes: Tensor, geometries: Sequence[Geometry]) -> Tensor:
     """`(B, K)`: `Geometry.inside` of every picture."""
-    bounds = torch.tensor([geometry.content_box for geometry in geometries], dtype=torch.float32).to(boxes.device)
+    bounds = put(np.array([geometry.content_box for geometry in geometries], np.float32), boxes.device)
     left, top, right, bottom = bounds[:, None].unbind(-1)
     x1, y1, x2, y2 = boxes.unbind(-1)
     return (x1 < right) & (y1 < bottom) & (x2 > left) & (y2 > top)
