@@ -57,11 +57,8 @@ def test_the_same_masks(mask_checkpoint, picture, whole):
     batch, geometries = host.preprocess([picture, picture[::2]])
     raw = host.forward(batch)
     there = device.forward(torch.from_numpy(batch))
-    for one, other in zip(
-        host.postprocess(raw, geometries, confidence=0),
-        device.postprocess(there, geometries, confidence=0),
-        strict=True,
-    ):
+    expected = host.postprocess(raw, geometries, confidence=0)
+    for one, other in zip(expected, device.postprocess(there, geometries, confidence=0), strict=True):
         assert len(one) == 10
         assert one.xyxy.tolist() == other.xyxy.tolist()
         assert one.masks == other.masks

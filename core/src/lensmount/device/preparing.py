@@ -97,17 +97,15 @@ class DevicePreparer:
         pixels = self._pixels(pictures, geometry)
         color = pictures[0].color
         if spec.grayscale or spec.channels == 1:
-            planes = _grey(pixels, color)
-        else:
-            planes = pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+            pixels = _grey(pixels, color)
         height, width = geometry.crop_size
         if spec.resize == "pad-square" and height != width:
             side = max(height, width)
             check_size((side, side), f"the square around a picture of {width}x{height}", pixel_limit())
-            planes = F.pad(planes, (0, side - width, 0, side - height), value=spec.padding_value)
+            pixels = F.pad(pixels, (0, 0, 0, side - width, 0, side - height), value=spec.padding_value)
         size, _, window = placed(geometry, spec)
         planes = self._resample(
-            planes,
+            pixels,
             size,
             spec.interpolation,
             antialias=spec.antialias,
@@ -170,11 +168,11 @@ def _alike(pictures: Sequence[Image], geometries: Sequence[Geometry]) -> Iterato
 
 
 def _grey(pixels: Tensor, color: str) -> Tensor:
-    """Luma of `(N, H, W, 3)` uint8 as `(N, 1, H, W)` float32, whole numbers; exact, as all stays below 2**24."""
+    """Luma of `(N, H, W, 3)` uint8 as `(N, H, W, 1)` uint8; exact, as all stays below 2**24."""
     weights = _LUMA if color == "rgb" else _LUMA[::-1]
     first, second, third = (pixels[..., channel].float() * weight for channel, weight in enumerate(weights))
     total = first + second + third
-    return torch.floor((total + _HALF) / (2 * _HALF))[:, None]
+    return torch.floor((total + _HALF) / (2 * _HALF)).to(torch.uint8)[..., None]
 
 
 def _reflected(begin: int, end: int, length: int) -> np.ndarray[Any, np.dtype[np.int64]]:

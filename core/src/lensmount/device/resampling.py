@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lensmount.caches.memory import MemoryCache
+from lensmount.device import bilinear
 from lensmount.device.runtime import Runtime
 from lensmount.device.taps import dense, taps
 from lensmount.resample import MAX_EXACT_TAPS, PRECISION_BITS, SPLIT_BITS, Window, is_wasteful
@@ -20,7 +21,7 @@ _HALF = 0.5 + 2**-12
 
 
 class Resampler:
-    """Resizes `(N, C, H, W)` float32 tensors. Thread-safe.
+    """Resizes pictures to planes. Thread-safe.
 
     Args:
         runtime: Where they lie.
@@ -43,7 +44,7 @@ class Resampler:
         """The window of the resized picture.
 
         Args:
-            pixels: `(N, C, H, W)` float32, 0..255.
+            pixels: `(N, H, W, C)` uint8.
             size: New `(height, width)`.
             kernel: As in `lensmount.resample.resize`.
             antialias: Likewise.
@@ -51,38 +52,43 @@ class Resampler:
             window: `(top, bottom, left, right)` of the new picture.
 
         Returns:
-            `(N, C, bottom - top, right - left)` float32; shares memory when the size is already right.
+            `(N, C, bottom - top, right - left)` float32 in 0..255.
         """
         top, bottom, left, right = window
-        height, width = pixels.shape[2:]
+        height, width = pixels.shape[1:3]
         if (height, width) == tuple(size):
-            return pixels[:, :, top:bottom, left:right]
+            return _planes(pixels[:, top:bottom, left:right])
         # A window of a vast picture: only the window is computed, by kernels that can (as on the host).
         wasteful = is_wasteful(size, window)
+        if kernel == "nearest":
+            rows = self._index(height, size[0], (top, bottom))
+            columns = self._index(width, size[1], (left, right))
+            return _planes(pixels.index_select(1, rows).index_select(2, columns))
+        if kernel == "bilinear" and rounded and not antialias and not wasteful:
+            down = self._axis(height, size[0], (top, bottom), vertical=True)
+            across = self._axis(width, size[1], (left, right), vertical=False)
+            return _planes(bilinear.resize(pixels, down, across))
+        planes = _planes(pixels)
         if kernel in ("bilinear", "bicubic") and not antialias and not wasteful:
             mode = "bilinear" if kernel == "bilinear" else "bicubic"
-            result = F.interpolate(pixels, size=size, mode=mode, align_corners=False, antialias=False)
+            result = F.interpolate(planes, size=size, mode=mode, align_corners=False, antialias=False)
             result = result[:, :, top:bottom, left:right]
             return _whole(result) if rounded else result
-        if kernel == "nearest":
-            columns = self._index(width, size[1], (left, right))
-            rows = self._index(height, size[0], (top, bottom))
-            return pixels.index_select(3, columns).index_select(2, rows)
         banded = antialias or wasteful or kernel == "gaussian-bilinear"
         enlarges = kernel == "area" and (size[0] > height or size[1] > width)
         how = _How(kernel, antialias, enlarges, wasteful, rounded and banded)
         # A pass that changes nothing is left out. Pillow's kernels round after each pass, OpenCV's at the end.
         if width != size[1]:
             weights, exact = self._matrix(width, size[1], (left, right), how)
-            pixels = _finish(pixels @ weights, 3, exact, how.fixed)
+            planes = _finish(planes @ weights, 3, exact, how.fixed)
         else:
-            pixels = pixels[..., left:right]
+            planes = planes[..., left:right]
         if height != size[0]:
             weights, exact = self._matrix(height, size[0], (top, bottom), how)
-            pixels = _finish(weights.T @ pixels, 2, exact, how.fixed)
+            planes = _finish(weights.T @ planes, 2, exact, how.fixed)
         else:
-            pixels = pixels[:, :, top:bottom]
-        return _whole(pixels) if rounded and not banded else pixels
+            planes = planes[:, :, top:bottom]
+        return _whole(planes) if rounded and not banded else planes
 
     def _matrix(self, old: int, new: int, window: tuple[int, int], how: _How) -> tuple[Tensor, bool]:
         """Weights `(old, outputs)`, or twice as many columns of parts, and whether they are parts."""
@@ -98,6 +104,20 @@ class Resampler:
         self._runtime.claim(found[0])
         return found
 
+    def _axis(self, old: int, new: int, window: tuple[int, int], *, vertical: bool) -> bilinear.Axis:
+        """Tables of OpenCV's bilinear resize."""
+        key = f"{old} {new} {window} {vertical}"
+        found: bilinear.Axis | None = self._kept.get(key)
+        if found is None:
+            tables = (torch.from_numpy(table) for table in bilinear.axis(old, new, window, vertical=vertical))
+            low, high, *weights = (table.to(self._runtime.device) for table in tables)
+            shape = (-1, 1, 1) if vertical else (-1, 1)
+            found = bilinear.Axis(low, high, *(weight.view(shape) for weight in weights))
+            self._kept.put(key, found)
+        for table in found:
+            self._runtime.claim(table)
+        return found
+
     def _index(self, old: int, new: int, window: tuple[int, int]) -> Tensor:
         key = f"{old} {new} {window}"
         found: Tensor | None = self._kept.get(key)
@@ -107,6 +127,11 @@ class Resampler:
             self._kept.put(key, found)
         self._runtime.claim(found)
         return found
+
+
+def _planes(pixels: Tensor) -> Tensor:
+    """`(N, H, W, C)` to `(N, C, H, W)` float32, contiguous."""
+    return pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
 
 
 class _How(NamedTuple):

@@ -86,7 +86,7 @@ def _area(old: int, new: int, window: tuple[int, int]) -> Taps:
 def _area_enlarged(old: int, new: int, window: tuple[int, int]) -> Taps:
     """OpenCV's INTER_AREA where an axis grows: old pixels stay flat, and meet within one new pixel."""
     place = np.arange(*window)
-    low = np.floor(place * (old / new)).astype(np.int64)
+    low = np.floor(place * (1 / (new / old))).astype(np.int64)  # the last bit as OpenCV has it
     share = (place + 1) - (low + 1) * (new / old)
     share = np.where(share <= 0, 0.0, share - np.floor(share))
     index = np.clip(np.stack((low, low + 1), 1), 0, old - 1)
@@ -102,6 +102,7 @@ def dense(index: NDArray[np.int64], weights: NDArray[np.float64], old: int, *, f
     """
     parts = fixed_parts(weights) if fixed else [weights]
     matrix = np.zeros((old, len(parts), len(index)), np.float32)
+    outputs = np.arange(len(index))[:, None]
     for part, values in enumerate(parts):
-        np.add.at(matrix, (index, part, np.arange(len(index))[:, None]), values)
+        np.add.at(matrix[:, part], (index, outputs), values)
     return matrix.reshape(old, -1)
