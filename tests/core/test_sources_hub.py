@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
 
 import pytest
 
-from lensmount.errors import ArtifactNotFoundError, AuthenticationError, IntegrityError, OfflineError, SourceError
+from lensmount.errors import (
+    ArtifactNotFoundError,
+    AuthenticationError,
+    IntegrityError,
+    ModelFileError,
+    OfflineError,
+    SourceError,
+)
 from lensmount.sources.addresses import HubAddress, parse_hub
 from lensmount.sources.base import FetchOptions
 from lensmount.sources.hf import HubFinder
@@ -216,18 +222,43 @@ def test_find_reads_a_manifest_at_its_commit(finder, hub, request):
     assert finder.fetch(found, OFFLINE).path.read_bytes() == WEIGHTS
 
 
-def test_find_without_a_manifest(finder, hub, home):
+def test_find_without_a_manifest(finder):
     assert finder.find(f"hf://{REPO}", OPTIONS) is None
-    seen = {}
+    assert finder.folder(f"hf://{REPO}", OPTIONS) is None
+    assert finder.folder(f"hf://{REPO}/w.onnx", OPTIONS) is None
 
-    def recognise(address, bring):
-        seen["address"], seen["weights"], seen["none"] = address, bring("w.onnx"), bring("absent.json")
-        return ModelCard(id="x", architecture="yolo", task="t", packages=())
 
-    card = HubFinder(Store(home), recognise).find(f"hf://{REPO}", OPTIONS)
-    assert card.id == "x"
-    assert Path(seen["weights"]).read_bytes() == WEIGHTS
-    assert seen["none"] is None
+@pytest.mark.parametrize(
+    ("config", "weights"),
+    [("config.json", "model.safetensors"), ("open_clip_config.json", "open_clip_model.safetensors")],
+)
+def test_a_folder_is_brought_at_one_commit(finder, hub, request, config, weights):
+    hub.put_repo("me/clip", {config: b"{}", weights: WEIGHTS, "vocab.json": b"{}", "pytorch_model.bin": b"x"})
+    folder = finder.folder("hf://me/clip", OPTIONS)
+    assert folder.uri == f"hf://me/clip@{COMMIT}"
+    assert folder.weights.read_bytes() == WEIGHTS
+    assert {path.name for path in folder.weights.parent.iterdir()} == {config, weights, "vocab.json"}
+    request.getfixturevalue("no_sockets")
+    assert finder.folder("hf://me/clip", OFFLINE) == folder
+
+
+def test_a_folder_of_shards(finder, hub):
+    names = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    index = json.dumps({"weight_map": {"a": names[0], "b": names[1], "c": names[1]}}).encode()
+    files = {"config.json": b"{}", "model.safetensors.index.json": index, names[0]: b"1"}
+    hub.put_repo("me/half", files)
+    assert finder.folder("hf://me/half", OPTIONS) is None
+    hub.put_repo("me/whole", {**files, names[1]: b"2"})
+    folder = finder.folder("hf://me/whole", OPTIONS)
+    assert folder.weights.name == "model.safetensors.index.json"
+    assert [folder.weights.with_name(name).read_bytes() for name in names] == [b"1", b"2"]
+
+
+@pytest.mark.parametrize("index", [b"[]", b"{", b'{"weight_map": {}}', b'{"weight_map": {"a": "../x.safetensors"}}'])
+def test_an_index_that_is_none(finder, hub, index):
+    hub.put_repo("me/bad", {"config.json": b"{}", "model.safetensors.index.json": index})
+    with pytest.raises(ModelFileError, match=r"index\.json"):
+        finder.folder("hf://me/bad", OPTIONS)
 
 
 def test_find_tells_a_missing_repository_from_a_missing_manifest(finder):

@@ -24,14 +24,16 @@ ROOT = Path(__file__).resolve().parents[2]
 PROJECTS = {
     "lensmount": "core",
     "lensmount_clip": "plugins/clip",
+    "lensmount_owlv2": "plugins/owlv2",
     "lensmount_perception_encoder": "plugins/perception_encoder",
     "lensmount_rfdetr": "plugins/rfdetr",
+    "lensmount_roboflow": "plugins/roboflow",
     "lensmount_sam2": "plugins/sam2",
     "lensmount_yolo": "plugins/yolo",
     "lensmount_shapes": "examples/lensmount-shapes",
 }
 LARGEST = {name: 3_000_000 if name == "lensmount_shapes" else 1_000_000 for name in PROJECTS}  # bytes
-CATALOGUES = set(PROJECTS) - {"lensmount"}
+CATALOGUES = set(PROJECTS) - {"lensmount", "lensmount_roboflow"}
 SCENE = ROOT / "examples/lensmount-shapes/src/lensmount_shapes/data/scene.jpg"
 READY = all((ROOT / folder / "pyproject.toml").is_file() for folder in PROJECTS.values()) and SCENE.is_file()
 
@@ -134,6 +136,28 @@ def test_contents(name: str, wheels: dict[str, Path]) -> None:
         assert heavy not in asked
 
 
+def test_the_pages_on_errors_are_in_the_wheel(wheels: dict[str, Path], tmp_path: Path) -> None:
+    """Also in one that is built from the sdist, where there is no docs folder."""
+    pages = {path.name: path.read_bytes() for path in (ROOT / "docs/errors").glob("*.md")}
+    (tmp_path / "sdist").mkdir()
+    build = "import sys; from hatchling.build import build_sdist, build_wheel; globals()[sys.argv[1]](sys.argv[2])"
+    done = run([sys.executable, "-c", build, "build_sdist", tmp_path / "sdist"], ROOT / "core")
+    assert done.returncode == 0, done.stdout + done.stderr
+    shutil.unpack_archive(next(tmp_path.glob("sdist/*.tar.gz")), tmp_path)
+    done = run([sys.executable, "-c", build, "build_wheel", tmp_path], next(tmp_path.glob("lensmount-*/")))
+    assert done.returncode == 0, done.stdout + done.stderr
+    for path in (wheels["lensmount"], next(tmp_path.glob("*.whl"))):
+        with zipfile.ZipFile(path) as wheel:
+            names = [name for name in wheel.namelist() if name.startswith("lensmount/error_pages/")]
+            assert {name.rpartition("/")[2]: wheel.read(name) for name in names} == pages
+
+
+def test_every_project_is_built_here() -> None:
+    """So that `test_contents` finds py.typed in every wheel; an example may say elsewhere what is in its own."""
+    plugins = {path.parent.relative_to(ROOT).as_posix() for path in ROOT.glob("plugins/*/pyproject.toml")}
+    assert {"core", *plugins} <= set(PROJECTS.values())
+
+
 def source_files(name: str) -> list[Path]:
     package = ROOT / PROJECTS[name] / "src" / name
     return [p for p in package.rglob("*") if p.is_file() and "__pycache__" not in p.parts]
@@ -206,6 +230,16 @@ def test_models_without_torch(clean: Clean) -> None:
     done = clean.lensmount("models", "--json")
     assert done.returncode == 0, done.stdout + done.stderr
     assert {"shapes-nano", "yolov8n-640"} <= {card["id"] for card in json.loads(done.stdout)}
+
+
+@needs_the_command_line
+def test_an_error_leads_to_its_page(clean: Clean) -> None:
+    done = clean.lensmount("predict", "shapes-nano", "missing.jpg")
+    assert done.returncode != 0
+    assert done.stderr.endswith("see: lensmount errors ImageError\n")
+    page = clean.lensmount("errors", "ImageError")
+    assert page.returncode == 0, page.stderr
+    assert page.stdout == (ROOT / "docs/errors/ImageError.md").read_text(encoding="utf-8")
 
 
 @needs_the_command_line

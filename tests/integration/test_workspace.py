@@ -43,7 +43,8 @@ def test_project(folder: Path) -> None:
     assert made["build-system"]["build-backend"] == "hatchling.build"
     assert (folder / project["readme"]).is_file()
     assert (folder / "src" / package / "__init__.py").is_file()
-    assert (folder / "src" / package / "py.typed").is_file()
+    packages = {path.parent.name for path in folder.glob("src/*/__init__.py")}
+    assert packages == {path.parent.name for path in folder.glob("src/*/py.typed")} == {package}
     assert WORKSPACE["tool"]["uv"]["sources"].get(project["name"]) == {"workspace": True}
     for module in project.get("entry-points", {}).get("lensmount", {}).values():
         assert (folder / "src" / Path(*module.split("."))).with_suffix(".py").is_file(), module

@@ -30,7 +30,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lensmount.descriptors import from_dict
-from lensmount.errors import LensmountError, PluginError
+from lensmount.errors import LensmountError, PluginError, reason
 from lensmount.specs import ModelCard
 
 if sys.version_info >= (3, 11):
@@ -61,7 +61,7 @@ def read(package: str, resource: str = "catalog.toml") -> tuple[ModelCard, ...]:
             raise FileNotFoundError(f"package {package!r} has no files")
         return parse(tomllib.loads(content.decode("utf-8")), where)
     except (OSError, ImportError, UnicodeDecodeError, tomllib.TOMLDecodeError, LensmountError) as error:
-        raise PluginError(f"catalogue {where} cannot be used: {error}") from error
+        raise PluginError(f"catalogue {where} cannot be used: {reason(error)}") from error
 
 
 def parse(document: Mapping[str, Any], where: str) -> tuple[ModelCard, ...]:

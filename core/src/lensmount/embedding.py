@@ -17,7 +17,7 @@ from lensmount.clip_tokens import ClipTokenizer
 from lensmount.comparison import Comparison
 from lensmount.embedding_stream import EmbeddedBatch, stream
 from lensmount.embedding_text import TextEncoder, as_texts
-from lensmount.errors import ClosedError, InputError, ModelFileError
+from lensmount.errors import ClosedError, ImageError, InputError, ModelFileError
 from lensmount.options import flag, positive
 from lensmount.results import Classification, Embeddings
 from lensmount.single_graph import SingleGraph
@@ -143,7 +143,7 @@ class EmbeddingModel(SingleGraph):
         batch_size: int | None = None,
         color: Color | None = None,
         progress: bool = False,
-        on_error: Callable[[str, Exception], None] | None = None,
+        on_error: Callable[[str, ImageError], None] | None = None,
     ) -> Iterator[EmbeddedBatch]:
         """Embeds pictures batch by batch, for more of them than one wants to hold.
 

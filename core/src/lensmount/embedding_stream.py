@@ -95,7 +95,7 @@ def stream(
     size: int,
     color: Color | None,
     progress: bool,
-    on_error: Callable[[str, Exception], None] | None,
+    on_error: Callable[[str, ImageError], None] | None,
 ) -> Iterator[EmbeddedBatch]:
     """Does what `EmbeddingModel.embed_batches` promises."""
     items = sources_of(images)

@@ -2,6 +2,8 @@
 
 All public errors derive from `LensmountError`; each also derives from the built-in a caller would
 expect (`ValueError`, `LookupError`, `ImportError`, …), so `except ValueError` goes on working.
+
+Every class has a page below `docs/errors/`, which ships in the wheel: `lensmount errors ImageError` prints it.
 """
 
 from __future__ import annotations
@@ -28,19 +30,32 @@ class LensmountError(Exception):
 
     @property
     def page(self) -> str:
-        """Name of the documentation page on this error, below `docs/errors/`."""
-        return type(self).__name__
+        """Name of the documentation page on this error, which `lensmount errors NAME` prints.
 
-    def __str__(self) -> str:
+        A class defined elsewhere has the page of the class that it derives from.
+        """
+        return next(kind.__name__ for kind in type(self).__mro__ if kind.__module__ == __name__)
+
+    @property
+    def details(self) -> str:
+        """The message without its last line, which names the page: to be quoted inside another text."""
         lines = [self.problem]
         for label, text in (("found", self.found), ("expected", self.expected), ("fix", self.fix)):
             if text:
                 lines.append(f"  {label}: {text}")
         return "\n".join(lines)
 
+    def __str__(self) -> str:
+        return f"{self.details}\n  see: lensmount errors {self.page}"
+
     def __reduce__(self) -> tuple[object, ...]:
         # Exceptions with keyword-only arguments do not pickle by themselves; worker processes need it.
         return (_restore, (type(self), self.__dict__.copy()))
+
+
+def reason(error: BaseException) -> str:
+    """Any exception as text to be quoted inside another message: ours without the page, others with their class."""
+    return error.details if isinstance(error, LensmountError) else f"{type(error).__name__}: {error}"
 
 
 def _restore(kind: type[LensmountError], fields: dict[str, object]) -> LensmountError:
@@ -90,6 +105,10 @@ class UnknownBackendError(LensmountError, LookupError):
 
 class NoPackageError(LensmountError, RuntimeError):
     """No package of the model can run here as asked; the message holds each package's every reason."""
+
+
+class NotTunedError(NoPackageError):
+    """`backend="fastest"` has no times that fit this model, machine and options; `lensmount tune` takes them."""
 
 
 class PluginError(LensmountError, RuntimeError):

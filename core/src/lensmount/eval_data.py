@@ -65,14 +65,18 @@ def read_coco(file: str | os.PathLike[str], images: str | os.PathLike[str], limi
         )
     kept = content["images"] if limit is None else content["images"][:limit]
     if not kept:
-        raise InputError(f"{path} names no pictures")
+        raise InputError(f"{path} names no pictures", expected="COCO's JSON with `images`")
     try:
         paths = tuple(Path(images) / image["file_name"] for image in kept)
         wanted = {image["id"] for image in kept}
         objects = [_object(annotation) for annotation in content["annotations"] if annotation["image_id"] in wanted]
         names = {int(category["id"]): str(category["name"]) for category in content["categories"]}
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path} holds no sound COCO annotations", found=f"{type(error).__name__}: {error}") from error
+        raise InputError(
+            f"{path} holds no sound COCO annotations",
+            found=f"{type(error).__name__}: {error}",
+            expected="COCO's JSON: images, annotations, categories",
+        ) from error
     missing = [p for p in paths if not p.is_file()]
     if missing:
         raise InputError(

@@ -89,7 +89,7 @@ def evaluate(
     rows = []
     for label, opened in _models(model, backends, precisions, {"device": device, **(load or {})}):
         if isinstance(opened, LensmountError):
-            rows.append(EvalRow(label=label, error=str(opened)))
+            rows.append(EvalRow(label=label, error=opened.details))
             continue
         wanted = task or opened.card.task
         tell: Progress = progress or (lambda text, done, total: None)

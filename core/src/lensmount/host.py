@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -77,16 +78,24 @@ class Registry:
 
         Returns:
             What became of it; a broken plugin is left out and warned about.
+
+        Raises:
+            PluginError: It is broken, and `LENSMOUNT_STRICT=1`.
         """
         from lensmount import plugins
 
         with self._lock:
+            earlier = list(self._added)
             self._added.append(plugins.given(plugin, name))
             self._index = None
             self._probed = None
-            status = self.index.statuses[-1]
-            if status.state == "broken":
-                self._added.pop()
+            state: str = "broken"  # LENSMOUNT_STRICT makes it an error
+            try:
+                status = self.index.statuses[-1]
+                state = status.state
+            finally:
+                if state == "broken":
+                    self._added = earlier
             return status
 
     def plugins(self) -> list[PluginStatus]:
@@ -144,8 +153,11 @@ class Registry:
         source: str | None = None,
         api_key: str | None = None,
         offline: bool | None = None,
+        **options: Any,
     ) -> LoadPlan:
         """Which package would be loaded, and why every other would not; nothing is fetched or opened.
+
+        The arguments are those of `load`; its other options matter to `backend="fastest"` alone.
 
         Returns:
             The plan: prints as a table; `.selected`, `.choices`, `.rejected[i].package`, `.rejected[i].reasons`.
@@ -153,11 +165,17 @@ class Registry:
         Raises:
             ModelNotFoundError: Nothing answers to the name.
             UnknownBackendError: No plugin registers the backend asked for.
+            UnknownOptionError: An option that does not exist.
         """
+        from lensmount.fastest import FASTEST
+        from lensmount.loading import split_options
+
         card, _ = self.find(
             id_or_path, architecture=architecture, task=task, source=source, api_key=api_key, offline=offline
         )
-        return self.plan(card, backend, device, precision)
+        timed = backend == FASTEST or options
+        groups = split_options(options, self.architecture_of(card), card) if timed else ()
+        return self.plan(card, backend, device, precision, name=id_or_path, options=groups)
 
     def load(
         self,
@@ -192,7 +210,8 @@ class Registry:
         )
         found = self.architecture_of(card)
         session_options, own = split_options(options, found, card)
-        plan = self.plan(card, backend, device, precision, package)
+        groups = (session_options, own)
+        plan = self.plan(card, backend, device, precision, package, name=id_or_path, options=groups)
         choice = require_choice(plan)
         if plan.notes:
             import warnings
@@ -253,10 +272,11 @@ class Registry:
             from lensmount.resolve import known_plugin
 
             plugin = known_plugin(card.architecture) or f"a plugin for {card.architecture!r}"
+            missing = [] if plugin in {s.distribution for s in self.index.broken} else [f"pip install {plugin}"]
             raise ModelNotFoundError(
                 f"{card.id!r} needs architecture {card.architecture!r}, which no installed plugin brings",
                 found=", ".join(self.index.architectures) or "no architectures",
-                fix=f"pip install {plugin}",
+                fix="; ".join([*missing, *self.index.left_out]),
             )
         if card.task not in found.tasks:
             from lensmount.errors import UnsupportedModelError
@@ -276,21 +296,61 @@ class Registry:
         device: str | None,
         precision: str | None,
         package: str | None = None,
+        *,
+        name: Name | None = None,
+        options: Iterable[Any] = (),
     ) -> LoadPlan:
         """Which package would be loaded, and why not the others.
+
+        Args:
+            card: The model.
+            backend: As for `load`.
+            device: As for `load`.
+            precision: As for `load`.
+            package: As for `load`.
+            name: What the user called the model, for the command that measures it; None for the card's id.
+            options: The load's options as dataclasses, which measured times have to be of.
 
         Raises:
             UnknownBackendError: No plugin registers the backend asked for.
         """
+        from lensmount.fastest import FASTEST
+
+        plan = self.candidates(card, backend, device, precision, package)
+        if backend == FASTEST:
+            from lensmount.tuned import by_times
+
+            return by_times(plan, self.index, self.environment, self.backends(), name or card.id, options)
+        return plan
+
+    def candidates(
+        self,
+        card: ModelCard,
+        backend: str | None,
+        device: str | None,
+        precision: str | None,
+        package: str | None = None,
+    ) -> LoadPlan:
+        """What can run as asked, in the default order; of `fastest` all that it chooses among.
+
+        Raises:
+            UnknownBackendError: No plugin registers the backend asked for.
+        """
+        from lensmount.fastest import FASTEST
         from lensmount.selection import Request, select
 
-        if backend is not None and backend not in self.index.backends:
+        if backend not in (None, FASTEST, *self.index.backends):
+            known = [*self.index.backends, FASTEST]
+            near = difflib.get_close_matches(str(backend), known, 1)
+            fixes = [f"did you mean {near[0]!r}?" if near else "install the plugin that brings it; lensmount doctor"]
             raise UnknownBackendError(
                 f"no backend {backend!r}",
-                found=", ".join(self.index.backends),
-                fix="; ".join(f"plugin {s.name!r} was left out: {s.error}" for s in self.index.broken) or None,
+                found=", ".join(known),
+                expected="one of those found",
+                fix="; ".join([*fixes, *self.index.left_out]),
             )
-        request = Request(backend=backend, device=device, precision=precision, package=package)
+        named = None if backend == FASTEST else backend
+        request = Request(backend=named, device=device, precision=precision, package=package)
         architecture = self.index.architectures.get(card.architecture)
         return select(card, architecture, self.backends(), self.environment, request)
 
@@ -304,7 +364,7 @@ def _probe(backend: Backend, environment: Environment) -> BackendStatus:
     try:
         status = import_string(backend.probe, f"backend {backend.name!r}")(environment)
     except Exception as error:  # a third party's probe, guarded like discovery
-        reason = str(error) if isinstance(error, LensmountError) else f"its probe failed: {error!r}"
+        reason = error.details if isinstance(error, LensmountError) else f"its probe failed: {error!r}"
         return BackendStatus(usable=False, reason=reason)
     if not isinstance(status, BackendStatus):
         return BackendStatus(usable=False, reason=f"its probe returned {type(status).__name__}, not BackendStatus")

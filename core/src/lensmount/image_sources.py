@@ -159,13 +159,21 @@ def fetch(url: str, limit: int) -> bytes:
         with urllib.request.urlopen(_request(url), timeout=_CONNECT_SECONDS) as answer:
             return _read_bounded(answer, url, min(_MAX_DOWNLOAD, 8 * limit + (1 << 20)))
     except urllib.error.HTTPError as error:
-        raise ImageError(f"{shown(url)} was refused", found=f"HTTP {error.code} {error.reason}") from error
+        raise ImageError(
+            f"{shown(url)} was refused",
+            found=f"HTTP {error.code} {error.reason}",
+            fix="check the address; one that wants credentials has to be downloaded first",
+        ) from error
     except ImageError:
         raise
     except OSError as error:
-        raise ImageError(f"{shown(url)} cannot be downloaded", found=str(error)) from error
+        raise ImageError(
+            f"{shown(url)} cannot be downloaded", found=str(error), fix="check the address and the network"
+        ) from error
     except (ValueError, http.client.HTTPException) as error:  # their text may hold the whole address
-        raise ImageError(f"{shown(url)} cannot be downloaded", found=type(error).__name__) from error
+        raise ImageError(
+            f"{shown(url)} cannot be downloaded", found=type(error).__name__, fix="check the address"
+        ) from error
 
 
 def _read_bounded(answer: Any, url: str, most: int) -> bytes:

@@ -91,7 +91,9 @@ def parse_manifest(content: bytes, *, base_uri: str, where: str = NAME) -> Model
     except UnicodeEncodeError as error:
         raise ModelFileError(f"{where} holds text that is no Unicode", found=repr(error.object[error.start])) from error
     except (ValueError, RecursionError) as error:
-        raise ModelFileError(f"{where} is not JSON", found=str(error)[:200]) from error
+        raise ModelFileError(
+            f"{where} is not JSON", found=str(error)[:200], fix="make the bundle again: lensmount pull MODEL --to DIR"
+        ) from error
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise ModelFileError(f"{where} is not a lensmount manifest", expected=f'"format": "{FORMAT}"')
     if data.get("format_version") != VERSION:
@@ -110,7 +112,9 @@ def parse_manifest(content: bytes, *, base_uri: str, where: str = NAME) -> Model
         place = ".".join(str(part) for part in first["loc"]) or "card"
         raise ModelFileError(f"{where}: {place} is not valid", found=str(first["msg"])[:300]) from error
     except RecursionError as error:
-        raise ModelFileError(f"{where} is nested too deeply") from error
+        raise ModelFileError(
+            f"{where} is nested too deeply", fix="make the bundle again: lensmount pull MODEL --to DIR"
+        ) from error
     return card
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import warnings
 from collections import Counter
@@ -13,12 +14,13 @@ from typing import Any, Literal
 
 import pluggy
 
-from lensmount.errors import LensmountError, PluginError
+from lensmount.errors import LensmountError, PluginError, reason
 from lensmount.hookspecs import LensmountHooks
 from lensmount.specs import PROJECT, Architecture, Backend, CacheProvider, ModelCard, Source
 
 GROUP = "lensmount"
 BUILTIN = "lensmount"
+BY_HAND = "added by hand"
 State = Literal["active", "blocked", "broken"]
 
 _HOOKS: dict[str, type] = {
@@ -99,6 +101,15 @@ class Index:
         """Plugins that were left out."""
         return [status for status in self.statuses if status.state == "broken"]
 
+    @property
+    def left_out(self) -> list[str]:
+        """One line on each of them, for errors that they could explain."""
+        return [
+            f"plugin {s.name!r} of {s.distribution} was left out ({s.stage}: {(s.error or '').partition(chr(10))[0]}); "
+            "lensmount plugins says how to fix it"
+            for s in self.broken
+        ]
+
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
@@ -134,7 +145,7 @@ def given(plugin: object, name: str | None = None) -> Candidate:
     """A candidate made of a module or object that the caller holds."""
     label = name or getattr(plugin, "__name__", None) or type(plugin).__name__
     module = plugin.__name__ if isinstance(plugin, ModuleType) else f"{type(plugin).__module__}.{type(plugin).__name__}"
-    status = PluginStatus(name=label, distribution=label, version="added by hand", module=module)
+    status = PluginStatus(name=label, distribution=label, version=BY_HAND, module=module)
     return Candidate(status, lambda: plugin)
 
 
@@ -189,24 +200,31 @@ def collect(candidates: Iterable[Candidate], environ: Mapping[str, str] = os.env
             stage = "conflict"
             _add(index, found, status)
         except (Exception, SystemExit) as error:  # guarded discovery: whatever a plugin does, it harms only itself
-            reason = str(error) if isinstance(error, LensmountError) else f"{type(error).__name__}: {error}"
-            broken = replace(status, state="broken", stage=stage, error=reason)
-            index.statuses.append(broken)
+            why = reason(error)
+            mend = "mend it" if status.version == BY_HAND else f"pip install --upgrade {status.distribution}"
+            fix = f"{mend}, or LENSMOUNT_BLOCK_PLUGINS={status.name}"
+            if not (isinstance(error, LensmountError) and error.fix):
+                why += f"\n  fix: {fix}"
+            index.statuses.append(replace(status, state="broken", stage=stage, error=why))
             if environ.get("LENSMOUNT_STRICT", "") not in ("", "0"):
                 raise PluginError(
-                    f"plugin {status.name!r} of {status.distribution} {status.version} failed at stage {stage}",
-                    found=reason,
-                    fix=f"pip install --upgrade {status.distribution}, or LENSMOUNT_BLOCK_PLUGINS={status.name}",
+                    f"plugin {_label(status)} failed at stage {stage}",
+                    found=reason(error),
+                    fix=fix,
                 ) from error
             warnings.warn(
-                f"plugin {status.name!r} of {status.distribution} {status.version} was left out "
-                f"(stage {stage}): {reason}",
+                f"plugin {_label(status)} was left out (stage {stage}): {why}",
                 PluginWarning,
                 stacklevel=2,
             )
         else:
             index.statuses.append(replace(status, hooks=tuple(found)))
     return index
+
+
+def _label(status: PluginStatus) -> str:
+    origin = BY_HAND if status.version == BY_HAND else f"of {status.distribution} {status.version}"
+    return f"{status.name!r} {origin}"
 
 
 def _normal(name: str) -> str:
@@ -256,16 +274,24 @@ def _register(manager: pluggy.PluginManager, plugin: object, status: PluginStatu
             found=", ".join(unmarked),
             fix="put @hookimpl (from lensmount.specs) above each",
         )
-    manager.register(plugin, f"{status.distribution}:{status.name}")
+    # by identity: two objects given by hand may well be of classes of one name
+    manager.register(plugin, f"{status.distribution}:{status.name}:{id(plugin):x}")
+    names = [caller.name for caller in manager.get_hookcallers(plugin) or ()]
     try:
         manager.check_pending()
-        if not manager.get_hookcallers(plugin):
-            raise PluginError("it implements no hook", expected=f"one of {', '.join(_HOOKS)}")
-    except (PluginError, pluggy.PluginValidationError) as error:
+    except pluggy.PluginValidationError as error:
         manager.unregister(plugin)
-        if isinstance(error, PluginError):
-            raise
-        raise PluginError(f"it implements an unknown hook: {error}", expected=f"one of {', '.join(_HOOKS)}") from error
+        unknown = [name for name in names if name not in _HOOKS]
+        near = [match for name in unknown for match in difflib.get_close_matches(name, _HOOKS, 1)]
+        raise PluginError(
+            "it implements an unknown hook",
+            found=", ".join(unknown),
+            expected=f"one of {', '.join(_HOOKS)}",
+            fix=f"did you mean {', '.join(near)}?" if near else None,
+        ) from error
+    if not names:
+        manager.unregister(plugin)
+        raise PluginError("it implements no hook", expected=f"one of {', '.join(_HOOKS)}")
 
 
 def _call_hooks(manager: pluggy.PluginManager, plugin: object) -> dict[str, tuple[Any, ...]]:
@@ -287,8 +313,7 @@ def _call(name: str, kind: type, function: Callable[[], Any]) -> tuple[Any, ...]
             hash(items)  # a descriptor that holds a list is refused here, not deep inside a later lookup
             return items
     except (Exception, SystemExit) as error:  # told with the hook's name; `collect` keeps it from spreading
-        reason = str(error) if isinstance(error, LensmountError) else f"{type(error).__name__}: {error}"
-        raise PluginError(f"hook {name} failed: {reason}") from error
+        raise PluginError(f"hook {name} failed: {reason(error)}") from error
     expected = f"an iterable of {kind.__name__}"
     raise PluginError(f"hook {name} returned the wrong thing", found=repr(wrong[0])[:200], expected=expected)
 

@@ -17,7 +17,7 @@ from lensmount.imports import import_string
 
 if TYPE_CHECKING:
     from lensmount.plugins import Index
-    from lensmount.sources.base import FetchOptions, Finder
+    from lensmount.sources.base import FetchOptions, Finder, Folder
     from lensmount.specs import ModelCard
 
 MODEL_SUFFIXES = (".onnx", ".pt", ".pth", ".safetensors", ".bin", ".engine", ".plan", ".torchscript")
@@ -129,13 +129,14 @@ def _not_found(text: str, index: Index) -> ModelNotFoundError:
     near = difflib.get_close_matches(text, list(index.cards), 4, 0.6)
     fixes = [f"did you mean {', '.join(near)}?"] if near else []
     plugin = known_plugin(text)
-    installed = {s.distribution for s in index.statuses if s.state == "active"}
-    if plugin and plugin not in installed:
+    states = {s.distribution: s.state for s in index.statuses}
+    if plugin and plugin not in states:
         fixes.insert(0, f"pip install {plugin}")
+    if plugin and states.get(plugin) == "blocked":
+        fixes.insert(0, f"{plugin} is blocked, by LENSMOUNT_BLOCK_PLUGINS or LENSMOUNT_PLUGINS")
     if Path(text).exists():
         fixes.append(f"to load the path of this name, write ./{text}")
-    for status in index.broken:
-        fixes.append(f"plugin {status.name!r} of {status.distribution} was left out ({status.stage}: {status.error})")
+    fixes += index.left_out
     return ModelNotFoundError(
         f"no model {text!r}",
         found=f"{len(index.cards)} known ids and aliases",
@@ -156,6 +157,7 @@ def known_plugin(text: str) -> str | None:
 
 def _from_address(text: str, index: Index, fetch: FetchOptions | None, architecture: str | None) -> ModelCard:
     from lensmount.sources.base import FetchOptions as Options
+    from lensmount.sources.base import FolderFinder
 
     scheme = text.partition("://")[0]
     source = index.sources.get(scheme)
@@ -169,15 +171,34 @@ def _from_address(text: str, index: Index, fetch: FetchOptions | None, architect
     if card is not None:
         return card
     if not text.partition("#")[0].lower().endswith(MODEL_SUFFIXES):
+        folder = finder.folder(text, options) if isinstance(finder, FolderFinder) else None
+        if folder is not None:
+            name = text.rstrip("/").rpartition("/")[2].partition("@")[0]
+            return _at(recognise(folder.weights, index, architecture, name=name), folder)
         raise ModelNotFoundError(
-            f"{text!r} names neither a model file nor a folder with a lensmount manifest",
-            expected=f"an address that ends in {', '.join(MODEL_SUFFIXES)}, or a repository with a lensmount.json",
+            f"{text!r} names neither a model file nor a folder that can be recognised",
+            expected=f"an address that ends in {', '.join(MODEL_SUFFIXES)}, a repository with a lensmount.json, or one "
+            "of transformers' layout (config.json and model.safetensors)",
         )
     from lensmount.sources.fetch import fetch_uri
 
     fetched = fetch_uri(text, {scheme: finder}, options)
     name = text.partition("#")[0].rpartition("/")[2]
     return recognise(fetched.path, index, architecture, name=name)
+
+
+def _at(card: ModelCard, folder: Folder) -> ModelCard:
+    """The card with the folder's files at their address instead of where they were brought to."""
+    here = folder.weights.parent.absolute().as_uri()
+
+    def moved(uri: str) -> str:
+        return folder.uri + uri.removeprefix(here) if uri.startswith(f"{here}/") else uri
+
+    packages = tuple(
+        replace(package, artifacts=tuple(replace(a, uri=moved(a.uri)) for a in package.artifacts))
+        for package in card.packages
+    )
+    return replace(card, packages=packages)
 
 
 def _from_path(path: Path, index: Index, architecture: str | None) -> ModelCard:
@@ -244,8 +265,5 @@ def recognise(path: Path, index: Index, architecture: str | None = None, *, name
         f"no installed architecture recognises {path.name}",
         found=facts.summary(),
         expected=f"a model of: {', '.join(asked) or 'no architecture is installed'}",
-        fix="; ".join(
-            [f"plugin {s.name!r} was left out: {s.error}" for s in index.broken]
-            or ["install the plugin of its architecture, e.g. pip install lensmount-yolo"]
-        ),
+        fix="; ".join(index.left_out or ["install the plugin of its architecture, e.g. pip install lensmount-yolo"]),
     )

@@ -60,7 +60,10 @@ class Rows(Record):
             chosen = np.atleast_1d(np.arange(len(self))[key])
         except (IndexError, TypeError) as error:
             raise InputError(
-                f"rows cannot be chosen by {key!r}"[:200], found=str(error), expected=f"a key into {len(self)} rows"
+                f"rows cannot be chosen by {key!r}"[:200],
+                found=str(error),
+                expected=f"a number, slice, index array or bool array for {len(self)} rows",
+                fix="objects of one class: result[result.class_name == 'name']" if isinstance(key, str) else None,
             ) from error
         if chosen.ndim != 1:
             raise InputError("rows are chosen by a key of one axis", found=f"{chosen.ndim} axes")

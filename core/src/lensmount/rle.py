@@ -133,12 +133,20 @@ def decompress(text: str | bytes) -> Counts:
     groups = data.astype(np.int64) - 48
     last = (groups & 32) == 0
     if (groups < 0).any() or (groups > 63).any() or not last[-1]:
-        raise InputError("the text is no COCO run-length encoding", found=repr(text[:40]))
+        raise InputError(
+            "the text is no COCO run-length encoding",
+            found=repr(text[:40]),
+            expected="`counts` as pycocotools writes them",
+        )
     ends = np.flatnonzero(last)
     starts = np.concatenate(([0], ends[:-1] + 1))
     sizes = ends - starts + 1
     if int(sizes.max()) > 12:
-        raise InputError("the text is no COCO run-length encoding", found="a run of more than 60 bits")
+        raise InputError(
+            "the text is no COCO run-length encoding",
+            found="a run of more than 60 bits",
+            expected="`counts` as pycocotools writes them",
+        )
     shifts = 5 * (np.arange(len(groups)) - np.repeat(starts, sizes))
     values = np.add.reduceat((groups & 31) << shifts, starts)
     values -= ((groups[ends] >> 4) & 1) << (5 * sizes)

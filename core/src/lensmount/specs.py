@@ -352,6 +352,7 @@ class Backend:
 
     def __post_init__(self) -> None:
         _check_names("backend", self.name, (self.probe, self.opener))
+        _require(self.name != "fastest", "the name of a backend", self.name, "another: it asks for what was measured")
         _require(bool(self.formats), f"backend {self.name!r}", self.formats, "at least one format")
 
 

@@ -184,7 +184,9 @@ def read_vectors(path: Path) -> VectorTable:
         ) from error
     except Exception as error:  # pyarrow's own errors, which share no base with ours
         if type(error).__module__.startswith("pyarrow"):
-            raise InputError(f"{path} is no file of vectors", found=str(error)[:120]) from error
+            raise InputError(
+                f"{path} is no file of vectors", found=str(error)[:120], expected="a file that lensmount embed wrote"
+            ) from error
         raise
 
 
@@ -239,7 +241,11 @@ def _atomic(path: Path, write: Callable[[Any], object]) -> None:
             write(file)
         partial.replace(path)
     except OSError as error:
-        raise InputError(f"cannot write {path}", found=str(error)) from error
+        raise InputError(
+            f"cannot write {path}",
+            found=str(error),
+            fix="check that the folder exists and may be written, and that there is room",
+        ) from error
     finally:
         partial.unlink(missing_ok=True)
 

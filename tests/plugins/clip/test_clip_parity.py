@@ -99,6 +99,19 @@ def test_hugging_face_folder_says_heads_and_activation(case: str, embedding_gold
     assert distance(found, embedding_goldens.image(case)) < 1e-5
 
 
+def test_hub_repository_without_a_manifest(hub, embedding_goldens, tmp_path: Path, request) -> None:
+    folder = hugging_face_folder(embedding_goldens, "hf-gelu", tmp_path / "m")
+    hub.put_repo("me/own-clip", {path.name: path.read_bytes() for path in folder.iterdir()})
+    images = embedding_goldens.recipe.images(2, 48)
+    with registry.load("hf://me/own-clip", backend="torch", device="cpu") as model:
+        assert model.card.id == "own-clip"
+        assert model.package.artifacts[0].uri == f"hf://me/own-clip@{'a' * 40}/model.safetensors"
+        assert distance(model.forward_images(images), embedding_goldens.image("hf-gelu")) < 1e-5
+    request.getfixturevalue("no_sockets")
+    with registry.load("hf://me/own-clip", backend="torch", device="cpu", offline=True) as model:
+        assert distance(model.forward_images(images), embedding_goldens.image("hf-gelu")) < 1e-5
+
+
 def test_open_clip_checkpoint_with_wrappers_is_gelu(embedding_goldens, tmp_path: Path) -> None:
     tensors = {f"module.{name}": value for name, value in state_dict(embedding_goldens, "open_clip-vit").items()}
     torch.save({"epoch": 3, "name": "run", "state_dict": tensors}, tmp_path / "epoch_3.pt")

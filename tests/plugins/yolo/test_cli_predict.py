@@ -118,6 +118,29 @@ def test_mistakes_are_one_message_and_exit_status_1(model, pictures, tmp_path, a
     assert "Traceback" not in done.stderr
 
 
+def test_load_options_are_set(model, pictures):
+    done = lensmount("predict", model, pictures / "0.png", "--set", "antialias=true", "--set", "max-candidates=1")
+    assert done.returncode == 0, done.stderr
+    assert "0.900" in done.stdout
+    assert "0.500" not in done.stdout  # the second of the two candidates
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("antialias=7", "antialias should be a flag"),
+        ("antialiased=true", "antialiased"),
+        ("antialias", "NAME=VALUE"),
+        ("max_candidates=0", "max_candidates"),
+    ],
+)
+def test_load_options_are_checked(model, pictures, setting, message):
+    done = lensmount("predict", model, pictures / "0.png", "--set", setting)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_unknown_flags_are_refused_by_the_parser(model):
     done = lensmount("predict", model, "x.png", "--confidense", "0.5")
     assert done.returncode == 2

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lensmount.backends import memory, onnx_binding, onnx_errors, onnx_graph, onnx_providers
+from lensmount.backends import memory, onnx_binding, onnx_errors, onnx_graph, onnx_providers, wheels
 from lensmount.backends.arrays import ONNXRUNTIME_DTYPES
 from lensmount.backends.base import OpenRequest, TensorSpec, check_feeds
 from lensmount.backends.devices import requested_threads, split_device
@@ -31,7 +31,7 @@ from lensmount.specs import BackendStatus
 
 if TYPE_CHECKING:
     from lensmount.backends.base import Array
-    from lensmount.environment import Environment
+    from lensmount.environment import Environment, Gpu
 
 INSTALL = 'pip install "lensmount[onnx]"'
 INSTALL_GPU = 'pip install "lensmount[onnx-gpu]"'
@@ -49,24 +49,41 @@ def probe(environment: Environment) -> BackendStatus:
         (name for name in ("onnxruntime-gpu", "onnxruntime") if environment.version(name)), None
     )
     if name is None:
-        return BackendStatus(
-            usable=False,
-            reason="onnxruntime is not installed",
-            fix=INSTALL_GPU if environment.gpus else INSTALL,
-        )
-    gpus = tuple(f"cuda:{gpu.index}" for gpu in environment.gpus) if name == "onnxruntime-gpu" else ()
+        install = wheels.cuda_build(environment, "onnxruntime-gpu", INSTALL_GPU) if environment.gpus else INSTALL
+        fix = wheels.obstacle(environment, "onnxruntime") or install
+        return BackendStatus(usable=False, reason="onnxruntime is not installed", fix=fix)
+    if name in environment.damaged:
+        reason = f"the files of {name} are gone: another onnxruntime was installed over it and removed again"
+        return BackendStatus(usable=False, reason=reason, fix=f"pip install --force-reinstall --no-deps {name}")
+    left_out, why_not = _without_cuda(name, environment) if environment.gpus else ((), None)
+    gpus = tuple(f"cuda:{gpu.index}" for gpu in environment.gpus if gpu not in left_out)
     mac = environment.system == "darwin" and environment.machine == "arm64"
     devices = (*gpus, "cpu", *(("mps",) if mac else ()))
     kinds = dict.fromkeys(split_device(device)[0] for device in devices)
-    unused = bool(environment.gpus) and not gpus
     return BackendStatus(
         usable=True,
         version=environment.version(name),
         devices=devices,
         precisions=tuple((kind, PRECISIONS[kind]) for kind in kinds),
-        reason=f"not on CUDA: the installed {name} is a build without it" if unused else None,
-        fix=onnx_providers.INSTALL_GPU if unused else None,
+        reason=why_not and f"not on CUDA: {why_not[0]}",
+        fix=why_not and why_not[1],
     )
+
+
+def _without_cuda(name: str, environment: Environment) -> tuple[tuple[Gpu, ...], tuple[str, str] | None]:
+    """The GPUs that cannot be used; and why, with what would change that."""
+    if name != "onnxruntime-gpu":
+        fix = wheels.cuda_build(environment, "onnxruntime-gpu", onnx_providers.INSTALL_GPU)
+        return environment.gpus, (f"the installed {name} is a build without it", fix)
+    built = environment.onnxruntime_cuda
+    subject = f"{name} {environment.version(name)}"
+    if wheels.driver_too_old(environment, built):
+        why = f"{subject} needs a driver for CUDA {built}, this one ends at {environment.cuda}"
+        fix = "install a newer NVIDIA driver, or an onnxruntime-gpu that was built for the driver's CUDA"
+        return environment.gpus, (why, fix)
+    if old := wheels.too_old_for(environment, built):
+        return old, (wheels.no_kernels(subject, old), "install an onnxruntime-gpu for CUDA 12 (1.26 or older)")
+    return (), None
 
 
 def open_session(request: OpenRequest) -> OnnxSession:
@@ -237,7 +254,7 @@ class OnnxSession:
         fits = None
         if batch is not None and self.device.startswith("cuda"):
             fits = memory.fitting_batch(lambda size: run({n: f[:size] for n, f in feeds.items()}), batch, None)
-        said = onnx_errors.brief(error)
+        said = onnx_errors.memory_said(error)
         return memory.shortage(self._subject, self.device, said, batch=batch, fits=fits, free=None)
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:

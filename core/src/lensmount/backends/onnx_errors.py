@@ -18,9 +18,11 @@ UPGRADE = "pip install --upgrade onnxruntime"
 
 MEMORY = re.compile(
     r"out of memory|failed to allocate memory|CUDA_ERROR_OUT_OF_MEMORY|ALLOC_FAILED|bad_alloc|bad allocation"
-    r"|not enough memory|cudaErrorMemoryAllocation|available memory of",
+    r"|not enough memory|cudaErrorMemoryAllocation|available memory of"
+    r"|darray != nullptr",
     re.IGNORECASE,
 )
+NO_COPY = "darray != nullptr"  # said to be about contiguity: what failed is the copy of an array that is not contiguous
 DEVICE = re.compile(
     r"CUDA failure|CUDNN failure|CUBLAS failure|invalid device ordinal|no CUDA-capable device|CUDA driver"
     r"|libcud\w+|libcublas|onnxruntime_providers_(cuda|tensorrt)",
@@ -92,8 +94,19 @@ def opening(error: Exception, subject: str, device: str) -> LensmountError:
             f"onnxruntime cannot start on {device!r} for {subject}", found=brief(error), fix="lensmount doctor"
         )
     if kind in {"InvalidArgument", "Fail", "RuntimeException", "NotImplemented"} and "Load model" in text:
-        return ModelFileError(f"{subject} cannot be loaded by onnxruntime", found=brief(error))
-    return BackendError(f"onnxruntime cannot open {subject} on {device!r}", found=brief(error))
+        return ModelFileError(
+            f"{subject} cannot be loaded by onnxruntime", found=brief(error), fix="download or export the file again"
+        )
+    return BackendError(
+        f"onnxruntime cannot open {subject} on {device!r}",
+        found=brief(error),
+        fix="pip install --upgrade onnxruntime; or another backend: lensmount explain MODEL",
+    )
+
+
+def memory_said(error: BaseException) -> str:
+    """What is known of an error for want of memory."""
+    return "no room for a copy of its inputs" if NO_COPY in str(error) else brief(error)
 
 
 def is_memory(error: BaseException) -> bool:
@@ -112,9 +125,13 @@ def running(error: Exception, subject: str, device: str) -> LensmountError:
     if is_memory(error):
         return DeviceMemoryError(
             f"{device!r} ran out of memory while running {subject}",
-            found=brief(error),
+            found=memory_said(error),
             fix="use a smaller batch, a smaller input size or a smaller model",
         )
     if DEVICE.search(str(error)):
         return DeviceError(f"{device!r} failed while running {subject}", found=brief(error), fix="lensmount doctor")
-    return BackendError(f"onnxruntime failed to run {subject} on {device!r}", found=brief(error))
+    return BackendError(
+        f"onnxruntime failed to run {subject} on {device!r}",
+        found=brief(error),
+        fix="pip install --upgrade onnxruntime; or another backend: lensmount explain MODEL",
+    )

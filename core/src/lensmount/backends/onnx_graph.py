@@ -49,7 +49,11 @@ def inspect(path: Path, package: ModelPackage) -> GraphFile:
     for name in sorted(named & declared.keys()):
         real = declared[name].resolve()
         if not real.is_file():
-            raise ModelFileError(f"data file {name!r} of graph {path.name!r} is missing", found=str(declared[name]))
+            raise ModelFileError(
+                f"data file {name!r} of graph {path.name!r} is missing",
+                found=str(declared[name]),
+                fix="bring the data files into the graph's folder; they were written together with it",
+            )
         if real.parent != home:
             linked.append((name, real))
     described = FileFacts(path, "onnx", 0, facts.inputs, facts.outputs, facts.initializers, facts.metadata, onnx=facts)

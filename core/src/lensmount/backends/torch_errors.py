@@ -53,7 +53,11 @@ def running(error: Exception, subject: str, device: str) -> LensmountError:
         return BackendError(f"torch cannot compile {subject}", found=brief(error), fix="load without compile=True")
     if DEVICE.search(str(error)):
         return DeviceError(f"{device!r} failed while running {subject}", found=brief(error), fix="lensmount doctor")
-    return BackendError(f"torch failed to run {subject} on {device!r}", found=f"{type(error).__name__}: {brief(error)}")
+    return BackendError(
+        f"torch failed to run {subject} on {device!r}",
+        found=f"{type(error).__name__}: {brief(error)}",
+        fix="lensmount doctor; or another backend: lensmount explain MODEL",
+    )
 
 
 def check_compiler(device: str) -> None:

@@ -54,7 +54,9 @@ def _digest(value: Any) -> bytes:
 
 def _feed(digest: Any, value: Any) -> None:
     """Adds one value as tag, length and content."""
-    if value is None or isinstance(value, bool):
+    if isinstance(value, str):  # first, because keys of texts are made by the hundred
+        _add(digest, b"str", value.encode("utf-8", "surrogatepass"))
+    elif value is None or isinstance(value, bool):
         _add(digest, b"const", repr(value).encode())
     elif isinstance(value, np.ndarray):
         _feed_array(digest, b"array", value)
@@ -64,8 +66,6 @@ def _feed(digest: Any, value: Any) -> None:
         _add(digest, b"int", str(int(value)).encode())
     elif isinstance(value, float):
         _add(digest, b"float", struct.pack("<d", value))
-    elif isinstance(value, str):
-        _add(digest, b"str", value.encode("utf-8", "surrogatepass"))
     elif isinstance(value, (bytes, bytearray, memoryview)):
         _add(digest, b"bytes", bytes(value))
     elif isinstance(value, os.PathLike):
@@ -113,5 +113,5 @@ def _feed_dataclass(digest: Any, value: Any) -> None:
 
 def _add(digest: Any, tag: bytes, content: Any) -> None:
     length = content.nbytes if isinstance(content, np.ndarray) else len(content)
-    digest.update(struct.pack("<B", len(tag)) + tag + struct.pack("<Q", length))
+    digest.update(b"%c%b%b" % (len(tag), tag, length.to_bytes(8, "little")))
     digest.update(content)

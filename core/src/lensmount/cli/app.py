@@ -9,7 +9,22 @@ from typing import Annotated
 
 import typer
 
-from lensmount.cli import bench, catalogue, embed, evaluate, export, few_shot, files, predict, search, store, track
+from lensmount.cli import (
+    bench,
+    catalogue,
+    doctor,
+    embed,
+    errors,
+    evaluate,
+    export,
+    few_shot,
+    files,
+    predict,
+    search,
+    store,
+    track,
+    tune,
+)
 
 app = typer.Typer(
     name="lensmount",
@@ -18,7 +33,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (predict, track, few_shot, embed, search, bench, evaluate, catalogue, files, export, store):
+for module in (
+    predict,
+    track,
+    few_shot,
+    embed,
+    search,
+    bench,
+    tune,
+    evaluate,
+    catalogue,
+    doctor,
+    files,
+    export,
+    store,
+    errors,
+):
     module.add_to(app)
 
 

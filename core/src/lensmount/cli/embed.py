@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lensmount.errors import InputError, OptionError
+from lensmount.errors import ImageError, InputError, OptionError
 
 if TYPE_CHECKING:
     from lensmount.vectors import Journal, VectorTable
@@ -107,7 +107,11 @@ def _names(source: list[str]) -> list[str]:
     if len(pictures) < len(every):
         _say(f"{len(every) - len(pictures)} videos left out: embed takes pictures")
     if not pictures:
-        raise InputError("there are no pictures to embed", found=", ".join(source)[:200])
+        raise InputError(
+            "there are no pictures to embed",
+            found=", ".join(source)[:200],
+            expected="files, folders, globs or URLs of pictures",
+        )
     local = (name if "://" in name or name.startswith("data:") else str(Path(name).absolute()) for name in pictures)
     return list(dict.fromkeys(local))
 
@@ -142,15 +146,15 @@ def _run(loaded: Any, model: str, names: list[str], journal: Journal, batch_size
     """Embeds; returns how many pictures failed."""
     import numpy as np
 
-    from lensmount.cli.output import err
+    from lensmount.cli.output import err, see
     from lensmount.results import Embeddings
     from lensmount.vectors import VectorTable, stamp
 
     failed: list[str] = []
 
-    def report(name: str, error: Exception) -> None:
-        failed.append(name)
-        err().print(f"{name}: {error}", style="red", markup=False)
+    def report(name: str, error: ImageError) -> None:
+        failed.append(error.page)
+        err().print(f"{name}: {error.details}", style="red", markup=False)
 
     try:
         for batch in loaded.embed_batches(names, batch_size=batch_size, progress=True, on_error=report):
@@ -163,6 +167,7 @@ def _run(loaded: Any, model: str, names: list[str], journal: Journal, batch_size
         raise typer.Exit(130) from None
     finally:
         journal.flush()
+    see(failed)
     return len(failed)
 
 

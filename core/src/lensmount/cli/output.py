@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +65,12 @@ def plain(text: object, *, lines: bool = False) -> str:
     )
 
 
+def see(pages: Iterable[str]) -> None:
+    """The last line after errors that were told one by one: where each kind of them is explained."""
+    for page in sorted(set(pages)):
+        err().print(f"see: lensmount errors {page}", markup=False)
+
+
 def write_json(value: Any, target: str) -> None:
     """Writes JSON to a file, whole or not at all, or to standard output for `-`.
 
@@ -90,4 +97,8 @@ def write_atomically(path: Path, content: bytes) -> None:
         partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise InputError(f"cannot write {path}", found=str(error)) from error
+        raise InputError(
+            f"cannot write {path}",
+            found=str(error),
+            fix="check that the folder exists and may be written, and that there is room",
+        ) from error

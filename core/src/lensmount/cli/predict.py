@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lensmount.cli.settings import HELP, load_options
 from lensmount.errors import InputError, LensmountError
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def predict(
     precision: Annotated[str | None, typer.Option(help="fp32, fp16, bf16.")] = None,
     architecture: Annotated[str | None, typer.Option(help="Where several recognise the file.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
+    options: Annotated[list[str] | None, typer.Option("--set", help=HELP)] = None,
     max_frames: Annotated[int | None, typer.Option(help="Stop a video or camera after so many frames.")] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Open no socket.")] = False,
 ) -> None:
@@ -47,15 +49,15 @@ def predict(
 
     if json_file == "-" and coco == "-":
         raise InputError("--json - and --coco - both want standard output", fix="write one of them to a file")
-    options = {
+    wanted = {
         "confidence": confidence,
         "classes": _classes(classes),
         "iou_threshold": iou,
         "max_detections": max_detections,
     }
-    call: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    call: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
     entries_of(source)  # bad sources are refused before weights are fetched
-    extra: dict[str, Any] = {} if threads is None else {"threads": threads}
+    extra = load_options(options, threads)
     with registry.load(
         model,
         backend=backend,
@@ -83,9 +85,9 @@ def run(work: Stream, sinks: Sinks) -> int:
     """Predicts item by item; returns how many failed."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from lensmount.cli.output import err
+    from lensmount.cli.output import err, see
 
-    failed = 0
+    failed: list[str] = []
     console = err()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     hidden = not console.is_terminal or (work.total is not None and work.total < 3)
@@ -96,8 +98,9 @@ def run(work: Stream, sinks: Sinks) -> int:
                 if info.error is None:
                     sinks.add(info, result)
                 else:
-                    failed += 1
-                    text = str(info.error) if info.source in info.error.problem else f"{info.name}: {info.error}"
+                    failed.append(info.error.page)
+                    text = info.error.details
+                    text = text if info.source in info.error.problem else f"{info.name}: {text}"
                     console.print(text, style="red", markup=False, soft_wrap=True)
                 progress.advance(task)
         except KeyboardInterrupt:  # a camera has no end: stopping it is not a failure
@@ -105,4 +108,5 @@ def run(work: Stream, sinks: Sinks) -> int:
         except LensmountError:
             sinks.abort()
             raise
-    return failed
+    see(failed)
+    return len(failed)

@@ -37,7 +37,11 @@ class Sinks:
             try:
                 save.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise InputError(f"cannot make folder {save}", found=str(error)) from error
+                raise InputError(
+                    f"cannot make folder {save}",
+                    found=str(error),
+                    fix="check that the folder exists and may be written, and that there is room",
+                ) from error
 
     def add(self, info: FrameInfo, result: Any) -> None:
         """Takes one result."""

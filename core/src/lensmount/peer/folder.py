@@ -158,7 +158,9 @@ class _Folder:
         try:
             self.root = Path(path).resolve(strict=True)
         except (OSError, ValueError, RuntimeError) as error:
-            raise ModelFileError(f"package folder {str(path)!r} does not exist", found=str(error)) from error
+            raise ModelFileError(
+                f"package folder {str(path)!r} does not exist", found=str(error), fix="check the path"
+            ) from error
         self.allowed = [self.root]
         # The peer's own cache keeps files once, in `shared-blobs` beside `models-cache/<model>/<package>`.
         if len(self.root.parents) > 2 and self.root.parents[1].name == "models-cache":

@@ -43,7 +43,21 @@ def inspect(path: Path) -> FileFacts:
         return _onnx(file)
     if kind == "engine":
         return dataclasses.replace(facts, metadata=_engine_metadata(file))
-    return dataclasses.replace(facts, error=UnsupportedModelError(f"{path} is no kind of model file known here"))
+    return dataclasses.replace(facts, error=_unknown(file))
+
+
+def _unknown(file: MappedFile) -> UnsupportedModelError:
+    begins = bytes(file.data[:16])
+    fixes = {
+        b"<": "download it again: this looks like a web page, which is often saved in a model's place",
+        b"version https://": "this is a pointer of Git LFS: `git lfs pull` brings the file",
+    }
+    return UnsupportedModelError(
+        f"{file.path} is no kind of model file known here",
+        found=f"{file.size:,} bytes that begin with {begins!r}",
+        expected="an ONNX graph, safetensors, what torch.save or torch.jit.save wrote, or a TensorRT engine",
+        fix=next((fix for start, fix in fixes.items() if begins.startswith(start)), None),
+    )
 
 
 def _tensors_only(facts: FileFacts) -> FileFacts:

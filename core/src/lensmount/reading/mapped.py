@@ -44,7 +44,9 @@ class MappedFile:
             if isinstance(error, ModelFileError):
                 raise
             reason = getattr(error, "strerror", None) or str(error)
-            raise ModelFileError(f"{self.path} cannot be read: {reason}") from error
+            raise ModelFileError(
+                f"{self.path} cannot be read: {reason}", fix="check the path, and who may read it"
+            ) from error
 
     @property
     def name(self) -> str:

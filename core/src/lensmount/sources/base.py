@@ -45,6 +45,19 @@ class Fetched:
     revision: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Folder:
+    """A folder that a source brought, to be recognised by its content.
+
+    Attributes:
+        weights: The file in it to look at; read-only for the caller.
+        uri: The folder's address at a fixed revision: a file in it is `<uri>/<name>`.
+    """
+
+    weights: Path
+    uri: str
+
+
 @runtime_checkable
 class Finder(Protocol):
     """Answers for one URI scheme."""
@@ -58,6 +71,18 @@ class Finder(Protocol):
 
     def find(self, uri: str, options: FetchOptions) -> ModelCard | None:
         """Makes a card of a whole model that the URI names (`hf://owner/repo`), or None when it cannot.
+
+        Raises:
+            SourceError: As for `fetch`.
+        """
+
+
+@runtime_checkable
+class FolderFinder(Finder, Protocol):
+    """A finder whose addresses may also name a folder without a lensmount manifest; optional."""
+
+    def folder(self, uri: str, options: FetchOptions) -> Folder | None:
+        """Brings a folder that architectures may recognise (transformers' layout), or None when it is none.
 
         Raises:
             SourceError: As for `fetch`.

@@ -183,8 +183,12 @@ def require_file(path: Path, what: str) -> None:
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
-        raise ArtifactNotFoundError(f"{what} does not exist", found=f"nothing at {path}") from None
+        raise ArtifactNotFoundError(
+            f"{what} does not exist", found=f"nothing at {path}", fix="check the path"
+        ) from None
     except OSError as error:
-        raise SourceError(f"{what} cannot be read", found=f"{path}: {error.strerror}") from error
+        raise SourceError(
+            f"{what} cannot be read", found=f"{path}: {error.strerror}", fix="check who may read it"
+        ) from error
     if not stat.S_ISREG(mode):
         raise SourceError(f"{what} is not a file", found=str(path), expected="a regular file")

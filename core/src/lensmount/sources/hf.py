@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable
+import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lensmount.errors import ArtifactNotFoundError, IntegrityError, OfflineError, SourceError
+from lensmount.errors import ArtifactNotFoundError, IntegrityError, ModelFileError, OfflineError, SourceError
 from lensmount.sources.addresses import COMMIT, HubAddress, parse_hub
-from lensmount.sources.base import Fetched, FetchOptions
+from lensmount.sources.base import Fetched, FetchOptions, Folder
 from lensmount.sources.hub_errors import NO_SUCH_FILE, translated
 from lensmount.sources.ledger import Reference
 from lensmount.sources.offline import is_offline, missing, missing_error
@@ -26,9 +27,22 @@ if TYPE_CHECKING:
     from lensmount.specs import Artifact, ModelCard
 
 MANIFEST = "lensmount.json"
+LAYOUTS = (
+    ("config.json", ("model.safetensors.index.json", "model.safetensors")),
+    ("open_clip_config.json", ("open_clip_model.safetensors",)),
+)
+"""Configuration and weights of transformers' and open_clip's repositories."""
+BESIDE = (
+    "preprocessor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.json",
+    "merges.txt",
+)
+"""What lies beside the weights; brought where a repository has it."""
 
-Bring = Callable[[str], "Path | None"]
-Recognise = Callable[[HubAddress, Bring], "ModelCard | None"]
+SHARD = re.compile(r"[\w.-]+\.safetensors")
 
 
 class HubFinder:
@@ -36,13 +50,10 @@ class HubFinder:
 
     Args:
         store: Where hashes are remembered; None for the user's store.
-        recognise: Makes a card of a repository without a lensmount manifest: it gets the repository's address at
-            its resolved commit and a function that brings one of its files, or gives None when there is no such file.
     """
 
-    def __init__(self, store: Store | None = None, recognise: Recognise | None = None) -> None:
+    def __init__(self, store: Store | None = None) -> None:
         self._store = store if store is not None else Store()
-        self._recognise = recognise
 
     def fetch(self, artifact: Artifact, options: FetchOptions) -> Fetched:
         """Brings a file of a repository into the hub's cache; see `Finder.fetch`.
@@ -78,7 +89,7 @@ class HubFinder:
         return self._remembered(artifact, found)
 
     def find(self, uri: str, options: FetchOptions) -> ModelCard | None:
-        """The card of a repository with a lensmount manifest, else what `recognise` makes of it, else None.
+        """The card of a repository with a lensmount manifest, else None.
 
         Raises:
             SourceError: As for `fetch`.
@@ -86,34 +97,36 @@ class HubFinder:
         address = parse_hub(uri)
         if address.file is not None:
             return None
-        if is_offline(options) and not _repository_cached(address):
-            raise _missing(_artifact(MANIFEST, str(replace(address, file=MANIFEST))), replace(address, file=MANIFEST))
-        seen: list[str] = []
-
-        def bring(name: str) -> Path | None:
-            wanted = replace(address, revision=seen[0] if seen else address.revision, file=name)
-            artifact = _artifact(name, str(wanted))
-            try:
-                path = _cached(wanted) if is_offline(options) else _download(artifact, wanted, options, force=False)
-            except ArtifactNotFoundError as error:
-                if error.found == NO_SUCH_FILE:
-                    return None
-                raise
-            if path is not None and not seen:
-                commit = _commit_of(path)
-                if commit:
-                    seen.append(commit)
-            return path
-
-        manifest = bring(MANIFEST)
-        if manifest is not None:
-            from lensmount.manifests import parse_manifest
-
-            base = str(replace(address, revision=seen[0] if seen else address.revision))
-            return parse_manifest(manifest.read_bytes(), base_uri=base)
-        if self._recognise is None:
+        repository = _Repository(address, options)
+        manifest = repository.bring(MANIFEST)
+        if manifest is None:
             return None
-        return self._recognise(replace(address, revision=seen[0] if seen else address.revision), bring)
+        from lensmount.manifests import parse_manifest
+
+        return parse_manifest(manifest.read_bytes(), base_uri=str(repository.address))
+
+    def folder(self, uri: str, options: FetchOptions) -> Folder | None:
+        """Brings a repository of transformers' or open_clip's layout: configuration, safetensors weights, tokeniser.
+
+        Weights of other kinds (pickles) are left where they are.
+
+        Returns:
+            Where it is in the hub's cache, with its address at the commit that was taken; None when there is no
+            configuration or no safetensors file.
+
+        Raises:
+            SourceError: As for `fetch`.
+        """
+        address = parse_hub(uri)
+        if address.file is not None:
+            return None
+        repository = _Repository(address, options)
+        weights = repository.weights()
+        if weights is None:
+            return None
+        for name in BESIDE:
+            repository.bring(name)
+        return Folder(weights=weights, uri=str(repository.address))
 
     def _first_hash(self, artifact: Artifact, address: HubAddress) -> str | None:
         for uri in (str(address), str(parse_hub(artifact.uri))):
@@ -166,6 +179,76 @@ class HubFinder:
             if artifact.confidence in ("third-party", "unverified"):
                 fix += " (the expected value is second-hand: it was not read on the publisher's own page)"
         return IntegrityError(f"{address} is not what was promised", found=found, expected=expected, fix=fix)
+
+
+class _Repository:
+    """A repository at the one commit that its first file came from.
+
+    Args:
+        address: As the user gave it.
+        options: How the hub may be reached.
+
+    Raises:
+        OfflineError: Offline, and nothing of it is in the hub's cache.
+    """
+
+    def __init__(self, address: HubAddress, options: FetchOptions) -> None:
+        self.address = address
+        self._options = options
+        if is_offline(options) and not _repository_cached(address):
+            manifest = replace(address, file=MANIFEST)
+            raise _missing(_artifact(MANIFEST, str(manifest)), manifest)
+
+    def bring(self, name: str) -> Path | None:
+        """One of its files in the hub's cache, or None when it has no such file."""
+        wanted = replace(self.address, file=name)
+        try:
+            if is_offline(self._options):
+                path = _cached(wanted)
+            else:
+                path = _download(_artifact(name, str(wanted)), wanted, self._options, force=False)
+        except ArtifactNotFoundError as error:
+            if error.found == NO_SUCH_FILE:
+                return None
+            raise
+        commit = None if path is None else _commit_of(path)
+        if commit:
+            self.address = replace(self.address, revision=commit)
+        return path
+
+    def weights(self) -> Path | None:
+        """The weights' file, or the index of its shards, of the first layout that the repository has."""
+        for config, names in LAYOUTS:
+            if self.bring(config) is None:
+                continue
+            for name in names:
+                path = self.bring(name)
+                if path is not None and name.endswith(".index.json"):
+                    path = path if all(self.bring(shard) is not None for shard in _shards(path)) else None
+                if path is not None:
+                    return path
+        return None
+
+
+def _shards(index: Path) -> list[str]:
+    """The files that an index of shards names.
+
+    Raises:
+        ModelFileError: It is not such an index.
+    """
+    try:
+        names = set(json.loads(index.read_bytes())["weight_map"].values())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelFileError(
+            f"{index.name} is not an index of shards", found=str(error), expected='{"weight_map": {tensor: file}}'
+        ) from error
+    if not names or not all(isinstance(name, str) and SHARD.fullmatch(name) for name in names):
+        raise ModelFileError(
+            f"{index.name} names other files than shards",
+            found=str(sorted(map(str, names)))[:200],
+            expected=SHARD.pattern,
+        )
+    return sorted(names)
 
 
 def _artifact(name: str, uri: str) -> Artifact:

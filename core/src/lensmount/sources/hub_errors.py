@@ -67,7 +67,11 @@ def _translate(error: Exception, address: HubAddress) -> SourceError | None:
                 f"there is no {address.file} in {repo}", found=NO_SUCH_FILE, expected=str(address), fix="check the name"
             )
         if "DisabledRepoError" in names:
-            return SourceError(f"{repo} was disabled by the hub", found=found)
+            return SourceError(
+                f"{repo} was disabled by the hub",
+                found=found,
+                fix="see its page on the hub; another repository may hold the same model",
+            )
         if "RepositoryNotFoundError" in names:
             return ArtifactNotFoundError(
                 f"{repo} does not exist, or is private", found=found, fix=f"check the name; if it is private, {LOG_IN}"

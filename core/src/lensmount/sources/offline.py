@@ -59,11 +59,6 @@ class MissingFilesError(OfflineError):
 
     missing: tuple[Missing, ...] = ()
 
-    @property
-    def page(self) -> str:
-        """The documentation is that of its parent."""
-        return OfflineError.__name__
-
 
 def missing_error(missing: Sequence[Missing], what: str) -> MissingFilesError:
     """The error that lists exactly which files to bring, and where to put them."""

@@ -119,7 +119,9 @@ def network(context: NetworkContext) -> dict[str, TorchNetwork]:
         texts = load(lambda: TextTower(**words, activation=settings.activation), text)
     except (KeyError, ValueError, IndexError, RuntimeError) as error:
         raise UnsupportedModelError(
-            f"the tensors of {path.name} are not those of a CLIP", found=str(error)[:500]
+            f"the tensors of {path.name} are not those of a CLIP",
+            found=str(error)[:500],
+            fix="lensmount inspect FILE shows what is in it",
         ) from error
     return {
         "visual": visual_network(pictures, "clip", resolution, arguments["dimension"], metadata),

@@ -45,7 +45,9 @@ def network(context: NetworkContext) -> dict[str, TorchNetwork]:
         text = load(lambda: _text_module(layout), _text_tensors(state, layout))
     except (KeyError, RuntimeError) as error:
         raise UnsupportedModelError(
-            f"the tensors of {path.name} are not those of an OWLv2", found=str(error)[:500]
+            f"the tensors of {path.name} are not those of an OWLv2",
+            found=str(error)[:500],
+            fix="lensmount inspect FILE shows what is in it",
         ) from error
     if environment_flag("OWLV2_COMPILE_MODEL", False):
         image.compile()

@@ -49,7 +49,9 @@ def export(context: ExportContext) -> Path:
     """
     if context.target != "onnx" or context.precision != "fp32":
         raise UnsupportedModelError(
-            f"{context.card.id!r} is exported to onnx in fp32 alone", found=f"{context.target}, {context.precision}"
+            f"{context.card.id!r} is exported to onnx in fp32 alone",
+            found=f"{context.target}, {context.precision}",
+            fix="lensmount export MODEL --to onnx --precision fp32",
         )
     if context.settings:
         raise OptionError("this export has no settings of its own", found=", ".join(context.settings))
@@ -75,7 +77,11 @@ def export(context: ExportContext) -> Path:
                 folder.rmdir()
             building.rename(folder)
     except OSError as error:
-        raise InputError(f"cannot write {folder}", found=str(error)) from error
+        raise InputError(
+            f"cannot write {folder}",
+            found=str(error),
+            fix="check that the folder exists and may be written, and that there is room",
+        ) from error
     return folder
 
 

@@ -56,7 +56,11 @@ def save_detector(detector: FewShotDetector, folder: Path, images: Mapping[str, 
     except OSError as error:
         if isinstance(error, LensmountError):
             raise
-        raise InputError(f"cannot write {folder}", found=str(error)) from error
+        raise InputError(
+            f"cannot write {folder}",
+            found=str(error),
+            fix="check that the folder exists and may be written, and that there is room",
+        ) from error
     return folder
 
 

@@ -89,7 +89,9 @@ def network(context: NetworkContext) -> dict[str, TorchNetwork]:
         metadata = {SCALE: repr(scale), BIAS: repr(float(tensors.get("logit_bias", 0.0)))}
     except (KeyError, ValueError, IndexError, RuntimeError) as error:
         raise UnsupportedModelError(
-            f"the tensors of {path.name} are not those of a PE-Core", found=str(error)[:500]
+            f"the tensors of {path.name} are not those of a PE-Core",
+            found=str(error)[:500],
+            fix="lensmount inspect FILE shows what is in it",
         ) from error
     architecture = "perception_encoder"
     return {

@@ -114,7 +114,11 @@ def _refusal(model: str, key: str | None, status: int, reason: str, body: str) -
             "usage of the Roboflow workspace is paused", found=found, fix="see the workspace's billing page"
         )
     if 400 <= status < 500 and status not in (408, 429):
-        return SourceError(f"Roboflow refuses the request for {model!r}", found=found)
+        return SourceError(
+            f"Roboflow refuses the request for {model!r}",
+            found=found,
+            fix="check the model's id and version on its page",
+        )
     return None
 
 

@@ -78,7 +78,11 @@ class RoboflowFinder:
         """
         match = _FILE.match(artifact.uri)
         if match is None:
-            raise SourceError("this is not a file of a package on Roboflow", found=artifact.uri)
+            raise SourceError(
+                "this is not a file of a package on Roboflow",
+                found=artifact.uri,
+                expected="an address that lensmount describe roboflow://MODEL shows",
+            )
         model, package, handle = (unquote(match[name]) for name in ("model", "package", "file"))
 
         asked: list[str] = []

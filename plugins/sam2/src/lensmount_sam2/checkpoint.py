@@ -76,7 +76,11 @@ def network(context: NetworkContext) -> dict[str, TorchNetwork]:
         )
         modules = build(tensors, geometry, side)
     except (KeyError, RuntimeError) as error:
-        raise UnsupportedModelError(f"the tensors of {path.name} are not those of a SAM 2", found=str(error)) from error
+        raise UnsupportedModelError(
+            f"the tensors of {path.name} are not those of a SAM 2",
+            found=str(error),
+            fix="lensmount inspect FILE shows what is in it",
+        ) from error
     metadata = {"image_size": str(side), "version": geometry.version}
     return {name: describe(name, module, side, metadata) for name, module in modules.items()}
 

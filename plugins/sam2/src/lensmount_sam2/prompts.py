@@ -180,7 +180,8 @@ def _numbers(name: str, values: Any) -> Floats:
             raise TypeError(f"dtype {array.dtype}")
         made = array.astype(np.float32)
     except (TypeError, ValueError, InputError) as error:
-        raise InputError(f"{name} are not numbers in rows of equal length", found=str(error)[:200]) from error
+        found = error.details if isinstance(error, InputError) else str(error)
+        raise InputError(f"{name} are not numbers in rows of equal length", found=found[:200]) from error
     if not np.isfinite(made).all():
         raise InputError(f"{name} are not finite", found="NaN or infinity", expected="numbers")
     return made

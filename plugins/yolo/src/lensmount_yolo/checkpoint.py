@@ -172,7 +172,9 @@ def _choose_branches(module: Network, described: Described, end_to_end: bool | N
         return described
     assert isinstance(head, Detect)
     if not hasattr(head, "cv2") or not hasattr(head, "cv3"):
-        raise UnsupportedModelError("end_to_end=False was asked for, but the file was saved without those branches")
+        raise UnsupportedModelError(
+            "end_to_end=False was asked for, but the file was saved without those branches", fix="leave end_to_end out"
+        )
     del head.one2one_cv2, head.one2one_cv3
     head.end_to_end = False
     return Described(
@@ -191,7 +193,9 @@ def _probe(module: Network, described: Described) -> tuple[TensorSpec, ...]:
             result = module(torch.zeros(1, input_channels(described.network), side, side))
     except (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError) as error:
         raise ModelFileError(
-            "the parts of the network do not fit one another", found=" ".join(str(error).split())[:300]
+            "the parts of the network do not fit one another",
+            found=" ".join(str(error).split())[:300],
+            fix="save the checkpoint again, or export it to ONNX where it was trained and load that",
         ) from error
     results = result if isinstance(result, tuple) else (result,)
     if not all(isinstance(item, torch.Tensor) for item in results):

@@ -36,7 +36,9 @@ class YoloClassifier(SingleGraph):
         metadata = parse(context.session.metadata)
         options = context.options or LoadOptions()
         spec = context.package.preprocess or replace(PREPROCESS, size=metadata.size or PREPROCESS.size)
-        super().__init__(context, spec if options.size is None else replace(spec, size=options.size))
+        size = spec.size if options.size is None else options.size
+        antialias = spec.antialias if options.antialias is None else options.antialias
+        super().__init__(context, replace(spec, size=size, antialias=antialias))
         outputs = context.session.outputs
         if len(outputs) != 1 or len(outputs[0].shape) != 2:
             raise ModelFileError(

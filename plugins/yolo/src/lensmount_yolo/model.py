@@ -82,6 +82,8 @@ def resolve_preprocess(package: ModelPackage, options: LoadOptions, metadata: Gr
     spec = package.preprocess or Preprocess(size=metadata.size or (640, 640))
     if options.size is not None:
         spec = replace(spec, size=options.size)
+    if options.antialias is not None:
+        spec = replace(spec, antialias=options.antialias)
     stride = metadata.stride or 32
     if options.rectangular:
         if spec.resize != "letterbox":

@@ -17,6 +17,8 @@ class LoadOptions:
             a multiple of the largest stride. None for the size the package says.
         rectangular: Letterbox to the smallest multiple of the stride that holds the picture instead of a full
             square; faster on wide pictures, for networks of dynamic size.
+        antialias: Smooth pictures while they are scaled down, as Pillow does and the authors' pipeline does not; for
+            weights that were trained so. None for what the package says.
         max_candidates: Boxes that may enter non-maximum suppression, best first.
         end_to_end: For weights whose head needs no suppression (v10, 26): False runs the branches that do need it,
             as ultralytics' `end2end=False`; None for what the file says.
@@ -24,6 +26,7 @@ class LoadOptions:
 
     input_size: int | tuple[int, int] | None = None
     rectangular: bool = False
+    antialias: bool | None = None
     max_candidates: int = 30_000
     end_to_end: bool | None = None
 
@@ -31,10 +34,10 @@ class LoadOptions:
         positive("max_candidates", self.max_candidates)
         if not isinstance(self.rectangular, bool):
             raise OptionError("rectangular should be a flag", found=repr(self.rectangular), expected="True or False")
-        if self.end_to_end is not None and not isinstance(self.end_to_end, bool):
-            raise OptionError(
-                "end_to_end should be a flag", found=repr(self.end_to_end), expected="True, False or None"
-            )
+        for name in ("antialias", "end_to_end"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, bool):
+                raise OptionError(f"{name} should be a flag", found=repr(value), expected="True, False or None")
         for side in self.size or ():
             positive("input_size", side)
 

@@ -159,7 +159,9 @@ def assemble(network: Node) -> Network:
         return Network([module(part) for part in network.parts.values()], network.settings["sources"])
     except (TypeError, ValueError, KeyError, RuntimeError, OverflowError, ZeroDivisionError) as error:
         raise UnsupportedModelError(
-            "the file describes a network that cannot be built here", found=str(error)[:200]
+            "the file describes a network that cannot be built here",
+            found=str(error)[:200],
+            fix="export it to ONNX where it was trained, and load that",
         ) from error
 
 

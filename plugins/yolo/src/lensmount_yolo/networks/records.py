@@ -97,7 +97,11 @@ def _source(row: Record) -> Any:
 def _node(record: Record, budget: NodeBudget, depth: int) -> Node:
     budget.spend(depth)
     if not record.module.startswith((_TORCH, _OFFICIAL)):
-        raise UnsupportedModelError("the network has a part that is not known here", found=record.full_name)
+        raise UnsupportedModelError(
+            "the network has a part that is not known here",
+            found=record.full_name,
+            fix="export it to ONNX where it was trained, and load that",
+        )
     kind = record.name
     settings = {name: setting(record.attributes[name]) for name in SETTINGS.get(kind, ()) if name in record.attributes}
     if kind in ("Conv2d", "ConvTranspose2d", "Linear"):

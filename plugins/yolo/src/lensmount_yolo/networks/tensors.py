@@ -74,7 +74,9 @@ def measure(shapes: Mapping[str, Sequence[int]], keypoints: tuple[int, int] | No
         rows_joined, sources = join_rows(rows, top)
     except (KeyError, IndexError, TypeError, ValueError, ZeroDivisionError, RecursionError) as error:
         raise UnsupportedModelError(
-            "the file's tensors are not those of a YOLO version that is known here", found=str(error)[:200]
+            "the file's tensors are not those of a YOLO version that is known here",
+            found=str(error)[:200],
+            fix="export it to ONNX where it was trained, and load that",
         ) from error
     parts = {str(index): row for index, row in enumerate(rows_joined)}
     parts[str(last)] = Node(top.kind, {**top.settings, "strides": strides_of(rows_joined, sources)}, top.parts)
