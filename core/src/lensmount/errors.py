@@ -187,5 +187,13 @@ class DeviceMemoryError(BackendError):
     fitting_batch: int | None = None
 
 
+class EngineMismatchError(BackendError):
+    """An engine was built for another runtime version, GPU or system; the message says how to build it anew."""
+
+
+class BuildError(BackendError):
+    """A backend could not build an engine from a graph; the message says what it refused."""
+
+
 class ClosedError(LensmountError, RuntimeError):
     """The model or session was closed."""

@@ -212,6 +212,10 @@ class Registry:
         session_options, own = split_options(options, found, card)
         groups = (session_options, own)
         plan = self.plan(card, backend, device, precision, package, name=id_or_path, options=groups)
+        if plan.selected is None and backend in self.index.backends and package is None:
+            from lensmount.building_load import build_or_refuse
+
+            plan = build_or_refuse(self, plan, self.index.backends[backend], session_options.build, fetch)
         choice = require_choice(plan)
         if plan.notes:
             import warnings
@@ -349,6 +353,11 @@ class Registry:
                 expected="one of those found",
                 fix="; ".join([*fixes, *self.index.left_out]),
             )
+        for candidate in self.index.backends.values():
+            if backend in (candidate.name, FASTEST):
+                from lensmount.building import with_built
+
+                card = with_built(card, candidate)
         named = None if backend == FASTEST else backend
         request = Request(backend=named, device=device, precision=precision, package=package)
         architecture = self.index.architectures.get(card.architecture)

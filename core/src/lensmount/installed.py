@@ -35,6 +35,7 @@ DISTRIBUTIONS = (
     "tensorrt-cu13-bindings",
     "tensorrt-lean",
     "cuda-bindings",
+    "cuda-bindings",
     "cuda-python",
     "openvino",
     "safetensors",

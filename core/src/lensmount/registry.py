@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,8 +88,9 @@ def load(
         api_key: For that source; never logged nor written.
         locked: Accept only the files of `lensmount.lock` in the working folder (or of the lock file named).
         allow_insecure: Accept plain http, and web addresses without a hash.
-        **options: The session's (`threads`, `compile`, `channels_last`, `providers`) and the architecture's own
-            typed options; an unknown one is an `UnknownOptionError`, which is a `TypeError`.
+        **options: The session's (`threads`, `compile`, `channels_last`, `providers`, `build`, `allow_host_code`,
+            `contexts`, `cuda_graphs`) and the architecture's own typed options; an unknown one is an
+            `UnknownOptionError`, which is a `TypeError`.
 
     Returns:
         The model: call it on pictures. It has `card`, `package`, `backend`, `device`, `precision`, `warmup()` and
@@ -251,9 +252,11 @@ def export(
     output: str | os.PathLike[str] | None = None,
     precision: str = "fp32",
     dynamic: bool = False,
-    batch: int = 1,
+    batch: int | Sequence[int] | None = None,
     architecture: str | None = None,
     offline: bool | None = None,
+    device: str | None = None,
+    progress: bool | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> Path:
     """Writes another format of a model, checked against the original; see `lensmount.managing.export`."""
@@ -269,6 +272,8 @@ def export(
         batch=batch,
         architecture=architecture,
         offline=offline,
+        device=device,
+        progress=progress,
         settings=settings,
     )
 

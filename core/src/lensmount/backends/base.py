@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,8 +41,12 @@ class BackendOptions:
         compile: Ask the backend to compile the network (torch); costs time at first call.
         channels_last: Memory layout of convolutions (torch); None to let the backend choose.
         providers: onnxruntime execution providers to use, in order; None for the plain one of the device.
-        cuda_graphs: Record the network once for each shape of its input and replay it (torch on CUDA); pays where
-            shapes repeat. Elsewhere it does nothing; it does not go with `compile`.
+        build: Whether a backend that builds its own packages (tensorrt) may do so now: `never`, or `if-missing`.
+        allow_host_code: Open engines that bring code for the host (TensorRT's version-compatible ones).
+        contexts: Runs that an engine may have under way at once; more wait. Each takes its own device memory.
+        cuda_graphs: Record a run of each shape of the input as one CUDA graph and replay it; pays where shapes repeat.
+            None where the engine allows it (tensorrt), and not on torch, where it does not go with `compile`. Elsewhere
+            it does nothing.
         device_path: Whether pictures are prepared and outputs finished on the network's device, in torch: None for
             CUDA where torch can use it, False for never, True for wherever torch runs, or an error.
     """
@@ -51,8 +55,21 @@ class BackendOptions:
     compile: bool = False
     channels_last: bool | None = None
     providers: tuple[str, ...] | None = None
-    cuda_graphs: bool = False
+    build: Literal["never", "if-missing"] = "never"
+    allow_host_code: bool = False
+    contexts: int = 2
+    cuda_graphs: bool | None = None
     device_path: bool | None = None
+
+    def __post_init__(self) -> None:
+        from lensmount.options import flag, one_of, positive
+
+        one_of("build", self.build, ("never", "if-missing"))
+        flag("allow_host_code", self.allow_host_code)
+        positive("contexts", self.contexts)
+        for name in ("cuda_graphs", "device_path"):
+            if getattr(self, name) is not None:
+                flag(name, getattr(self, name))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
