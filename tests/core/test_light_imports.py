@@ -64,11 +64,11 @@ def test_registry_plugins_and_describe() -> None:
 
 
 @present("lensmount.cli", "lensmount.__main__")
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["predict", "--help"], ["models"]], ids=" ".join)
-def test_command_line(arguments: list[str]) -> None:
+@pytest.mark.parametrize("line", ["--help", "--version", "predict --help", "new-plugin --help", "models"])
+def test_command_line(line: str) -> None:
     code = (
         "import runpy, sys\n"
-        f"sys.argv = ['lensmount', *{arguments!r}]\n"
+        f"sys.argv = ['lensmount', *{line.split()!r}]\n"
         "try:\n    runpy.run_module('lensmount', run_name='__main__')\n"
         "except SystemExit as ended:\n    assert not ended.code, ended.code"
     )
@@ -140,6 +140,19 @@ def test_start_up_module_imports_nothing_heavy(path: Path) -> None:
     assert {name.partition(".")[0] for name in on_import(ast.parse(path.read_text(encoding="utf-8")))} & banned == set()
 
 
+#: Modules that `lensmount.backends.tensorrt` imports once it knows that TensorRT is there.
+WITH_TENSORRT = {
+    "cuda_memory",
+    "tensorrt_build",
+    "tensorrt_engine",
+    "tensorrt_lanes",
+    "tensorrt_log",
+    "tensorrt_pool",
+    "tensorrt_progress",
+    "tensorrt_session",
+}
+
+
 @pytest.mark.parametrize("path", sorted(CORE.rglob("*.py")), ids=lambda p: p.relative_to(CORE).as_posix())
 def test_core_module(path: Path) -> None:
     """The core imports no plugin, anywhere; and torch or another runtime never when a module itself is imported."""
@@ -147,8 +160,9 @@ def test_core_module(path: Path) -> None:
     assert [name for name in imports_of(tree) if name.startswith("lensmount_")] == []
     if "torch" in path.relative_to(CORE).as_posix():  # reached only when torch is used
         return
-    runtimes = {"torch", "onnxruntime", "tensorrt", "transformers", "supervision", "onnx"}
-    assert {name.partition(".")[0] for name in on_import(tree)} & runtimes == set()
+    runtimes = {"torch", "onnxruntime", "tensorrt", "cuda", "transformers", "supervision", "onnx"}
+    allowed = {"tensorrt", "cuda"} if path.stem in WITH_TENSORRT else set()
+    assert {name.partition(".")[0] for name in on_import(tree)} & runtimes <= allowed
 
 
 def test_the_reader_of_syntax_sees() -> None:

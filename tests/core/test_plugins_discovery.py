@@ -405,3 +405,19 @@ def test_names_of_sources_are_schemes():
     ]
     index = collect(plugins, {})
     assert set(index.sources) == set(index.backends) == {"s3"}
+
+
+def test_two_objects_of_one_class_name_are_two_plugins():
+    """Tests and notebooks call theirs `Plugin`."""
+
+    def made(name):
+        class Plugin:
+            @hookimpl
+            def lensmount_sources(self):
+                yield Source(scheme=name, finder="module:Finder")
+
+        return Plugin()
+
+    index = collect([given(made("one")), given(made("two"))], environ={})
+    assert [status.state for status in index.statuses] == ["active", "active"]
+    assert list(index.sources) == ["one", "two"]

@@ -359,3 +359,18 @@ def test_a_kind_without_a_preference_is_only_for_who_asks():
     assert chosen(plan([package("onnx")], [(ONNX, mac)], device="mps")) == ("onnx", "onnx", "mps", "fp32")
     both = [(ONNX, mac), (TORCH, mac)]
     assert chosen(plan([package("onnx"), package("torch")], both)) == ("torch", "torch", "mps", "fp32")
+
+
+def test_of_a_backend_that_is_not_installed_the_rest_is_still_judged():
+    fits = package("engine-80", requirements=Requirements(devices=("cuda",), compute_capability="8.0"))
+    other = package("engine-75", requirements=Requirements(devices=("cuda",), compute_capability="7.5"))
+    made = plan([fits, other], [(TENSORRT, ABSENT)], WITH_GPU)
+    assert [reason.check for reason in made.rejected[0].reasons] == ["backend"]  # installing it would do
+    assert reasons(made, "engine-75")["gpu"].found == "8.0"  # here it would not
+
+
+def test_several_precisions_will_do():
+    packages = [package("onnx-fp16", precision="fp16"), package("onnx-int8", precision="int8"), package("torch")]
+    made = plan(packages, [(ONNX, CPU), (TORCH, CPU)], precision="bf16,fp16")
+    assert [(c.package.name, c.precision) for c in made.choices] == [("onnx-fp16", "fp16"), ("torch", "bf16")]
+    assert reasons(made, "onnx-int8")["precision"].required == "bf16 or fp16 (asked for)"

@@ -51,7 +51,7 @@ for line in ("--help", "models", "models --json", "describe yolov8n-640", "expla
         try:
             main()
         except SystemExit as leaving:
-            assert line.startswith("explain") or not leaving.code, (line, leaving.code)
+            assert line.startswith(("explain", "doctor")) or not leaving.code, (line, leaving.code)
 """,
 }
 

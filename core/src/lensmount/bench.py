@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import product
 from pathlib import Path
@@ -23,9 +23,10 @@ from typing import Any
 from lensmount.bench_machine import Moment, fingerprint, warnings_between
 from lensmount.bench_report import BenchReport, Variant, VariantReport
 from lensmount.errors import BackendError, InputError
+from lensmount.machine import cpu_count
 from lensmount.options import positive
 
-__all__ = ["BenchReport", "Variant", "VariantReport", "run"]
+__all__ = ["BenchReport", "Variant", "VariantReport", "measure", "run"]
 
 _LEAST_SECONDS = 0.1
 
@@ -78,18 +79,62 @@ def run(
         OptionError: A number out of range.
         BackendError: No variant could run; the message has every reason.
     """
-    for name, value in (("threads", threads), ("concurrency", concurrency), ("rounds", rounds), ("cold", cold)):
+    for name, value in (("threads", threads), ("concurrency", concurrency)):
         if value is not None:
             positive(name, value)
-    if not seconds / rounds >= _LEAST_SECONDS:
-        raise InputError("the time is too short", found=f"{seconds} s in {rounds} rounds", expected="0.1 s per round")
-    pictures = _pictures(source)
     models = [model] if compare is None else [model, compare]
     variants = [
         Variant(os.fspath(name), backend, precision, positive("batch", size), threads, concurrency)
         for name, backend, precision, size in product(models, backends, precisions, batch)
     ]
     common = {"device": device, "architecture": architecture, "offline": offline, "threads": threads}
+    reports, notes = measure(
+        variants, common, source=source, seconds=seconds, rounds=rounds, cold=cold, progress=progress
+    )
+    if all(report.error for report in reports):
+        reasons = "\n".join(f"{r.variant.label}: {r.error}" for r in reports)
+        raise BackendError(f"no variant of {os.fspath(model)!r} could be measured", found=reasons)
+    return BenchReport(
+        variants=tuple(reports), machine=fingerprint(), warnings=tuple(notes), source=os.fspath(source), rounds=rounds
+    )
+
+
+def measure(
+    variants: Sequence[Variant],
+    load: Mapping[str, Any],
+    *,
+    source: str | os.PathLike[str] = "synthetic",
+    seconds: float = 10.0,
+    rounds: int = 5,
+    cold: int = 1,
+    calls_only: bool = False,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> tuple[list[VariantReport], list[str]]:
+    """Measures variants in turns, each in a process of its own.
+
+    Args:
+        variants: What to measure.
+        load: Options of `registry.load` that all of them share; those that are None are left out.
+        source: As for `run`.
+        seconds: As for `run`.
+        rounds: As for `run`.
+        cold: As for `run`.
+        calls_only: Time whole calls alone, neither the stages nor the stream.
+        progress: As for `run`.
+
+    Returns:
+        A report for each variant, some of which may have an `error`; and why the times may be doubtful.
+
+    Raises:
+        ImageError: `source` holds no pictures.
+        InputError: A video or stream as source, or `seconds` too small.
+        OptionError: A number out of range.
+    """
+    positive("rounds", rounds)
+    positive("cold", cold)
+    if not seconds / rounds >= _LEAST_SECONDS:
+        raise InputError("the time is too short", found=f"{seconds} s in {rounds} rounds", expected="0.1 s per round")
+    pictures = _pictures(source)
     tell = progress or (lambda text, done, total: None)
     total = len(variants) * (cold + rounds)
     before = Moment.now()
@@ -102,7 +147,7 @@ def run(
                 done += 1
                 tell(f"cold start of {report.variant.label}", done, total)
                 if report.error is None:
-                    process = stack.enter_context(_Process(report.variant, common, pictures))
+                    process = stack.enter_context(_Process(report.variant, load, pictures))
                     report.take_start(process.opened)
                     if turn + 1 == cold and report.error is None:
                         workers[i] = process
@@ -114,22 +159,16 @@ def run(
                 tell(report.variant.label, done, total)
                 worker = workers[i]
                 if worker is not None and report.error is None:
-                    report.take_round(worker.ask({"seconds": seconds / rounds}))
+                    report.take_round(worker.ask({"seconds": seconds / rounds, "calls_only": calls_only}))
     for report in reports:
         report.finish()
-    machine = fingerprint()
-    notes = warnings_between(before, Moment.now(), machine["cores"])
-    if all(report.error for report in reports):
-        reasons = "\n".join(f"{r.variant.label}: {r.error}" for r in reports)
-        raise BackendError(f"no variant of {os.fspath(model)!r} could be measured", found=reasons)
+    notes = warnings_between(before, Moment.now(), cpu_count())
     notes += [
         f"{r.variant.label}: its rounds differ by {r.spread:.0%}; measure longer, or on a quieter machine"
         for r in reports
         if r.spread > 0.2
     ]
-    return BenchReport(
-        variants=tuple(reports), machine=machine, warnings=tuple(notes), source=os.fspath(source), rounds=rounds
-    )
+    return reports, notes
 
 
 def _pictures(source: str | os.PathLike[str]) -> list[str]:
@@ -150,11 +189,13 @@ def _pictures(source: str | os.PathLike[str]) -> list[str]:
 class _Process:
     """A worker process; see `lensmount.bench_worker`."""
 
-    def __init__(self, variant: Variant, common: dict[str, Any], pictures: list[str]) -> None:
+    def __init__(self, variant: Variant, common: Mapping[str, Any], pictures: list[str]) -> None:
         self._command = [sys.executable, "-m", "lensmount.bench_worker"]
         # Options that the runtime chooses by itself are left out: a third party's may not have them.
         load = {k: v for k, v in common.items() if v is not None}
         load |= {"backend": variant.backend, "precision": variant.precision}
+        own = {"package": variant.package, "device": variant.device}
+        load |= {name: value for name, value in own.items() if value is not None}
         self._spec = {
             "model": variant.model,
             "load": load,

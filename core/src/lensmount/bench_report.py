@@ -42,7 +42,7 @@ def summarise(times: Sequence[float]) -> Summary:
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """What is measured: a model on a backend, in a precision, with a batch size."""
+    """What is measured: a model on a backend, in a precision, with a batch size; one package and device, if named."""
 
     model: str
     backend: str | None = None
@@ -50,12 +50,15 @@ class Variant:
     batch: int = 1
     threads: int | None = None
     concurrency: int = 1
+    package: str | None = None
+    device: str | None = None
 
     @property
     def label(self) -> str:
         """One line for people."""
         name = self.model.replace("\\", "/").rsplit("/", 1)[-1] if self.model.startswith(("/", ".")) else self.model
-        words = [name, self.backend or "", self.precision or "", f"batch {self.batch}" if self.batch > 1 else ""]
+        words = [name, self.package or "", self.backend or "", self.device or "", self.precision or ""]
+        words.append(f"batch {self.batch}" if self.batch > 1 else "")
         return " ".join(word for word in words if word)
 
 
@@ -127,7 +130,7 @@ class VariantReport:
         middle = statistics.median(self.round_medians)
         self.spread = (max(self.round_medians) - min(self.round_medians)) / middle
         self.images_per_second = statistics.median(r["images"] / r["wall"] for r in rounds)
-        self.stream_images_per_second = statistics.median(r["stream"] for r in rounds)
+        self.stream_images_per_second = statistics.median(r["stream"] for r in rounds)  # 0 where it was not measured
         self.cpu_ms_per_image = statistics.median(1e3 * r["cpu"] / r["images"] for r in rounds)
         self.rss_peak = max((r["rss_peak"] for r in rounds if r["rss_peak"] is not None), default=None)
         self.device_memory = max((r["device_memory"] for r in rounds if r["device_memory"] is not None), default=None)

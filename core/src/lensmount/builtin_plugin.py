@@ -9,7 +9,7 @@ from lensmount.specs import Backend, CacheProvider, Source, hookimpl
 
 @hookimpl
 def lensmount_backends() -> Iterable[Backend]:
-    """Graphs on onnxruntime, networks on torch."""
+    """Graphs on onnxruntime, networks on torch, engines on TensorRT."""
     yield Backend(
         name="onnx",
         formats=("onnx",),
@@ -25,6 +25,15 @@ def lensmount_backends() -> Iterable[Backend]:
         opener="lensmount.backends.torch:open_session",
         preference=(("cpu", 20), ("cuda", 20), ("mps", 20)),
         extra="lensmount[torch]",
+    )
+    yield Backend(
+        name="tensorrt",
+        formats=("engine",),
+        probe="lensmount.backends.tensorrt:probe",
+        opener="lensmount.backends.tensorrt:open_session",
+        preference=(("cuda", 30),),
+        extra="lensmount[tensorrt]",
+        builder="lensmount.backends.tensorrt_builder:EngineBuilder",
     )
 
 

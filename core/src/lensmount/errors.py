@@ -107,6 +107,10 @@ class NoPackageError(LensmountError, RuntimeError):
     """No package of the model can run here as asked; the message holds each package's every reason."""
 
 
+class NotTunedError(NoPackageError):
+    """`backend="fastest"` has no times that fit this model, machine and options; `lensmount tune` takes them."""
+
+
 class PluginError(LensmountError, RuntimeError):
     """A plugin is broken: it cannot be imported, raises in a hook, misspells one, or needs another core."""
 
@@ -170,6 +174,14 @@ class DeviceError(BackendError):
 
 class DeviceMemoryError(BackendError):
     """The device ran out of memory; the message says what was asked for."""
+
+
+class EngineMismatchError(BackendError):
+    """An engine was built for another runtime version, GPU or system; the message says how to build it anew."""
+
+
+class BuildError(BackendError):
+    """A backend could not build an engine from a graph; the message says what it refused."""
 
 
 class ClosedError(LensmountError, RuntimeError):

@@ -153,8 +153,11 @@ class Registry:
         source: str | None = None,
         api_key: str | None = None,
         offline: bool | None = None,
+        **options: Any,
     ) -> LoadPlan:
         """Which package would be loaded, and why every other would not; nothing is fetched or opened.
+
+        The arguments are those of `load`; its other options matter to `backend="fastest"` alone.
 
         Returns:
             The plan: prints as a table; `.selected`, `.choices`, `.rejected[i].package`, `.rejected[i].reasons`.
@@ -162,11 +165,17 @@ class Registry:
         Raises:
             ModelNotFoundError: Nothing answers to the name.
             UnknownBackendError: No plugin registers the backend asked for.
+            UnknownOptionError: An option that does not exist.
         """
+        from lensmount.fastest import FASTEST
+        from lensmount.loading import split_options
+
         card, _ = self.find(
             id_or_path, architecture=architecture, task=task, source=source, api_key=api_key, offline=offline
         )
-        return self.plan(card, backend, device, precision)
+        timed = backend == FASTEST or options
+        groups = split_options(options, self.architecture_of(card), card) if timed else ()
+        return self.plan(card, backend, device, precision, name=id_or_path, options=groups)
 
     def load(
         self,
@@ -201,7 +210,12 @@ class Registry:
         )
         found = self.architecture_of(card)
         session_options, own = split_options(options, found, card)
-        plan = self.plan(card, backend, device, precision, package)
+        groups = (session_options, own)
+        plan = self.plan(card, backend, device, precision, package, name=id_or_path, options=groups)
+        if plan.selected is None and backend in self.index.backends and package is None:
+            from lensmount.building_load import build_or_refuse
+
+            plan = build_or_refuse(self, plan, self.index.backends[backend], session_options.build, fetch)
         choice = require_choice(plan)
         if plan.notes:
             import warnings
@@ -286,24 +300,66 @@ class Registry:
         device: str | None,
         precision: str | None,
         package: str | None = None,
+        *,
+        name: Name | None = None,
+        options: Iterable[Any] = (),
     ) -> LoadPlan:
         """Which package would be loaded, and why not the others.
+
+        Args:
+            card: The model.
+            backend: As for `load`.
+            device: As for `load`.
+            precision: As for `load`.
+            package: As for `load`.
+            name: What the user called the model, for the command that measures it; None for the card's id.
+            options: The load's options as dataclasses, which measured times have to be of.
 
         Raises:
             UnknownBackendError: No plugin registers the backend asked for.
         """
+        from lensmount.fastest import FASTEST
+
+        plan = self.candidates(card, backend, device, precision, package)
+        if backend == FASTEST:
+            from lensmount.tuned import by_times
+
+            return by_times(plan, self.index, self.environment, self.backends(), name or card.id, options)
+        return plan
+
+    def candidates(
+        self,
+        card: ModelCard,
+        backend: str | None,
+        device: str | None,
+        precision: str | None,
+        package: str | None = None,
+    ) -> LoadPlan:
+        """What can run as asked, in the default order; of `fastest` all that it chooses among.
+
+        Raises:
+            UnknownBackendError: No plugin registers the backend asked for.
+        """
+        from lensmount.fastest import FASTEST
         from lensmount.selection import Request, select
 
-        if backend is not None and backend not in self.index.backends:
-            near = difflib.get_close_matches(backend, list(self.index.backends), 1)
+        if backend not in (None, FASTEST, *self.index.backends):
+            known = [*self.index.backends, FASTEST]
+            near = difflib.get_close_matches(str(backend), known, 1)
             fixes = [f"did you mean {near[0]!r}?" if near else "install the plugin that brings it; lensmount doctor"]
             raise UnknownBackendError(
                 f"no backend {backend!r}",
-                found=", ".join(self.index.backends),
+                found=", ".join(known),
                 expected="one of those found",
                 fix="; ".join([*fixes, *self.index.left_out]),
             )
-        request = Request(backend=backend, device=device, precision=precision, package=package)
+        for candidate in self.index.backends.values():
+            if backend in (candidate.name, FASTEST):
+                from lensmount.building import with_built
+
+                card = with_built(card, candidate)
+        named = None if backend == FASTEST else backend
+        request = Request(backend=named, device=device, precision=precision, package=package)
         architecture = self.index.architectures.get(card.architecture)
         return select(card, architecture, self.backends(), self.environment, request)
 

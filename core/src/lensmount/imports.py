@@ -56,6 +56,12 @@ def import_string(text: str, owner: str) -> Any:
 
 def _install_hint(module: str) -> str:
     top = module.partition(".")[0]
-    extras = {"torch": "torch", "onnxruntime": "onnx", "tensorrt": "tensorrt", "safetensors": "torch"}
+    extras = {
+        "torch": "torch",
+        "onnxruntime": "onnx",
+        "tensorrt": "tensorrt",
+        "cuda": "tensorrt",
+        "safetensors": "torch",
+    }
     others = {"cv2": "opencv-python-headless", "PIL": "pillow", "yaml": "pyyaml", "google": "protobuf"}
     return f'pip install "lensmount[{extras[top]}]"' if top in extras else f"pip install {others.get(top, top)}"

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lensmount.errors import BackendError, DeviceError, NoPackageError, PluginError
+from lensmount.errors import BackendError, DeviceError, NoPackageError, NotTunedError, PluginError
 from lensmount.imports import import_string
 
 if TYPE_CHECKING:
@@ -56,9 +56,18 @@ def require_choice(plan: LoadPlan) -> Choice:
     """The plan's choice.
 
     Raises:
-        NoPackageError: Nothing can run; the message holds the whole table.
+        NoPackageError: Nothing can run; the message holds the whole table. `NotTunedError` where times alone are
+            missing.
     """
     if plan.selected is None:
+        untimed = next((r for rejection in plan.rejected for r in rejection.reasons if r.check == "measured"), None)
+        if untimed is not None:
+            raise NotTunedError(
+                f"which package of {plan.card.id!r} is the fastest here is not known",
+                found=untimed.found,
+                expected=untimed.required,
+                fix=untimed.fix,
+            )
         # What mends one of several reasons mends nothing: only rows whose every reason has a fix count.
         fixable = [row.reasons for row in plan.rejected if all(reason.fix for reason in row.reasons)]
         fixes = [" and ".join(str(reason.fix) for reason in reasons) for reasons in fixable]
@@ -203,7 +212,8 @@ def _check_effective(session: Session, choice: Choice, card: ModelCard, requeste
             expected=choice.device,
             fix=f"lensmount doctor; or ask for it: device={session.device!r}",
         )
-    wanted = choice.precision if choice.package.format == "torch" else requested_precision
+    asked = choice.precision if requested_precision is not None else None  # of several that would do, the chosen one
+    wanted = choice.precision if choice.package.format == "torch" else asked
     if wanted is not None and session.precision != wanted:
         raise BackendError(
             f"{card.id!r} was to compute in {wanted}, but the session does not",

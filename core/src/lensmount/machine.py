@@ -70,6 +70,44 @@ def machine() -> str:
     return os.environ.get("PROCESSOR_ARCHITEW6432") or os.environ.get("PROCESSOR_ARCHITECTURE", "")
 
 
+def release() -> str:
+    """The release of macOS (`14.5`) or Windows (`10.0.22631`); empty elsewhere, where a file tells it."""
+    if sys.platform == "darwin":
+        import platform
+
+        return platform.mac_ver()[0]
+    windows = getattr(sys, "getwindowsversion", None)
+    return "{0.major}.{0.minor}.{0.build}".format(windows()) if windows else ""
+
+
+def release_name(root: Path, name: str, release: str) -> str:
+    """The release in words: `Ubuntu 24.04.2 LTS`, `macOS 14.5`; empty where unknown."""
+    words = {"darwin": "macOS", "windows": "Windows"}
+    if name in words:
+        return f"{words[name]} {release}".strip() if release else ""
+    found = re.search(r"^PRETTY_NAME=\"?([^\"\n]*)", read_text(root / "etc/os-release"), re.MULTILINE)
+    return found[1].strip() if found else ""
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    """`14.5.1` as `(14, 5, 1)`; empty for an empty text."""
+    return tuple(int(part) for part in re.findall(r"\d+", version))
+
+
+def libc(root: Path, name: str) -> str | None:
+    """The C library of a Linux system by its loader: `glibc` or `musl`; None elsewhere, or where none is found."""
+    if name != "linux":
+        return None
+    for folder, pattern, library in (
+        ("lib64", "ld-linux-*.so.*", "glibc"),
+        ("lib", "ld-linux-*.so.*", "glibc"),
+        ("lib", "ld-musl-*.so.*", "musl"),
+    ):
+        if any((root / folder).glob(pattern)):
+            return library
+    return None
+
+
 # --- processor and memory ---------------------------------------------------------------------------------------------
 
 
@@ -134,7 +172,21 @@ def _cgroups(root: Path, controller: str) -> Iterator[Path]:
         yield from (folder for folder in (group, *group.parents) if folder == top or top in folder.parents)
 
 
-# --- NVIDIA Jetson ----------------------------------------------------------------------------------------------------
+# --- NVIDIA -----------------------------------------------------------------------------------------------------------
+
+
+def nvidia_cards(root: Path) -> int:
+    """NVIDIA graphics cards on the PCI bus of a Linux machine, whether or not their driver is there (sysfs)."""
+    count = 0
+    try:
+        cards = list((root / "sys/bus/pci/devices").iterdir())
+    except OSError:
+        return 0
+    for card in cards:
+        # 0x0300 is a VGA controller, 0x0302 a 3D controller: a card for computing has no screen
+        if read_text(card / "vendor", 16).strip() == "0x10de" and read_text(card / "class", 16).startswith("0x03"):
+            count += 1
+    return count
 
 
 def l4t(root: Path) -> str | None:

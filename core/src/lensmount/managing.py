@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,34 +97,56 @@ def export(
     output: str | os.PathLike[str] | None = None,
     precision: str = "fp32",
     dynamic: bool = False,
-    batch: int = 1,
+    batch: int | Sequence[int] | None = None,
     architecture: str | None = None,
     offline: bool | None = None,
+    device: str | None = None,
+    progress: bool | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Writes another format of a model; the result is compared with the original before it is kept.
+    """Writes another format of a model: a graph, compared with the original before it is kept, or a backend's engine.
 
     Args:
         host: The registry to look in.
-        id_or_path: Model id, path or address; it needs a package of format `torch`.
-        to: Format to write.
-        output: File to write; None for `<name>.<format>` in the working folder.
-        precision: `fp32` or `fp16`.
+        id_or_path: Model id, path or address. A graph needs a package of format `torch`, an engine one or a graph.
+        to: Format to write, or the backend to build for: `onnx`, `tensorrt`.
+        output: File to write; None for `<name>.<format>` in the working folder. For a backend: folder to make; None to
+            keep the package where `load(..., backend=…)` finds it.
+        precision: `fp32` or `fp16`; for a backend any that it builds.
         dynamic: Dynamic batch, and size where the network can.
-        batch: Batch size of a static export.
+        batch: Batch size of a static export (1 if not given); for a backend also `(smallest, best, largest)`.
         architecture: For files that several architectures recognise.
         offline: Open no socket.
-        settings: The architecture's own export settings.
+        device: For a backend: the device to build for; None for its first.
+        progress: For a backend: show how far it is; None for "on a terminal".
+        settings: The architecture's or the builder's own settings.
 
     Returns:
         What was written.
 
     Raises:
         UnsupportedModelError: The architecture exports nothing, or the model has no torch package.
+        OptionError: A setting has a wrong value, or several batches were given for a graph.
     """
     from lensmount.loading import export_model
+    from lensmount.options import positive
 
     card, fetch = host.find(id_or_path, architecture=architecture, offline=offline)
+    backend = host.index.backends.get(to)
+    if backend is not None and backend.builder is not None:
+        from lensmount import building
+
+        return building.build(
+            host,
+            card,
+            backend,
+            precision=precision,
+            device=device,
+            fetch=fetch,
+            settings={**(settings or {}), **({} if batch is None else {"batch": batch})},
+            output=output,
+            progress=progress,
+        )
     return export_model(
         card,
         host.architecture_of(card),
@@ -134,7 +156,7 @@ def export(
         output=output,
         precision=precision,
         dynamic=dynamic,
-        batch=batch,
+        batch=1 if batch is None else positive("batch", batch),
         settings=settings or {},
     )
 

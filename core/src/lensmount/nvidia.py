@@ -15,6 +15,8 @@ LoadLibrary = Callable[[str], Any]
 
 NVML = {"linux": ("libnvidia-ml.so.1",), "windows": ("nvml.dll",)}
 CUDA = {"linux": ("libcuda.so.1",), "windows": ("nvcuda.dll",)}
+PROBLEMS = {18: "driver-mismatch"}
+"""Words for what `nvmlInit_v2` answers when it fails; every other number means that the driver does not run."""
 
 
 class GpuFacts(NamedTuple):
@@ -26,11 +28,12 @@ class GpuFacts(NamedTuple):
 
 
 class DriverFacts(NamedTuple):
-    """The driver and what it sees."""
+    """The driver and what it sees; `problem` is as `Environment.gpus_unseen` has it."""
 
     gpus: tuple[GpuFacts, ...] = ()
     driver: str | None = None
     cuda: str | None = None
+    problem: str | None = None
 
 
 class _Memory(ctypes.Structure):
@@ -60,11 +63,13 @@ def read_driver(system: str, environ: Mapping[str, str], load: LoadLibrary = loa
     if nvml is None:
         return DriverFacts(cuda=cuda)
     try:
-        if nvml.nvmlInit_v2():
-            return DriverFacts(cuda=cuda)
+        if status := nvml.nvmlInit_v2():
+            return DriverFacts(cuda=cuda, problem=PROBLEMS.get(status, "driver-stopped"))
         try:
-            gpus = tuple(_describe(nvml, handle) for handle in _visible(nvml, environ))
-            return DriverFacts(gpus, _string(nvml.nvmlSystemGetDriverVersion), cuda)
+            handles = _handles(nvml)
+            gpus = tuple(_describe(nvml, handle) for handle in _visible(nvml, handles, environ))
+            hidden = "hidden" if handles and not gpus else None
+            return DriverFacts(gpus, _string(nvml.nvmlSystemGetDriverVersion), cuda, hidden)
         finally:
             nvml.nvmlShutdown()
     except AttributeError:  # A stub library without the functions, as some containers have.
@@ -93,8 +98,7 @@ def _string(call: Any, *arguments: Any, size: int = 96) -> str | None:
     return None if call(*arguments, buffer, size) else buffer.value.decode("utf-8", "replace")
 
 
-def _visible(nvml: Any, environ: Mapping[str, str]) -> list[Any]:
-    """Handles of the GPUs that CUDA will number from 0."""
+def _handles(nvml: Any) -> list[Any]:
     count = ctypes.c_uint(0)
     if nvml.nvmlDeviceGetCount_v2(ctypes.byref(count)):
         return []
@@ -103,6 +107,11 @@ def _visible(nvml: Any, environ: Mapping[str, str]) -> list[Any]:
         handle = ctypes.c_void_p()
         if not nvml.nvmlDeviceGetHandleByIndex_v2(index, ctypes.byref(handle)):
             handles.append(handle)
+    return handles
+
+
+def _visible(nvml: Any, handles: list[Any], environ: Mapping[str, str]) -> list[Any]:
+    """Handles of the GPUs that CUDA will number from 0."""
     wanted = environ.get("CUDA_VISIBLE_DEVICES")
     if wanted is None:
         return handles

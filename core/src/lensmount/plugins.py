@@ -274,7 +274,8 @@ def _register(manager: pluggy.PluginManager, plugin: object, status: PluginStatu
             found=", ".join(unmarked),
             fix="put @hookimpl (from lensmount.specs) above each",
         )
-    manager.register(plugin, f"{status.distribution}:{status.name}")
+    # by identity: two objects given by hand may well be of classes of one name
+    manager.register(plugin, f"{status.distribution}:{status.name}:{id(plugin):x}")
     names = [caller.name for caller in manager.get_hookcallers(plugin) or ()]
     try:
         manager.check_pending()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lensmount.selection import LoadPlan
     from lensmount.sources.fetch import FetchedPackage
     from lensmount.specs import Backend, BackendStatus, ModelCard
+    from lensmount.tuning import Tuning
 
 __all__ = [
     "Name",
@@ -35,6 +36,7 @@ __all__ = [
     "plugins",
     "pull",
     "refresh",
+    "tune",
 ]
 
 _default: Registry | None = None
@@ -72,9 +74,10 @@ def load(
     Args:
         id_or_path: Model id or alias, `distribution:id`, path of a file or package folder, or address
             (`hf://owner/repo`).
-        backend: `onnx`, `torch`, `tensorrt` or a third party's; obeyed or refused, never replaced. None to choose.
+        backend: `onnx`, `torch`, `tensorrt` or a third party's; obeyed or refused, never replaced. `fastest` for what
+            `tune` measured to be the quickest on this machine. None to choose.
         device: `cpu`, `cuda:0`, `mps`; obeyed or refused.
-        precision: `fp32`, `fp16`, `bf16`; obeyed or refused.
+        precision: `fp32`, `fp16`, `bf16`; obeyed or refused. Several with commas where any of them will do.
         architecture: For files that several architectures recognise.
         task: Refuses a model of another task.
         package: Name of one package of the card.
@@ -85,8 +88,9 @@ def load(
         api_key: For that source; never logged nor written.
         locked: Accept only the files of `lensmount.lock` in the working folder (or of the lock file named).
         allow_insecure: Accept plain http, and web addresses without a hash.
-        **options: The session's (`threads`, `compile`, `channels_last`, `providers`) and the architecture's own
-            typed options; an unknown one is an `UnknownOptionError`, which is a `TypeError`.
+        **options: The session's (`threads`, `compile`, `channels_last`, `providers`, `build`, `allow_host_code`,
+            `contexts`, `cuda_graphs`) and the architecture's own typed options; an unknown one is an
+            `UnknownOptionError`, which is a `TypeError`.
 
     Returns:
         The model: call it on pictures. It has `card`, `package`, `backend`, `device`, `precision`, `warmup()` and
@@ -97,6 +101,7 @@ def load(
         AmbiguousModelError: Several plugins do.
         UnknownBackendError: No such backend.
         NoPackageError: Nothing can run as asked; with every package's every reason.
+        NotTunedError: `backend="fastest"`, and no times that fit were measured; with the command that measures.
         SourceError: An artifact cannot be had, or is not what was promised.
         ModelFileError: A file is corrupt or not what its kind requires.
         DeviceError: The runtime fell back to another device.
@@ -148,6 +153,7 @@ def explain(
     source: str | None = None,
     api_key: str | None = None,
     offline: bool | None = None,
+    **options: Any,
 ) -> LoadPlan:
     """Which package would be loaded and why not the others; see `Registry.explain`."""
     return default().explain(
@@ -160,6 +166,46 @@ def explain(
         source=source,
         api_key=api_key,
         offline=offline,
+        **options,
+    )
+
+
+def tune(
+    id_or_path: Name,
+    *,
+    device: str | None = None,
+    precision: str | None = None,
+    architecture: str | None = None,
+    source: str | None = None,
+    api_key: str | None = None,
+    offline: bool | None = None,
+    allow_insecure: bool = False,
+    pictures: str | os.PathLike[str] = "synthetic",
+    batch: int = 1,
+    seconds: float = 5.0,
+    rounds: int = 5,
+    progress: Callable[[str, int, int], None] | None = None,
+    **options: Any,
+) -> Tuning:
+    """Measures what can run here and keeps the times for `backend="fastest"`; see `lensmount.tuning.tune`."""
+    from lensmount import tuning
+
+    return tuning.tune(
+        default(),
+        id_or_path,
+        device=device,
+        precision=precision,
+        architecture=architecture,
+        source=source,
+        api_key=api_key,
+        offline=offline,
+        allow_insecure=allow_insecure,
+        pictures=pictures,
+        batch=batch,
+        seconds=seconds,
+        rounds=rounds,
+        progress=progress,
+        options=options,
     )
 
 
@@ -206,9 +252,11 @@ def export(
     output: str | os.PathLike[str] | None = None,
     precision: str = "fp32",
     dynamic: bool = False,
-    batch: int = 1,
+    batch: int | Sequence[int] | None = None,
     architecture: str | None = None,
     offline: bool | None = None,
+    device: str | None = None,
+    progress: bool | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> Path:
     """Writes another format of a model, checked against the original; see `lensmount.managing.export`."""
@@ -224,6 +272,8 @@ def export(
         batch=batch,
         architecture=architecture,
         offline=offline,
+        device=device,
+        progress=progress,
         settings=settings,
     )
 

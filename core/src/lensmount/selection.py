@@ -18,12 +18,17 @@ PRECISION_ORDER = ("fp32", "bf16", "fp16", "int8")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What the user asked for; None means "choose"."""
+    """What the user asked for; None means "choose". Several precisions stand between commas: any of them will do."""
 
     backend: str | None = None
     device: str | None = None
     precision: str | None = None
     package: str | None = None
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """The precisions that will do; empty where none was named."""
+        return tuple(word.strip() for word in (self.precision or "").split(",") if word.strip())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,12 +54,21 @@ class Reason:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """A package on a backend and a device, and the precision it will compute in."""
+    """A package on a backend and a device, and the precision it will compute in.
+
+    Attributes:
+        package: The package.
+        backend: What opens it.
+        device: Where it will run.
+        precision: What it will compute in.
+        milliseconds: What one picture took when it was measured on this machine; None where times played no part.
+    """
 
     package: ModelPackage
     backend: Backend
     device: str
     precision: str
+    milliseconds: float | None = None
 
     def __str__(self) -> str:
         return f"{self.package.name} on {self.backend.name}, {self.device}, {self.precision}"
@@ -79,6 +93,7 @@ class LoadPlan:
         choices: Everything that can run, best first.
         rejected: Everything that cannot.
         notes: What a user should know of the choice (a GPU that no installed backend can use).
+        decision: With `backend="fastest"`: why the selected one.
     """
 
     card: ModelCard
@@ -86,6 +101,7 @@ class LoadPlan:
     choices: tuple[Choice, ...]
     rejected: tuple[Rejection, ...]
     notes: tuple[str, ...] = field(default=())
+    decision: str | None = None
 
     @property
     def selected(self) -> Choice | None:
@@ -96,8 +112,9 @@ class LoadPlan:
         """A plain-text table."""
         rows = [("package", "backend", "device", "precision", "verdict")]
         for i, choice in enumerate(self.choices):
-            verdict = "selected" if i == 0 else "also usable"
-            rows.append((choice.package.name, choice.backend.name, choice.device, choice.precision, verdict))
+            rows.append(
+                (choice.package.name, choice.backend.name, choice.device, choice.precision, verdict(choice, i == 0))
+            )
         for rejection in self.rejected:
             backend = rejection.backend.name if rejection.backend else "-"
             for i, reason in enumerate(rejection.reasons):
@@ -105,7 +122,14 @@ class LoadPlan:
                 rows.append((*head, "-", rejection.package.precision, f"rejected: {reason}"))
         widths = [max(len(row[i]) for row in rows) for i in range(4)]
         lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, [*widths, 0], strict=True)).rstrip() for row in rows]
-        return "\n".join([f"{self.card.id} ({self.card.architecture}, {self.card.task})", *lines, *self.notes])
+        said = [self.decision] if self.decision else []
+        return "\n".join([f"{self.card.id} ({self.card.architecture}, {self.card.task})", *lines, *said, *self.notes])
+
+
+def verdict(choice: Choice, selected: bool) -> str:
+    """What a table says of something that can run."""
+    time = "" if choice.milliseconds is None else f", {choice.milliseconds:.2f} ms"
+    return ("selected" if selected else "also usable") + time
 
 
 def select(
@@ -139,11 +163,11 @@ def select(
             )
             rejected.append(Rejection(package=package, backend=None, reasons=(reason,)))
         for backend, status in openers:
-            device, precision, reasons = _check(package, architecture, backend, status, environment, request)
+            device, precisions, reasons = _check(package, architecture, backend, status, environment, request)
             if reasons:
                 rejected.append(Rejection(package=package, backend=backend, reasons=tuple(reasons)))
             else:
-                choices.append(Choice(package=package, backend=backend, device=device, precision=precision))
+                choices += [Choice(package=package, backend=backend, device=device, precision=p) for p in precisions]
     order = {package.name: i for i, package in enumerate(card.packages)}
     choices.sort(key=lambda c: (*_rank(c), order[c.package.name], c.backend.name))
     return LoadPlan(
@@ -155,13 +179,18 @@ def select(
     )
 
 
-def _rank(choice: Choice) -> tuple[int, int, int]:
+def exactness(precision: str) -> int:
+    """Place of a precision among all, the most exact first; unknown ones come last."""
+    return PRECISION_ORDER.index(precision) if precision in PRECISION_ORDER else len(PRECISION_ORDER)
+
+
+def _rank(choice: Choice) -> tuple[int, int, int, int]:
     kind = device_kind(choice.device)
     device = _order(choice.device)
     stored = choice.package.precision
-    precision = PRECISION_ORDER.index(stored) if stored in PRECISION_ORDER else len(PRECISION_ORDER)
     lossy = 1 if stored == "int8" else 0  # quantised weights only when nothing better runs, whatever the backend
-    return (device, lossy * 1000 - dict(choice.backend.preference).get(kind, 0), precision)
+    preferred = lossy * 1000 - dict(choice.backend.preference).get(kind, 0)
+    return (device, preferred, exactness(stored), exactness(choice.precision))
 
 
 def device_kind(device: str) -> str:
@@ -193,7 +222,7 @@ def _check(
     status: BackendStatus,
     environment: Environment,
     request: Request,
-) -> tuple[str, str, list[Reason]]:
+) -> tuple[str, tuple[str, ...], list[Reason]]:
     """All checks of one pair; none stops the others, so that the user sees every reason at once."""
     reasons: list[Reason] = []
     if request.package is not None and request.package != package.name:
@@ -215,17 +244,19 @@ def _check(
     device, problem = _device(package.requirements, backend, status, environment, request)
     if problem is not None and status.usable:
         reasons.append(problem)
-    precision, problem = _precision(package, backend, status, device, request)
+    precisions, problem = _precisions(package, backend, status, device, request)
     if problem is not None and status.usable:
         reasons.append(problem)
     reasons += _machine(package.requirements, environment, status, device)
-    return device, precision, reasons
+    return device, precisions, reasons
 
 
 def _device(
     needs: Requirements, backend: Backend, status: BackendStatus, environment: Environment, request: Request
 ) -> tuple[str, Reason | None]:
-    usable = [d for d in status.devices if not needs.devices or device_kind(d) in needs.devices]
+    # Of a backend that cannot run, what the machine has is judged: would the package fit if it could?
+    there = status.devices if status.usable else environment.devices
+    usable = [d for d in there if not needs.devices or device_kind(d) in needs.devices]
     if request.device is not None:
         wanted = normalise_device(request.device)
         if wanted in usable:
@@ -249,26 +280,26 @@ def _device(
     return min(usable, key=rank), None
 
 
-def _precision(
+def _precisions(
     package: ModelPackage, backend: Backend, status: BackendStatus, device: str, request: Request
-) -> tuple[str, Reason | None]:
+) -> tuple[tuple[str, ...], Reason | None]:
+    """What the package can compute in, of what was asked for."""
     stored = package.precision
+    wanted = request.precisions
+    asked = f"{' or '.join(wanted)} (asked for)"
+    if package.format != "torch":  # a graph computes in what it was made with
+        if wanted and stored not in wanted:
+            fix = f"ask for {stored}, or leave precision out"
+            return (), Reason(check="precision", required=asked, found=stored, fix=fix)
+        return (stored,), None
     computes: Mapping[str, Sequence[str]] = dict(status.precisions)
     offered = computes.get(device_kind(device), ("fp32",))
-    if package.format != "torch":  # a graph computes in what it was made with
-        if request.precision is not None and request.precision != stored:
-            fix = f"ask for {stored}, or leave precision out"
-            return stored, Reason(check="precision", required=f"{request.precision} (asked for)", found=stored, fix=fix)
-        return stored, None
-    wanted = request.precision or "fp32"
-    if wanted not in offered:
-        return wanted, Reason(
-            check="precision",
-            required=f"{wanted} (asked for)",
-            found=f"{backend.name} on {device_kind(device)} computes in {', '.join(offered)}",
-            fix=f"ask for {' or '.join(offered)}",
-        )
-    return wanted, None
+    usable = tuple(precision for precision in wanted or ("fp32",) if precision in offered)
+    if usable:
+        return usable, None
+    found = f"{backend.name} on {device_kind(device)} computes in {', '.join(offered)}"
+    fix = f"ask for {' or '.join(offered)}"
+    return (), Reason(check="precision", required=asked if wanted else "fp32", found=found, fix=fix)
 
 
 def _machine(needs: Requirements, environment: Environment, status: BackendStatus, device: str) -> list[Reason]:

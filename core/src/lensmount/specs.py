@@ -341,6 +341,8 @@ class Backend:
         opener: Import string of `open(request: lensmount.backends.OpenRequest) -> Session`.
         preference: Rank per device kind, higher is tried first (`(("cuda", 30), ("cpu", 5))`); 0 where not named.
         extra: What to install for it: `lensmount[onnx]`.
+        builder: Import string of a class of `lensmount.building.Builder`, for a backend whose packages are built on the
+            machine that runs them, from a model's graphs; None for one that opens packages as they come.
     """
 
     name: str
@@ -349,9 +351,11 @@ class Backend:
     opener: str
     preference: tuple[tuple[str, int], ...] = ()
     extra: str | None = None
+    builder: str | None = None
 
     def __post_init__(self) -> None:
-        _check_names("backend", self.name, (self.probe, self.opener))
+        _check_names("backend", self.name, (self.probe, self.opener, self.builder))
+        _require(self.name != "fastest", "the name of a backend", self.name, "another: it asks for what was measured")
         _require(bool(self.formats), f"backend {self.name!r}", self.formats, "at least one format")
 
 

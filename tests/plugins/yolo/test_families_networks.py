@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 
-sys.path.insert(0, str(Path(__file__).parent))  # helpers beside the tests
-from tiny_networks import classifier, lively, official_tree, pyramid, stand_ins  # noqa: E402 - after the skips
-
 from lensmount import registry  # noqa: E402
 from lensmount.errors import ModelFileError, OptionError, UnknownOptionError, UnsupportedModelError  # noqa: E402
 from lensmount_yolo.checkpoint import load_network  # noqa: E402
 from lensmount_yolo.networks.fuse import fuse  # noqa: E402
+from tiny_networks import classifier, lively, official_tree, pyramid, stand_ins  # noqa: E402 - after the skips
 
 PLANS = {
     "three levels": pyramid(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,12 +41,29 @@ class BackendOptions:
         compile: Ask the backend to compile the network (torch); costs time at first call.
         channels_last: Memory layout of convolutions (torch); None to let the backend choose.
         providers: onnxruntime execution providers to use, in order; None for the plain one of the device.
+        build: Whether a backend that builds its own packages (tensorrt) may do so now: `never`, or `if-missing`.
+        allow_host_code: Open engines that bring code for the host (TensorRT's version-compatible ones).
+        contexts: Runs that an engine may have under way at once; more wait. Each takes its own device memory.
+        cuda_graphs: Replay a run of known shapes as one CUDA graph (tensorrt); None where the engine allows it.
     """
 
     threads: int | None = None
     compile: bool = False
     channels_last: bool | None = None
     providers: tuple[str, ...] | None = None
+    build: Literal["never", "if-missing"] = "never"
+    allow_host_code: bool = False
+    contexts: int = 2
+    cuda_graphs: bool | None = None
+
+    def __post_init__(self) -> None:
+        from lensmount.options import flag, one_of, positive
+
+        one_of("build", self.build, ("never", "if-missing"))
+        flag("allow_host_code", self.allow_host_code)
+        positive("contexts", self.contexts)
+        if self.cuda_graphs is not None:
+            flag("cuda_graphs", self.cuda_graphs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

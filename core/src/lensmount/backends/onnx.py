@@ -14,17 +14,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lensmount.backends import onnx_errors, onnx_graph, onnx_providers
+from lensmount.backends import onnx_errors, onnx_graph, onnx_providers, wheels
 from lensmount.backends.arrays import ONNXRUNTIME_DTYPES
 from lensmount.backends.base import OpenRequest, TensorSpec, check_feeds
-from lensmount.backends.devices import requested_threads, split_device
+from lensmount.backends.devices import session_threads, split_device
 from lensmount.errors import BackendError, ClosedError, MissingDependencyError, ModelFileError, UnsupportedModelError
-from lensmount.machine import cpu_count, cpu_quota
 from lensmount.specs import BackendStatus
 
 if TYPE_CHECKING:
     from lensmount.backends.base import Array
-    from lensmount.environment import Environment
+    from lensmount.environment import Environment, Gpu
 
 INSTALL = 'pip install "lensmount[onnx]"'
 INSTALL_GPU = 'pip install "lensmount[onnx-gpu]"'
@@ -42,24 +41,41 @@ def probe(environment: Environment) -> BackendStatus:
         (name for name in ("onnxruntime-gpu", "onnxruntime") if environment.version(name)), None
     )
     if name is None:
-        return BackendStatus(
-            usable=False,
-            reason="onnxruntime is not installed",
-            fix=INSTALL_GPU if environment.gpus else INSTALL,
-        )
-    gpus = tuple(f"cuda:{gpu.index}" for gpu in environment.gpus) if name == "onnxruntime-gpu" else ()
+        install = wheels.cuda_build(environment, "onnxruntime-gpu", INSTALL_GPU) if environment.gpus else INSTALL
+        fix = wheels.obstacle(environment, "onnxruntime") or install
+        return BackendStatus(usable=False, reason="onnxruntime is not installed", fix=fix)
+    if name in environment.damaged:
+        reason = f"the files of {name} are gone: another onnxruntime was installed over it and removed again"
+        return BackendStatus(usable=False, reason=reason, fix=f"pip install --force-reinstall --no-deps {name}")
+    left_out, why_not = _without_cuda(name, environment) if environment.gpus else ((), None)
+    gpus = tuple(f"cuda:{gpu.index}" for gpu in environment.gpus if gpu not in left_out)
     mac = environment.system == "darwin" and environment.machine == "arm64"
     devices = (*gpus, "cpu", *(("mps",) if mac else ()))
     kinds = dict.fromkeys(split_device(device)[0] for device in devices)
-    unused = bool(environment.gpus) and not gpus
     return BackendStatus(
         usable=True,
         version=environment.version(name),
         devices=devices,
         precisions=tuple((kind, PRECISIONS[kind]) for kind in kinds),
-        reason=f"not on CUDA: the installed {name} is a build without it" if unused else None,
-        fix=onnx_providers.INSTALL_GPU if unused else None,
+        reason=why_not and f"not on CUDA: {why_not[0]}",
+        fix=why_not and why_not[1],
     )
+
+
+def _without_cuda(name: str, environment: Environment) -> tuple[tuple[Gpu, ...], tuple[str, str] | None]:
+    """The GPUs that cannot be used; and why, with what would change that."""
+    if name != "onnxruntime-gpu":
+        fix = wheels.cuda_build(environment, "onnxruntime-gpu", onnx_providers.INSTALL_GPU)
+        return environment.gpus, (f"the installed {name} is a build without it", fix)
+    built = environment.onnxruntime_cuda
+    subject = f"{name} {environment.version(name)}"
+    if wheels.driver_too_old(environment, built):
+        why = f"{subject} needs a driver for CUDA {built}, this one ends at {environment.cuda}"
+        fix = "install a newer NVIDIA driver, or an onnxruntime-gpu that was built for the driver's CUDA"
+        return environment.gpus, (why, fix)
+    if old := wheels.too_old_for(environment, built):
+        return old, (wheels.no_kernels(subject, old), "install an onnxruntime-gpu for CUDA 12 (1.26 or older)")
+    return (), None
 
 
 def open_session(request: OpenRequest) -> OnnxSession:
@@ -79,7 +95,7 @@ def open_session(request: OpenRequest) -> OnnxSession:
             f"package {request.package.name!r} has no graph to open", expected="an artifact of role 'graph'"
         )
     subject = f"graph {path.name!r}"
-    threads = requested_threads(request)
+    threads = session_threads(request)
     split_device(request.device)
     ort = _import()
     if not path.is_file():
@@ -120,8 +136,7 @@ def _import() -> Any:
 
 def _session_options(ort: Any, threads: int | None) -> Any:
     options = ort.SessionOptions()
-    # A container's CPU quota is invisible to onnxruntime: it would start a thread for each of the host's cores.
-    options.intra_op_num_threads = threads or (cpu_count() if cpu_quota() else 0)
+    options.intra_op_num_threads = threads or 0
     options.inter_op_num_threads = 1
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = 3

@@ -16,7 +16,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from lensmount.backends import torch_errors
+from lensmount.backends import torch_errors, wheels
 from lensmount.backends.base import OpenRequest, TensorSpec, check_feeds
 from lensmount.backends.devices import requested_threads, split_device
 from lensmount.backends.torch_place import INSTALL, check_device, import_torch, may_use_tf32, place, read_back
@@ -25,21 +25,23 @@ from lensmount.specs import BackendStatus
 
 if TYPE_CHECKING:
     from lensmount.backends.base import Array
-    from lensmount.environment import Environment
+    from lensmount.environment import Environment, Gpu
 
 
 def probe(environment: Environment) -> BackendStatus:
     """Whether torch runs here, and where; reads installed metadata only."""
     version = environment.version("torch")
     if version is None:
-        return BackendStatus(usable=False, reason="torch is not installed", fix=INSTALL)
+        fix = wheels.obstacle(environment, "torch") or INSTALL
+        return BackendStatus(usable=False, reason="torch is not installed", fix=fix)
     devices: list[str] = []
     precisions: list[tuple[str, tuple[str, ...]]] = []
-    why_not = _why_no_cuda(version, environment)
-    if environment.gpus and why_not is None:
-        devices += [f"cuda:{gpu.index}" for gpu in environment.gpus]
+    left_out, why_not = _without_cuda(version, environment)
+    gpus = [gpu for gpu in environment.gpus if gpu not in left_out]
+    if gpus:
+        devices += [f"cuda:{gpu.index}" for gpu in gpus]
         # Ampere is the first generation with bfloat16 in hardware; earlier ones emulate it slowly.
-        ampere = all(_capability(gpu.compute_capability) >= (8, 0) for gpu in environment.gpus)
+        ampere = all(_capability(gpu.compute_capability) >= (8, 0) for gpu in gpus)
         precisions.append(("cuda", ("fp32", "fp16", "bf16") if ampere else ("fp32", "fp16")))
     if environment.mps:
         devices.append("mps")
@@ -50,19 +52,25 @@ def probe(environment: Environment) -> BackendStatus:
         devices=(*devices, "cpu"),
         precisions=(*precisions, ("cpu", ("fp32", "bf16"))),
         reason=why_not if environment.gpus else None,
-        fix="install the build of torch that fits the driver: https://pytorch.org/get-started/locally"
+        fix=wheels.cuda_build(
+            environment, "torch", f"install the build of torch that fits the GPU and its driver: {wheels.TORCH_PAGE}"
+        )
         if environment.gpus and why_not
         else None,
     )
 
 
-def _why_no_cuda(version: str, environment: Environment) -> str | None:
+def _without_cuda(version: str, environment: Environment) -> tuple[tuple[Gpu, ...], str | None]:
+    """The GPUs that cannot be used, and why."""
     built = re.search(r"[+.]cu(\d+)(\d)$", version)
     if built is None:
-        return f"not on CUDA: the installed torch {version} is a build without it"
-    if environment.cuda is not None and int(environment.cuda.split(".")[0]) < int(built[1]):
-        return f"not on CUDA: torch {version} needs a driver for CUDA {built[1]}, this one ends at {environment.cuda}"
-    return None
+        return environment.gpus, f"not on CUDA: the installed torch {version} is a build without it"
+    if wheels.driver_too_old(environment, built[1]):
+        why = f"torch {version} needs a driver for CUDA {built[1]}, this one ends at {environment.cuda}"
+        return environment.gpus, f"not on CUDA: {why}"
+    if old := wheels.too_old_for(environment, built[1]):
+        return old, f"not on CUDA: {wheels.no_kernels(f'torch {version}', old)}"
+    return (), None
 
 
 def _capability(text: str | None) -> tuple[int, ...]:

@@ -7,7 +7,11 @@ from typing import Any, Protocol, runtime_checkable
 
 @runtime_checkable
 class Cache(Protocol):
-    """A bounded map. Keys are strings made by `lensmount.caches.keys.make_key`."""
+    """A bounded map. Keys are strings made by `lensmount.caches.keys.make_key`.
+
+    Values are read-only for whoever gets them: a cache may hand out the very objects that were put in, if it says so.
+    `lensmount.testing.CacheContract` tests what else is expected.
+    """
 
     def get(self, key: str) -> Any | None:
         """The value, or None. Counts as a use."""

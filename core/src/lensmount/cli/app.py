@@ -12,16 +12,19 @@ import typer
 from lensmount.cli import (
     bench,
     catalogue,
+    doctor,
     embed,
     errors,
     evaluate,
     export,
     few_shot,
     files,
+    new_plugin,
     predict,
     search,
     store,
     track,
+    tune,
 )
 
 app = typer.Typer(
@@ -31,7 +34,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (predict, track, few_shot, embed, search, bench, evaluate, catalogue, files, export, store, errors):
+for module in (
+    predict,
+    track,
+    few_shot,
+    embed,
+    search,
+    bench,
+    tune,
+    evaluate,
+    catalogue,
+    doctor,
+    files,
+    export,
+    store,
+    new_plugin,
+    errors,
+):
     module.add_to(app)
 
 

@@ -1,13 +1,14 @@
-"""`models`, `describe`, `explain`, `plugins`, `doctor`: what there is, and what would run."""
+"""`models`, `describe`, `explain`, `plugins`: what there is, and what would run."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
     from lensmount.plugins import PluginStatus
+    from lensmount.selection import LoadPlan
     from lensmount.specs import ModelCard
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -16,7 +17,7 @@ ModelName = Annotated[str, typer.Argument(help="Model id, path of a file or fold
 
 def add_to(app: typer.Typer) -> None:
     """Registers the commands."""
-    for command in (models, describe, explain, plugins, doctor):
+    for command in (models, describe, explain, plugins):
         app.command()(command)
 
 
@@ -108,35 +109,47 @@ def _packages(card: ModelCard) -> None:
 
 def explain(
     model: ModelName,
-    backend: Annotated[str | None, typer.Option(help="Backend to ask for.")] = None,
+    backend: Annotated[str | None, typer.Option(help="Backend to ask for; fastest for what was measured.")] = None,
     device: Annotated[str | None, typer.Option(help="Device to ask for: cpu, cuda:0, mps.")] = None,
     precision: Annotated[str | None, typer.Option(help="Precision to ask for: fp32, fp16, bf16.")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads that the times of fastest are of.")] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Open no socket.")] = False,
 ) -> None:
     """Show which package would be loaded here, and why every other would not."""
     from lensmount import registry
-    from lensmount.cli.output import out, table
 
-    plan = registry.explain(model, backend=backend, device=device, precision=precision, offline=offline or None)
-    rows = table("package", "backend", "device", "precision", "verdict")
-    for i, choice in enumerate(plan.choices):
-        verdict = "[green]selected[/]" if i == 0 else "also usable"
-        rows.add_row(choice.package.name, choice.backend.name, choice.device, choice.precision, verdict)
+    extra: dict[str, Any] = {} if threads is None else {"threads": threads}
+    plan = registry.explain(
+        model, backend=backend, device=device, precision=precision, offline=offline or None, **extra
+    )
+    show_plan(plan)
+    if plan.selected is None:
+        raise typer.Exit(1)
+
+
+def show_plan(plan: LoadPlan) -> None:
+    """Prints a plan as a table."""
     from rich.markup import escape
 
+    from lensmount.cli.output import out, plain, table
+    from lensmount.selection import verdict
+
+    rows = table("package", "backend", "device", "precision", "verdict")
+    for i, choice in enumerate(plan.choices):
+        said = verdict(choice, i == 0)
+        said = f"[green]{said}[/]" if i == 0 else said
+        rows.add_row(choice.package.name, choice.backend.name, choice.device, choice.precision, said)
     for rejection in plan.rejected:
         backend_name = rejection.backend.name if rejection.backend else "-"
-        reasons = "\n".join(escape(str(reason)) for reason in rejection.reasons)
+        reasons = "\n".join(escape(plain(reason)) for reason in rejection.reasons)
         rows.add_row(
             rejection.package.name, backend_name, "-", rejection.package.precision, f"[red]rejected[/]: {reasons}"
         )
     console = out()
     console.print(f"{plan.card.id} ({plan.card.architecture}, {plan.card.task})", markup=False)
     console.print(rows)
-    for note in plan.notes:
-        console.print(note, markup=False)
-    if plan.selected is None:
-        raise typer.Exit(1)
+    for text in (*([plan.decision] if plan.decision else []), *plan.notes):
+        console.print(text, markup=False, soft_wrap=True)
 
 
 def plugins(as_json: AsJson = False) -> None:
@@ -172,45 +185,3 @@ def _left_out(statuses: list[PluginStatus]) -> None:
         out().print(f"[red]broken plugin[/] {escape(name)}: {error}", soft_wrap=True)
     if broken:
         out().print("see: lensmount errors PluginError")
-
-
-def doctor(as_json: AsJson = False) -> None:
-    """Show what this machine has, and which backends can run on it."""
-    from rich.markup import escape
-
-    from lensmount import registry
-    from lensmount.cli.output import out, table, write_json
-    from lensmount.specs import to_dict
-
-    found = registry.default().environment
-    backends = registry.backends()
-    statuses = registry.plugins()
-    if as_json:
-        report = {
-            "environment": to_dict(found),
-            "backends": [{"name": b.name, **to_dict(s)} for b, s in backends],
-            "broken_plugins": [to_dict(status) for status in statuses if status.state == "broken"],
-        }
-        write_json(report, "-")
-        return
-    console = out()
-    facts = table("this machine", "")
-    for name, value in to_dict(found).items():
-        if value not in (None, [], "", False):
-            facts.add_row(name, escape(_plain(value)))
-    console.print(facts)
-    rows = table("backend", "usable", "version", "devices", "what to do")
-    for backend, status in backends:
-        usable = "[green]yes[/]" if status.usable else "[red]no[/]"
-        todo = "" if status.usable else f"{status.reason or ''}; {status.fix or ''}".strip("; ")
-        rows.add_row(backend.name, usable, status.version or "", ", ".join(status.devices), escape(todo))
-    console.print(rows)
-    _left_out(statuses)
-
-
-def _plain(value: object) -> str:
-    if isinstance(value, list):
-        return "; ".join(_plain(item) for item in value)
-    if isinstance(value, dict):
-        return ", ".join(f"{k} {_plain(v)}" for k, v in value.items() if v is not None)
-    return str(value)

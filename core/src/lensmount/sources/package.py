@@ -49,24 +49,32 @@ class PackageFinder:
             )
         if isinstance(resource, Path):
             path = resource.absolute()
+            size = _checked_size(artifact, path)
             sha256 = self._store.verified_file(path)
             if artifact.sha256 is not None and sha256 != artifact.sha256:
-                raise IntegrityError(
-                    f"{artifact.uri} is not what was promised",
-                    found=f"sha256 {sha256}",
-                    expected=f"sha256 {artifact.sha256}",
-                    fix="reinstall the plugin",
-                )
-            return Fetched(path=path, size=path.stat().st_size, sha256=sha256)
+                raise _mismatch(artifact.uri, f"sha256 {sha256}", f"sha256 {artifact.sha256}")
+            return Fetched(path=path, size=size, sha256=sha256)
         kept = self._store.blob(artifact.sha256) if artifact.sha256 else None
         if kept is not None and artifact.sha256 is not None:
-            return Fetched(path=kept, size=kept.stat().st_size, sha256=artifact.sha256)
+            return Fetched(path=kept, size=_checked_size(artifact, kept), sha256=artifact.sha256)
         with as_file(resource) as path:
+            _checked_size(artifact, path)
             return self._store.adopt(path, address=artifact.uri, sha256=artifact.sha256)
 
     def find(self, uri: str, options: FetchOptions) -> ModelCard | None:
         """None: plugins bring their cards by the hook."""
         return None
+
+
+def _checked_size(artifact: Artifact, path: Path) -> int:
+    size = path.stat().st_size
+    if artifact.size is not None and size != artifact.size:
+        raise _mismatch(artifact.uri, f"{size:,} bytes", f"{artifact.size:,} bytes")
+    return size
+
+
+def _mismatch(uri: str, found: str, expected: str) -> IntegrityError:
+    return IntegrityError(f"{uri} is not what was promised", found=found, expected=expected, fix="reinstall the plugin")
 
 
 def _split(uri: str) -> tuple[str, list[str]]:
