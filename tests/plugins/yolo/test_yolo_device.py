@@ -12,8 +12,6 @@ torch = pytest.importorskip("torch")
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from tiny_networks import classifier, lively, pyramid  # noqa: E402 - after the skip
-
 from lensmount import registry  # noqa: E402
 from lensmount.boxes import nms_rotated  # noqa: E402
 from lensmount.errors import InputError  # noqa: E402
@@ -23,6 +21,7 @@ from lensmount.specs import Preprocess  # noqa: E402
 from lensmount_yolo import on_device  # noqa: E402
 from lensmount_yolo.head import Head  # noqa: E402
 from lensmount_yolo.postprocess import Filter, keep_boxes  # noqa: E402
+from tiny_networks import classifier, lively, pyramid  # noqa: E402 - after the skip
 
 SIZES = [(480, 640), (640, 480), (333, 1000)]
 GEOMETRIES = [plan(size, Preprocess(size=(640, 640))) for size in SIZES]
