@@ -25,6 +25,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 CONSTRAINTS = "constraints.txt"
 DEV_REQUIREMENTS = "requirements-dev.txt"
+DOCS_REQUIREMENTS = "docs/requirements.txt"
 FUZZ_REQUIREMENTS = "fuzz/requirements.txt"
 MARK = "lensmount-dev.txt"  # inside an environment: dev.py made it, and may make it anew
 STAMP = "lensmount-dev.stamp"  # inside an environment: it is whole, and made from this
@@ -105,6 +106,11 @@ def dev_environment(folder: str) -> Environment:
     return Environment(ROOT / folder, ("./core[onnx,torch,supervision,testing]", *others), DEV_REQUIREMENTS)
 
 
+def docs_environment(folder: str) -> Environment:
+    """The builder of the site; it reads the packages' source without importing it, so none of them is installed."""
+    return Environment(ROOT / folder, (), DOCS_REQUIREMENTS)
+
+
 def fuzz_environment(folder: str) -> Environment:
     """What the fuzz targets read with, and the engine, which has wheels for few machines: apart from the others."""
     return Environment(ROOT / folder, ("./core", "./plugins/yolo", "./plugins/roboflow"), FUZZ_REQUIREMENTS)
@@ -173,7 +179,8 @@ def install(environment: Environment, pinned: bool) -> None:
     pip = [str(environment.python), "-m", "pip", "install", "--quiet", "--no-input"]
     editable = [part for project in environment.projects for part in ("-e", project)]
     wanted = ["-r", environment.requirements] if environment.requirements else []
-    say(f"{environment.folder.name}: installing {', '.join(p.removeprefix('./') for p in environment.projects)}")
+    named = [p.removeprefix("./") for p in environment.projects] or [str(environment.requirements)]
+    say(f"{environment.folder.name}: installing {', '.join(named)}")
     for step in ([*BUILDERS], ["--no-build-isolation", *editable, *wanted]):
         done = run_quietly([*pip, *pins, *step])
         if done.returncode != 0:
@@ -248,6 +255,7 @@ def check(arguments: argparse.Namespace, extra: list[str]) -> int:
         "lint": [environment.script("ruff"), "check", "."],
         "format": [environment.script("ruff"), "format", "--check", "."],
         "types": [environment.python, "-m", "mypy", "--strict", *sources, "dev.py"],
+        "pyright": [environment.python, "-m", "pyright", "--pythonpath", environment.python],
         "imports": [environment.script("lint-imports")],
         "pins": [*pytest, "tests/integration/test_pins.py", "tests/integration/test_workspace.py"],
         "docs": [*pytest, "tests/docs"],
@@ -255,7 +263,10 @@ def check(arguments: argparse.Namespace, extra: list[str]) -> int:
     unknown = set(extra) - set(steps)
     if unknown:
         raise SetupError(f"no such check: {', '.join(sorted(unknown))}; there are {', '.join(steps)}")
-    environ = clean_environ(MYPYPATH=os.pathsep.join(str(ROOT / path) for path in sources))
+    # pyright would ask the network for its newest version
+    environ = clean_environ(
+        MYPYPATH=os.pathsep.join(str(ROOT / path) for path in sources), PYRIGHT_PYTHON_IGNORE_WARNINGS="1"
+    )
     results = {}
     for name, command in steps.items():
         if extra and name not in extra:
@@ -271,9 +282,14 @@ def check(arguments: argparse.Namespace, extra: list[str]) -> int:
 
 
 def docs(arguments: argparse.Namespace, extra: list[str]) -> int:
-    """Verifies the documentation: every snippet runs, every relative link leads somewhere."""
-    environment = ensure(dev_environment(arguments.env or ".venv-dev"), not arguments.unpinned)
-    return run([environment.python, "-m", "pytest", "tests/docs", *extra])
+    """Builds the documentation's site under site/, where every warning is an error; `docs serve` shows it meanwhile."""
+    environment = ensure(docs_environment(arguments.env or ".venv-docs"), not arguments.unpinned)
+    command = extra if extra[:1] == ["serve"] else ["build", "--strict", "--clean", *extra]
+    # Without the theme's announcement of its end: mkdocs and the theme are pinned, and warnings alone are wanted here.
+    status = run([environment.python, "-m", "mkdocs", *command], clean_environ(NO_MKDOCS_2_WARNING="1"))
+    if status == 0 and command[0] == "build":
+        say("the front page: site/index.html", "32")
+    return status
 
 
 def fuzz(arguments: argparse.Namespace, extra: list[str]) -> int:
@@ -298,7 +314,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, function in COMMANDS.items():
         summary = (function.__doc__ or "").strip()
         sub = subparsers.add_parser(name, help=summary, description=summary, allow_abbrev=False)
-        sub.add_argument("--env", metavar="DIR", help="the environment (default: .venv, .venv-dev, .venv-fuzz)")
+        sub.add_argument(
+            "--env", metavar="DIR", help="the environment (default: .venv, .venv-dev, .venv-docs, .venv-fuzz)"
+        )
         sub.add_argument("--unpinned", action="store_true", help="take the newest releases instead of the pinned")
         if name == "fuzz":
             sub.add_argument("--seconds", type=int, default=480, help="in all, shared out among targets (default: 480)")

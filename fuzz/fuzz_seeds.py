@@ -310,6 +310,23 @@ def provider() -> dict[str, bytes]:
     return {"page": json.dumps({"modelMetadata": page, "files": files}).encode()}
 
 
+def caches() -> dict[str, bytes]:
+    """Entries of a cache, as the target takes them: a line of JSON, then the arrays' bytes."""
+    from lensmount.caches import dumps
+
+    values = {
+        "vector": np.arange(4, dtype=np.float32),
+        "embedding": (np.zeros((1, 2, 3), np.float16), np.ones((2, 2), np.int64), np.float32(0.5)),
+        "tree": {"boxes": [(1, 2.5, None, True), "text", b"bytes"], "inf": float("inf"), "empty": np.zeros((0, 4))},
+        "prompts": [[(1.0, 2.0)], []],
+    }
+    made = {}
+    for name, value in values.items():
+        _, _, head, *arrays, _ = (bytes(chunk) for chunk in dumps(value))
+        made[name] = head + b"\n" + b"".join(arrays)
+    return made
+
+
 def seeds() -> dict[str, Seeds]:
     """All of them, by target."""
     archives = checkpoints()
@@ -324,6 +341,7 @@ def seeds() -> dict[str, Seeds]:
         "texts": texts(),
         "metadata": metadata(),
         "provider": provider(),
+        "cache": caches(),
     }
 
 

@@ -7,9 +7,11 @@ memory is a finding. Modules are imported at the top, so that the engine can ins
 from __future__ import annotations
 
 import atexit
+import hashlib
 import json
 import os
 import shutil
+import struct
 import tempfile
 import zipfile
 from collections.abc import Callable
@@ -20,6 +22,7 @@ from typing import Any
 import numpy as np
 
 import fuzz_mutators as mutators
+import lensmount.caches.serial
 import lensmount.decoding
 import lensmount.image_headers
 import lensmount.image_sources
@@ -263,6 +266,21 @@ def texts(data: bytes) -> bool:
     return taken
 
 
+# --- caches -----------------------------------------------------------------------------------------------------------
+
+
+def cache(data: bytes) -> bool:
+    """An entry of a cache that others can write to: a line of JSON, then the arrays' bytes; its hash is right."""
+    head, _, arrays = data.partition(b"\n")
+    body = lensmount.caches.serial.MAGIC + struct.pack("<Q", len(head)) + head + arrays
+    try:
+        value = lensmount.caches.serial.loads(body + hashlib.blake2b(body, digest_size=16).digest())
+    except ValueError:  # all that it may raise
+        return False
+    lensmount.caches.serial.dumps(value)
+    return True
+
+
 # --- pictures ---------------------------------------------------------------------------------------------------------
 
 
@@ -305,6 +323,10 @@ JSON_WORDS = tuple(
 
 ARCHIVE_WORDS = (b"PK\3\4", b"PK\1\2", b"PK\5\6", b"PK\6\6", b"data.pkl", b"byteorder")
 GRAPH_WORDS = (b"location", b"offset", b"length", b"weights.bin", b"../outside.bin", b"link.bin", b"hard.bin")
+CACHE_WORDS = (
+    b'["a","<f4",[', b'["n","<i8",[]]', b'["T","float32",[', b'["t",[', b'["l",[', b'["d",[["k",', b'["b","',
+    b'["f","nan"]', b'["v",', b'"|u1"', b'"O"', b'"V8"', b'"<U4"', b"-1", b"1e99", b"99999999999999999999",
+)  # fmt: skip
 IMAGE_WORDS = (
     b"IHDR", b"IDAT", b"IEND", b"eXIf", b"Exif\0\0", b"\xff\xd8", b"\xff\xc0", b"RIFF", b"VP8 ", b"VP8L", b"VP8X",
     b"BM", b"II*\0", b"GIF89a",
@@ -321,4 +343,5 @@ TARGETS: dict[str, Target] = {
     "provider": Target(provider, mutators.mutate_json, JSON_WORDS),
     "texts": Target(texts, mutators.mutate_json, JSON_WORDS),
     "image": Target(image, words=IMAGE_WORDS),
+    "cache": Target(cache, words=CACHE_WORDS),
 }

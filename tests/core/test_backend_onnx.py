@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lensmount.backends import BackendOptions, OpenRequest, Session, TensorSpec
+from lensmount.backends import BackendOptions, OpenRequest, Session, TensorSpec, devices
 from lensmount.backends import onnx as backend
 from lensmount.backends.arrays import as_input_dtype
 from lensmount.backends.onnx import open_session, probe
@@ -309,12 +309,14 @@ def test_a_wrong_threads_option(tmp_path, threads):
         open_session(request(save(tmp_path, conv_model()), threads=threads))
 
 
-def test_a_container_quota_limits_the_threads(monkeypatch):
-    monkeypatch.setattr(backend, "cpu_quota", lambda: 1)
-    monkeypatch.setattr(backend, "cpu_count", lambda: 1)
-    assert backend._session_options(ort, None).intra_op_num_threads == 1
-    monkeypatch.setattr(backend, "cpu_quota", lambda: None)
-    assert backend._session_options(ort, None).intra_op_num_threads == 0
+def test_a_container_quota_limits_the_threads(tmp_path, monkeypatch):
+    path = save(tmp_path, conv_model())
+    monkeypatch.setattr(devices, "cpu_count", lambda: 1)
+    for quota, threads in ((1, 1), (None, 0)):
+        monkeypatch.setattr(devices, "cpu_quota", lambda quota=quota: quota)
+        assert open_session(request(path))._session.get_session_options().intra_op_num_threads == threads
+    monkeypatch.setattr(devices, "cpu_quota", lambda: 1)
+    assert open_session(request(path, threads=3))._session.get_session_options().intra_op_num_threads == 3
 
 
 def test_worker_threads_do_not_spin():

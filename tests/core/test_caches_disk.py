@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import os
 import pickle
+import struct
+import sys
 import threading
 import time
 from pathlib import Path
@@ -16,7 +20,7 @@ from hypothesis import strategies as st
 
 from lensmount.caches.base import Cache
 from lensmount.caches.disk import DiskCache
-from lensmount.caches.serial import dumps, loads
+from lensmount.caches.serial import MAGIC, dumps, loads
 from lensmount.errors import InputError, OptionError, StoreError
 
 
@@ -149,6 +153,76 @@ def test_failed_write_leaves_the_old_value(tmp_path: Path, monkeypatch):
         cache.put("key", 2)
     assert cache.get("key") == 1
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def entry(head: object, arrays: bytes = b"", length: int | None = None) -> bytes:
+    """An entry of someone who knows the layout: its hash is right."""
+    text = json.dumps(head).encode()
+    body = MAGIC + struct.pack("<Q", len(text) if length is None else length) + text + arrays
+    return body + hashlib.blake2b(body, digest_size=16).digest()
+
+
+def nested(depth: int) -> object:
+    node: object = ["v", 1]
+    for _ in range(depth):
+        node = ["l", [node]]
+    return node
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        MAGIC,
+        entry(["v", 1])[:-1],
+        entry(["v", 1], length=2**63),
+        entry([]),
+        entry(None),
+        entry("v"),
+        entry(["v"]),
+        entry(["?", 1]),
+        entry(["l", 5]),
+        entry(["d", [["key"]]]),
+        entry(["d", [[["unhashable"], ["v", 1]]]]),
+        entry(["b", "not base64 §"]),
+        entry(["f", "much"]),
+        entry(["a", "O", [1]], bytes(8)),
+        entry(["a", "nonsense", [1]], bytes(8)),
+        entry(["a", 7, [1]], bytes(8)),
+        entry(["a", ",i8", [1]], bytes(8)),  # numpy: SyntaxError
+        entry(["a", "i4,i4", [1]], bytes(8)),
+        entry(["a", "<f4", [-1]], bytes(8)),
+        entry(["a", "<f4", [10**9]], bytes(8)),
+        entry(["a", "<f4", [10**30]], bytes(8)),
+        entry(["a", "<f4", [0, 10**30]]),
+        entry(["a", "<f4", [1.5]], bytes(8)),
+        entry(["a", "<f4", ["1"]], bytes(8)),
+        entry(["T", "load", [1], "|u1", [4]], bytes(4)),
+        entry(["T", "__name__", [1], "|u1", [4]], bytes(4)),
+        entry(["T", "float32", [3], "|u1", [4]], bytes(4)),
+        entry(["T", "float32", [1], "|u1", [3]], bytes(4)),
+        b"[" * 100_000,
+    ],
+)
+def test_what_was_made_to_mislead_is_refused(data: bytes):
+    """A cache that others can write to, on a shared disk or a server, gives a ValueError or plain data."""
+    with pytest.raises(ValueError, match="cache entry"):
+        loads(data)
+
+
+def test_deep_nesting_is_refused():
+    text = "[" * 200_000
+    body = MAGIC + struct.pack("<Q", len(text)) + text.encode()
+    with pytest.raises(ValueError, match="cache entry"):
+        loads(body + hashlib.blake2b(body, digest_size=16).digest())
+    assert loads(entry(nested(20))) is not None
+
+
+def test_a_tensor_where_torch_is_missing(monkeypatch: pytest.MonkeyPatch):
+    data = entry(["T", "float32", [1], "|u1", [4]], bytes(4))
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(ValueError, match="cache entry"):
+        loads(data)
 
 
 def test_any_key_is_a_safe_file_name(tmp_path: Path):

@@ -64,11 +64,11 @@ def test_registry_plugins_and_describe() -> None:
 
 
 @present("lensmount.cli", "lensmount.__main__")
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["predict", "--help"], ["models"]], ids=" ".join)
-def test_command_line(arguments: list[str]) -> None:
+@pytest.mark.parametrize("line", ["--help", "--version", "predict --help", "new-plugin --help", "models"])
+def test_command_line(line: str) -> None:
     code = (
         "import runpy, sys\n"
-        f"sys.argv = ['lensmount', *{arguments!r}]\n"
+        f"sys.argv = ['lensmount', *{line.split()!r}]\n"
         "try:\n    runpy.run_module('lensmount', run_name='__main__')\n"
         "except SystemExit as ended:\n    assert not ended.code, ended.code"
     )

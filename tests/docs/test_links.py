@@ -1,7 +1,8 @@
-"""Relative links and pictures in the documentation lead somewhere, also those to a heading."""
+"""Links and pictures in the documentation lead somewhere, also to headings and the API; the nav has each page."""
 
 from __future__ import annotations
 
+import pkgutil
 import re
 from pathlib import Path
 from urllib.parse import unquote
@@ -46,6 +47,47 @@ def broken(page: Path) -> list[str]:
         if missing or path.startswith("/") or (fragment and aim.suffix == ".md" and fragment not in anchors(aim)):
             found.append(target)
     return found
+
+
+def named_objects(page: Path) -> list[str]:
+    """What links into the API reference name: `[text][lensmount.module.name]`, and what its pages show."""
+    return re.findall(r"\]\[(lensmount[\w.]*)\]|^::: ([\w.]+)", prose(page), re.M)
+
+
+def missing_objects(page: Path) -> list[str]:
+    missing = []
+    for path in ("".join(pair) for pair in named_objects(page)):
+        try:
+            pkgutil.resolve_name(path)
+        except (ImportError, AttributeError):
+            missing.append(path)
+    return missing
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_references_to_the_api(page: Path) -> None:
+    assert missing_objects(page) == []
+
+
+def left_out(nav: str, pages: set[str]) -> set[str]:
+    """Pages that no entry of the nav names, be it as `folder/*`."""
+    entries = re.findall(r"([\w./-]+(?:\.md|/\*))\s*$", nav, re.M)
+    return {page for page in pages if page not in entries and f"{page.rpartition('/')[0]}/*" not in entries}
+
+
+def test_the_nav_has_every_page() -> None:
+    nav = re.split(r"^nav:\n|^validation:", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), flags=re.M)[1]
+    pages = {page.relative_to(ROOT / "docs").as_posix() for page in ROOT.glob("docs/**/*.md")}
+    assert "models/yolo.md" in pages
+    assert left_out(nav, pages) == set()
+
+
+def test_what_the_nav_misses_is_found(tmp_path: Path) -> None:
+    nav = "  - Start:\n      - One: one.md\n  - Rest: rest/*\n"
+    assert left_out(nav, {"one.md", "two.md", "rest/a.md", "rest/deeper/b.md"}) == {"two.md", "rest/deeper/b.md"}
+    page = tmp_path / "page.md"
+    page.write_text("[a][lensmount.results.Masks] [b][lensmount.results.Nothing]\n\n::: lensmount.nowhere\n")
+    assert missing_objects(page) == ["lensmount.results.Nothing", "lensmount.nowhere"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())

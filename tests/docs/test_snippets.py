@@ -1,7 +1,13 @@
 """Every fenced block of the documentation: Python and shell blocks run, data blocks parse.
 
-A page's blocks run in order, offline, in a process and folder of their own with `scene.jpg` and the folder `pictures`.
-A block that cannot run here carries a comment on the line before it, and is then checked without being run:
+A page's blocks run in order, offline, in a process and folder of their own with `scene.jpg`, `clip.mp4` and the folder
+`pictures`. A block that cannot run so carries a comment on the line before it:
+
+    <!-- snippet: hub -->               runs against a hub on this machine, which has small seeded weights under the
+                                        catalogues' ids, and nothing else; so does then the whole page, beside the
+                                        files `best.pt` and `yolo11n.onnx`; see local_hub.py
+
+or one of these, and is then checked without being run:
 
     <!-- snippet: gpu -->               runs with LENSMOUNT_DOCS_GPU=1
     <!-- snippet: network -->           runs with LENSMOUNT_DOCS_NETWORK=1
@@ -18,12 +24,17 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import textwrap
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from local_hub import LocalHub
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -47,7 +58,7 @@ SHELL = {"console", "bash", "sh", "shell"}
 DATA = {"toml", "json"}
 INERT = {"", "text", "yaml", "diff", "mermaid", "dockerfile", "ini", "html", "xml", "powershell", "markdown"}
 REASONS = {"pip-install", "dev-command", "gpu", "network", "fragment"}
-MOST_FRAGMENTS = 12  # in the whole documentation: a fragment is a promise that nothing tests
+MOST_FRAGMENTS = 4  # in the whole documentation: a fragment is a promise that nothing tests
 REACHES_OUT = re.compile(
     r"(?:^|[\s;&|(])(?:pipx?3?|uv|conda|apt|apt-get|brew|curl|wget|git|docker|dev\.py)(?=\s)", re.M
 )
@@ -74,7 +85,7 @@ class Block:
     def runs(self) -> bool:
         if self.language not in PYTHON | SHELL:
             return False
-        return self.marker is None or (
+        return self.marker in (None, "hub") or (
             self.marker != "skip" and os.environ.get(f"LENSMOUNT_DOCS_{self.marker.upper()}") == "1"
         )
 
@@ -126,7 +137,7 @@ def check(block: Block) -> None:
     if block.language in INERT:
         return
     assert block.language in PYTHON | SHELL, f"language {block.language!r} is not one this test knows"
-    assert block.marker in (None, "gpu", "network", "skip"), f"unknown marker {block.marker!r}"
+    assert block.marker in (None, "hub", "gpu", "network", "skip"), f"unknown marker {block.marker!r}"
     if block.marker == "skip":
         assert block.reason in REASONS, f"reason {block.reason!r} is none of {sorted(REASONS)}"
     if block.language in PYTHON:
@@ -135,7 +146,7 @@ def check(block: Block) -> None:
         return
     script = commands(block)
     shlex.split(script, comments=True)
-    if block.marker is None:
+    if block.marker in (None, "hub"):
         assert not REACHES_OUT.search(script), "it installs, fetches or sets up something: it needs a snippet comment"
     for line in script.replace("\\\n", " ").splitlines():
         words = shlex.split(line, comments=True)
@@ -173,7 +184,31 @@ def check_dev_command(words: list[str]) -> None:
     assert re.search(rf"^ +{re.escape(words[0])} ", help_text.stdout, re.M), f"dev.py has no subcommand {words[0]!r}"
 
 
-def run_page(blocks: list[Block], folder: Path) -> dict[int, str]:
+def make_clip(path: Path) -> None:
+    """Twelve frames of the scene, which moves to the left."""
+    import cv2
+    import numpy as np
+
+    scene = cv2.imread(str(SCENE))
+    height, width = scene.shape[:2]
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 12, (width, height))
+    for frame in range(12):
+        writer.write(np.roll(scene, -8 * frame, axis=1))
+    writer.release()
+
+
+def run_warm(address: str, arguments: list[str], environ: dict[str, str], work: Path) -> str:
+    """Lets the warm process run a page; gives what to say of a block that was not reached."""
+    from warm import hand_over
+
+    with tempfile.TemporaryFile() as said, open(os.devnull, "rb") as nothing:
+        streams = (nothing.fileno(), said.fileno(), said.fileno())
+        status = hand_over(address, arguments[0], arguments, environ, str(work), streams, PAGE_SECONDS)
+        said.seek(0)
+        return f"the page's process ended here, with status {status}\n{said.read()[-2000:].decode(errors='replace')}"
+
+
+def run_page(blocks: list[Block], folder: Path, hub: LocalHub | None = None) -> dict[int, str]:
     """Runs what runs of one page; gives, for each such block's line, what went wrong, or an empty string."""
     runnable = [block for block in blocks if block.runs]
     if not runnable:
@@ -184,6 +219,9 @@ def run_page(blocks: list[Block], folder: Path) -> dict[int, str]:
     if SCENE.is_file():
         for name in ("scene.jpg", "pictures/one.jpg", "pictures/two.jpg"):
             shutil.copy(SCENE, work / name)
+        make_clip(work / "clip.mp4")
+    for name, file in (hub.files if hub else {}).items():
+        shutil.copy(file, work / name)
     jobs = [
         {
             "kind": "python" if block.language in PYTHON else "shell",
@@ -205,16 +243,22 @@ def run_page(blocks: list[Block], folder: Path) -> dict[int, str]:
         "NO_COLOR": "1",
         "PYTHONUTF8": "1",
     }
-    if os.environ.get("LENSMOUNT_DOCS_NETWORK") != "1":
+    if hub is not None:
+        environ |= hub.environ
+        environ["PATH"] = os.pathsep.join([environ.pop("FIRST_IN_PATH", ""), environ["PATH"]]).lstrip(os.pathsep)
+    elif os.environ.get("LENSMOUNT_DOCS_NETWORK") != "1":
         environ |= {"LENSMOUNT_OFFLINE": "1", "HF_HUB_OFFLINE": "1"}
     ended = "it was not reached"
     try:
-        done = subprocess.run(
-            [sys.executable, RUNNER, folder / "blocks.json", results],
-            cwd=work, env=environ, capture_output=True, text=True, timeout=PAGE_SECONDS, check=False,
-        )  # fmt: skip
-        ended = f"the page's process ended here, with status {done.returncode}\n{done.stderr[-2000:]}"
-    except subprocess.TimeoutExpired:
+        if hub is not None and hub.warm is not None:
+            ended = run_warm(hub.warm, [str(RUNNER), str(folder / "blocks.json"), str(results)], environ, work)
+        else:
+            done = subprocess.run(
+                [sys.executable, RUNNER, folder / "blocks.json", results],
+                cwd=work, env=environ, capture_output=True, text=True, timeout=PAGE_SECONDS, check=False,
+            )  # fmt: skip
+            ended = f"the page's process ended here, with status {done.returncode}\n{done.stderr[-2000:]}"
+    except (subprocess.TimeoutExpired, TimeoutError):
         ended = f"the page did not end within {PAGE_SECONDS} s"
     found = json.loads(results.read_text(encoding="utf-8")) if results.is_file() else {}
     return {block.line: found.get(str(block.line), ended) for block in runnable}
@@ -224,13 +268,33 @@ BLOCKS = [block for page in PAGES for block in parse(page)]
 
 
 @pytest.fixture(scope="session")
-def page_results(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def local_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], LocalHub]]:
+    """The hub, started when the first page asks for it."""
+    sys.path.insert(0, str(Path(__file__).parent))
+    from local_hub import start
+
+    started: list[LocalHub] = []
+
+    def get() -> LocalHub:
+        if not started:
+            started.append(start(tmp_path_factory.mktemp("hub")))
+        return started[0]
+
+    yield get
+    for hub in started:
+        hub.close()
+
+
+@pytest.fixture(scope="session")
+def page_results(tmp_path_factory: pytest.TempPathFactory, local_hub: Callable[[], LocalHub]) -> Any:
     """Runs each page once, when its first block asks."""
     done: dict[Path, dict[int, str]] = {}
 
     def results(page: Path) -> dict[int, str]:
         if page not in done:
-            done[page] = run_page([block for block in BLOCKS if block.page == page], tmp_path_factory.mktemp("page"))
+            blocks = [block for block in BLOCKS if block.page == page]
+            needs_hub = any(block.marker == "hub" for block in blocks)
+            done[page] = run_page(blocks, tmp_path_factory.mktemp("page"), local_hub() if needs_hub else None)
         return done[page]
 
     return results
@@ -247,7 +311,8 @@ def test_snippet(block: Block, page_results: Any) -> None:
 def test_few_snippets_are_fragments(record_property: Any) -> None:
     fragments = [block.where for block in BLOCKS if block.reason == "fragment"]
     record_property("snippets run", sum(block.runs for block in BLOCKS))
-    record_property("snippets checked only", sum(block.marker is not None for block in BLOCKS))
+    record_property("snippets run against the local hub", sum(block.marker == "hub" for block in BLOCKS))
+    record_property("snippets checked only", sum(block.marker not in (None, "hub") for block in BLOCKS))
     assert len(fragments) <= MOST_FRAGMENTS, fragments
 
 
@@ -339,6 +404,56 @@ def test_a_broken_snippet_fails(language: str, code: str, said: str, tmp_path: P
 def test_a_page_that_breaks_the_rules_fails(text: str, tmp_path: Path) -> None:
     with pytest.raises((AssertionError, SyntaxError, ValueError)):
         outcome(tmp_path, text)
+
+
+def test_the_local_hub_serves_what_a_page_asks_for_and_nothing_else(
+    tmp_path: Path, local_hub: Callable[[], LocalHub]
+) -> None:
+    hub = local_hub()
+    before = len(hub.server.requests)
+    text = """
+        <!-- snippet: hub -->
+        ```python
+        from lensmount import registry
+
+        model = registry.load("yolov8n-640")
+        assert model("scene.jpg")[0].class_name.tolist() == ["person", "bus"]
+        ```
+        <!-- snippet: hub -->
+        ```python
+        registry.load("hf://someone/else/model.onnx")
+        ```
+        ```python
+        import urllib.request
+
+        urllib.request.urlopen("https://example.org", timeout=5)
+        ```
+        """
+    blocks = page_of(tmp_path, text)
+    for block in blocks:
+        check(block)
+    first, second, third = run_page(blocks, tmp_path, hub).values()
+    assert first == ""
+    assert "ArtifactNotFoundError" in second
+    assert "URLError" in third
+    asked = [path for _, path, _ in hub.server.requests[before:]]
+    assert any("lensmount-docs/yolo" in path for path in asked)
+
+
+@pytest.mark.parametrize(
+    ("block", "said"),
+    [
+        ("```python\nimport os\nos._exit(3)\n```", "the page's process ended here"),
+        ("```bash\nlensmount describe no-such-model\n```", "ModelNotFoundError"),
+        ("```bash\nlensmount no-such-command\n```", "exit status 2"),
+        ("```python\nimport sys\nassert 'lensmount' not in sys.modules, 'left over'\nraise OSError\n```", "OSError"),
+    ],
+)
+def test_what_fails_on_the_local_hub_is_seen(
+    block: str, said: str, tmp_path: Path, local_hub: Callable[[], LocalHub]
+) -> None:
+    (problem,) = run_page(page_of(tmp_path, f"<!-- snippet: hub -->\n{block}\n"), tmp_path, local_hub()).values()
+    assert said in problem
 
 
 def test_marked_snippets_are_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

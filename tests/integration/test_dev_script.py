@@ -183,6 +183,24 @@ def test_the_script_needs_nothing_but_the_standard_library() -> None:
         assert name in done.stdout
 
 
+def test_the_site_is_built_strictly_in_an_environment_without_our_packages(
+    dev: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (dev.ROOT / "docs").mkdir()
+    (dev.ROOT / dev.DOCS_REQUIREMENTS).write_text("mkdocs\n")
+    ran: list[list[str]] = []
+    monkeypatch.setattr(dev, "run", lambda command, environ=None: ran.append([str(part) for part in command]) or 3)
+    assert dev.main(["docs"]) == 3
+    assert dev.main(["docs", "serve", "--open"]) == 3
+    assert [Path(command[0]).parents[1].name for command in ran] == [".venv-docs", ".venv-docs"]
+    assert [command[1:] for command in ran] == [
+        ["-m", "mkdocs", "build", "--strict", "--clean"],
+        ["-m", "mkdocs", "serve", "--open"],
+    ]
+    assert "-e" not in dev.noted[-1]
+    assert dev.noted[-1][-2:] == ["-r", dev.DOCS_REQUIREMENTS]
+
+
 def test_fuzzing_has_an_environment_of_its_own(dev: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("plugins/roboflow", "fuzz"):
         (dev.ROOT / name).mkdir(parents=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
@@ -40,18 +41,20 @@ def wanted() -> list[Requirement]:
     return projects + requirements_in(ROOT / "requirements-dev.txt")
 
 
-def closure() -> dict[str, str]:
+def closure(
+    wanted: list[Requirement], distribution_of: Callable[[str], metadata.Distribution] = metadata.distribution
+) -> dict[str, str]:
     """Installed version of everything wanted, and of all that it pulls in, without the workspace's own projects."""
     found: dict[str, str] = {}
     seen: set[tuple[str, str]] = set()
-    queue = [(requirement, extra) for requirement in wanted() for extra in ("", *requirement.extras)]
+    queue = [(requirement, extra) for requirement in wanted for extra in ("", *requirement.extras)]
     while queue:
         requirement, extra = queue.pop()
         name = canonicalize_name(requirement.name)
         if (name, extra) in seen:
             continue
         seen.add((name, extra))
-        distribution = metadata.distribution(name)
+        distribution = distribution_of(name)
         if not name.startswith(OURS):
             found[name] = distribution.version
         for line in distribution.requires or ():
@@ -64,7 +67,7 @@ def closure() -> dict[str, str]:
 @pytest.fixture(scope="module")
 def installed() -> dict[str, str]:
     try:
-        return closure()
+        return closure(wanted())
     except metadata.PackageNotFoundError as error:
         pytest.fail(f"{error.name} is wanted but not installed here; `python3 dev.py test` installs it")
 
@@ -87,3 +90,15 @@ def test_what_is_installed_is_what_is_pinned(installed: dict[str, str]) -> None:
     # a local version (torch's `+cpu`) is the same release, built otherwise
     other = {name: v for name, v in installed.items() if v.partition("+")[0] != pinned.get(name, v)}
     assert other == {}
+
+
+def test_what_builds_the_documentation_is_pinned() -> None:
+    tools = requirements_in(ROOT / "docs/requirements.txt")
+    assert sorted({canonicalize_name(tool.name) for tool in tools} - set(pins())) == []
+    places = sorted(ROOT.glob(".venv-docs/[lL]ib/**/site-packages"))
+    if not places:
+        pytest.skip("`python3 dev.py docs` makes the environment that this looks into")
+    there = {canonicalize_name(d.name): d for d in metadata.distributions(path=[str(places[0])])}
+    installed = closure(tools, there.__getitem__)
+    assert len(installed) > 20
+    assert {name: version for name, version in installed.items() if pins().get(name) != version} == {}

@@ -1,26 +1,18 @@
-"""The built wheels: what is in them, and that they work in a clean environment without torch.
-
-The environment takes third-party packages from the one that runs the tests (a .pth file to its site-packages), so that
-nothing is downloaded; a finder put before all others refuses torch there, as if it were not installed, and hides the
-workspace's own projects, so that only the wheels can serve.
-"""
+"""The built wheels: what is in them, and that they work in a clean environment without torch."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
 import sys
-import sysconfig
-import venv
 import zipfile
 from email.parser import Parser
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from clean_environment import ROOT, Clean, build_wheels, run
+
 PROJECTS = {
     "lensmount": "core",
     "lensmount_clip": "plugins/clip",
@@ -31,9 +23,12 @@ PROJECTS = {
     "lensmount_sam2": "plugins/sam2",
     "lensmount_yolo": "plugins/yolo",
     "lensmount_shapes": "examples/lensmount-shapes",
+    "lensmount_openvino": "examples/lensmount-openvino",
+    "lensmount_redis_cache": "examples/lensmount-redis-cache",
 }
 LARGEST = {name: 3_000_000 if name == "lensmount_shapes" else 1_000_000 for name in PROJECTS}  # bytes
-CATALOGUES = set(PROJECTS) - {"lensmount", "lensmount_roboflow"}
+WITHOUT_CATALOGUE = {"lensmount", "lensmount_roboflow", "lensmount_openvino", "lensmount_redis_cache"}
+CATALOGUES = set(PROJECTS) - WITHOUT_CATALOGUE
 SCENE = ROOT / "examples/lensmount-shapes/src/lensmount_shapes/data/scene.jpg"
 READY = all((ROOT / folder / "pyproject.toml").is_file() for folder in PROJECTS.values()) and SCENE.is_file()
 
@@ -46,70 +41,13 @@ needs_the_command_line = pytest.mark.skipif(
     not (ROOT / "core/src/lensmount/__main__.py").is_file(), reason="not written yet: the command line"
 )
 
-# Runs at start-up of the clean environment's Python. Distributions count too: `importlib.metadata` is how lensmount
-# finds out what is installed, so a torch that is merely not importable would still be seen.
-HIDE = """
-import importlib.metadata, sys
-
-HIDDEN = {"torch", "torchvision", "triton", "functorch", "torchgen"}
-
-
-class Hide:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in HIDDEN:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-        return None
-
-    def find_distributions(self, context=None):
-        return ()
-
-
-sys.meta_path.insert(0, Hide())
-_search = importlib.metadata.MetadataPathFinder.find_distributions
-
-
-def _find(context=importlib.metadata.DistributionFinder.Context()):
-    for found in _search(context):
-        name = (found.metadata["Name"] or "").lower().replace("_", "-")
-        if name in HIDDEN or (name.startswith("lensmount") and not str(found.locate_file("")).startswith(sys.prefix)):
-            continue
-        yield found
-
-
-importlib.metadata.MetadataPathFinder.find_distributions = staticmethod(_find)
-"""
-
-
-def run(command: list[str | Path], cwd: Path, **environ: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [str(part) for part in command],
-        cwd=cwd,
-        env={**{k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}, **environ},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        check=False,
-    )
-
-
-def pip() -> list[str | Path]:
-    """The pip to build with: this environment's, else the one on the path."""
-    if run([sys.executable, "-m", "pip", "--version"], ROOT).returncode == 0:
-        return [sys.executable, "-m", "pip"]
-    pytest.skip("needs pip in the environment that runs the tests")
-
 
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """One wheel of each project, built from a copy of the checkout's sources."""
     folder = tmp_path_factory.mktemp("wheels")
     present = {name: path for name, path in PROJECTS.items() if (ROOT / path / "pyproject.toml").is_file()}
-    projects = [str(ROOT / path) for path in present.values()]
-    build = [*pip(), "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", "-w", folder, *projects]
-    done = run(build, folder)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return {name: next(folder.glob(f"{name}-[0-9]*.whl")) for name in present}
+    return build_wheels(folder, {name: ROOT / path for name, path in present.items()})
 
 
 @pytest.mark.parametrize("name", PROJECTS)
@@ -125,7 +63,8 @@ def test_contents(name: str, wheels: dict[str, Path]) -> None:
     assert (f"{name}/catalog.toml" in files) or name not in CATALOGUES
     tops = {file.partition("/")[0] for file in files}
     assert {top for top in tops if not top.endswith(".dist-info")} == {name}  # no tests, no `core`, no stray module
-    assert not [file for file in files if "/tests/" in file or file.endswith((".pyc", "conftest.py"))]
+    own = [file for file in files if not file.startswith("lensmount/scaffold/templates/")]  # those hold tests to write
+    assert not [file for file in own if "/tests/" in file or file.endswith((".pyc", "conftest.py"))]
     sources = {p.relative_to(ROOT / PROJECTS[name] / "src").as_posix() for p in source_files(name)}
     assert sources <= set(files)
     assert metadata["License-Expression"]
@@ -161,41 +100,6 @@ def test_every_project_is_built_here() -> None:
 def source_files(name: str) -> list[Path]:
     package = ROOT / PROJECTS[name] / "src" / name
     return [p for p in package.rglob("*") if p.is_file() and "__pycache__" not in p.parts]
-
-
-class Clean:
-    """A clean environment without torch."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        venv.create(folder, with_pip=False)
-        self.python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-        site = Path(
-            run([self.python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], folder).stdout.strip()
-        )
-        shared = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
-        shared |= {entry for entry in sys.path if entry.endswith(("site-packages", "dist-packages"))}
-        # plain paths, not addsitedir: the .pth files over there, which lead to the workspace's sources, stay unread
-        (site / "shared.pth").write_text("import hide_torch\n" + "\n".join(sorted(shared)) + "\n", encoding="utf-8")
-        (site / "hide_torch.py").write_text(HIDE, encoding="utf-8")
-
-    def run(self, *command: str | Path) -> subprocess.CompletedProcess[str]:
-        home = self.folder / "home"
-        home.mkdir(exist_ok=True)
-        places = {"HOME": str(home), "USERPROFILE": str(home), "XDG_CACHE_HOME": str(home / ".cache")}
-        environ = {"LENSMOUNT_OFFLINE": "1", "NO_COLOR": "1", "PYTHONUTF8": "1", "COLUMNS": "200", **places}
-        return run([self.python, *command], self.folder, **environ)
-
-    def lensmount(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-        return self.run("-m", "lensmount", *arguments)
-
-    def install(self, *wheels: Path) -> None:
-        done = run([*pip(), "--python", self.python, "install", "-q", "--no-deps", "--no-index", *wheels], self.folder)
-        assert done.returncode == 0, done.stdout + done.stderr
-
-    def uninstall(self, name: str) -> None:
-        done = run([*pip(), "--python", self.python, "uninstall", "-q", "-y", name], self.folder)
-        assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -251,6 +155,23 @@ def test_predict_without_torch(clean: Clean, tmp_path: Path) -> None:
     assert [p for p in (tmp_path / "out").iterdir() if p.stat().st_size > 1000]
     found = (tmp_path / "out.json").read_text(encoding="utf-8")
     assert any(name in found for name in ("circle", "square", "triangle", "star", "ring", "cross"))
+
+
+@needs_the_command_line
+@needs_the_sample
+def test_predict_on_a_third_partys_backend(clean: Clean, tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    done = clean.lensmount("predict", "shapes-nano", SCENE, "--backend", "openvino", "--json", tmp_path / "out.json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert "star" in (tmp_path / "out.json").read_text(encoding="utf-8")
+
+
+def test_plugins_of_third_parties_are_active(clean: Clean) -> None:
+    done = clean.lensmount("plugins", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    states = {plugin["distribution"]: plugin["state"] for plugin in json.loads(done.stdout)}
+    assert states["lensmount-openvino"] == states["lensmount-redis-cache"] == "active"
 
 
 @needs_the_command_line

@@ -102,6 +102,6 @@ class LensmountHooks:
             >>> from lensmount.specs import CacheProvider, hookimpl
             >>> @hookimpl
             ... def lensmount_caches():
-            ...     yield CacheProvider(name="redis", factory="lensmount_redis.cache:RedisCache")
+            ...     yield CacheProvider(name="redis", factory="lensmount_redis_cache.cache:RedisCache")
         """
         raise NotImplementedError

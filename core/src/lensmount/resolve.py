@@ -145,13 +145,18 @@ def _not_found(text: str, index: Index) -> ModelNotFoundError:
     )
 
 
-def known_plugin(text: str) -> str | None:
-    """The first-party plugin that has models of such an id."""
+def first_party() -> dict[str, list[str]]:
+    """Patterns of the model ids of lensmount's own plugins, by distribution."""
     if sys.version_info >= (3, 11):
         import tomllib
     else:
         import tomli as tomllib
-    table = tomllib.loads((resources.files("lensmount") / "first_party.toml").read_text(encoding="utf-8"))
+    return tomllib.loads((resources.files("lensmount") / "first_party.toml").read_text(encoding="utf-8"))
+
+
+def known_plugin(text: str) -> str | None:
+    """The first-party plugin that has models of such an id."""
+    table = first_party()
     return next((dist for dist, patterns in table.items() if any(fnmatch(text, p) for p in patterns)), None)
 
 

@@ -6,6 +6,7 @@ import os
 
 from lensmount.backends.base import OpenRequest
 from lensmount.errors import DeviceError, OptionError
+from lensmount.machine import cpu_count, cpu_quota
 
 THREADS_VARIABLE = "LENSMOUNT_THREADS"
 DEVICE_PATH_VARIABLE = "LENSMOUNT_DEVICE_PATH"
@@ -41,6 +42,17 @@ def requested_threads(request: OpenRequest) -> int | None:
     if isinstance(given, bool) or not isinstance(given, int) or given < 1:
         raise OptionError(f"{name} is not valid", found=repr(given), expected="a whole number of at least 1")
     return given
+
+
+def session_threads(request: OpenRequest) -> int | None:
+    """Threads to open a session with: those asked for, else what a container's CPU quota allows, else None.
+
+    Runtimes do not see a quota: they would start a thread for each of the host's cores.
+
+    Raises:
+        OptionError: As for `requested_threads`.
+    """
+    return requested_threads(request) or (cpu_count() if cpu_quota() else None)
 
 
 def requested_device_path(request: OpenRequest) -> bool | None:

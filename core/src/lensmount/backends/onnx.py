@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from lensmount.backends import memory, onnx_binding, onnx_errors, onnx_graph, onnx_providers, wheels
 from lensmount.backends.arrays import ONNXRUNTIME_DTYPES
 from lensmount.backends.base import OpenRequest, TensorSpec, check_feeds
-from lensmount.backends.devices import requested_threads, split_device
+from lensmount.backends.devices import session_threads, split_device
 from lensmount.errors import (
     BackendError,
     ClosedError,
@@ -26,7 +26,6 @@ from lensmount.errors import (
     ModelFileError,
     UnsupportedModelError,
 )
-from lensmount.machine import cpu_count, cpu_quota
 from lensmount.specs import BackendStatus
 
 if TYPE_CHECKING:
@@ -103,7 +102,7 @@ def open_session(request: OpenRequest) -> OnnxSession:
             f"package {request.package.name!r} has no graph to open", expected="an artifact of role 'graph'"
         )
     subject = f"graph {path.name!r}"
-    threads = requested_threads(request)
+    threads = session_threads(request)
     split_device(request.device)
     ort = _import()
     if not path.is_file():
@@ -149,8 +148,7 @@ def _import() -> Any:
 
 def _session_options(ort: Any, threads: int | None) -> Any:
     options = ort.SessionOptions()
-    # A container's CPU quota is invisible to onnxruntime: it would start a thread for each of the host's cores.
-    options.intra_op_num_threads = threads or (cpu_count() if cpu_quota() else 0)
+    options.intra_op_num_threads = threads or 0
     options.inter_op_num_threads = 1
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = 3

@@ -1,4 +1,4 @@
-"""What must be known of an ONNX file before onnxruntime opens it: its precision, and that its data lies beside it."""
+"""What must be known of an ONNX file before a runtime opens it: its precision, and that its data lies beside it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lensmount.errors import ModelFileError
 from lensmount.specs import ModelPackage
+
+if TYPE_CHECKING:
+    from lensmount.reading import FileFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,12 +21,24 @@ class GraphFile:
     """What was found out.
 
     Attributes:
-        precision: What the graph computes in.
-        linked: Data files by the name that the graph gives them, which lie elsewhere through links of the store's.
+        facts: What the file says of itself: inputs, outputs, metadata, precision, operators.
+        data: Files that its tensors' data lie in, by the name that the graph gives them (relative to its folder, with
+            forward slashes), each resolved and checked.
     """
 
-    precision: str
-    linked: tuple[tuple[str, Path], ...]
+    facts: FileFacts
+    data: tuple[tuple[str, Path], ...] = ()
+
+    @property
+    def precision(self) -> str:
+        """What the graph computes in: `fp32`, `fp16`, `bf16`, `int8`, `fp64`."""
+        return self.facts.precision
+
+    @property
+    def linked(self) -> tuple[tuple[str, Path], ...]:
+        """Those of `data` that do not lie where the graph itself lies, once links are followed."""
+        home = self.facts.path.resolve().parent
+        return tuple((name, real) for name, real in self.data if not real.is_relative_to(home))
 
 
 def inspect(path: Path, package: ModelPackage) -> GraphFile:
@@ -40,24 +55,19 @@ def inspect(path: Path, package: ModelPackage) -> GraphFile:
 
     facts = read_onnx(path)
     declared = _declared(path, package)
-    named = {entry.location for entry in facts.external_data}
-    check_external_data(
-        replace(facts, external_data=tuple(e for e in facts.external_data if e.location not in declared)), path.parent
-    )
-    home = path.resolve().parent
-    linked = []
-    for name in sorted(named & declared.keys()):
-        real = declared[name].resolve()
-        if not real.is_file():
+    others = tuple(entry for entry in facts.external_data if entry.location not in declared)
+    check_external_data(replace(facts, external_data=others), path.parent)
+    data = {}
+    for name in sorted({entry.location for entry in facts.external_data}):
+        data[name] = declared.get(name, path.parent / name).resolve()
+        if not data[name].is_file():
             raise ModelFileError(
                 f"data file {name!r} of graph {path.name!r} is missing",
-                found=str(declared[name]),
+                found=str(data[name]),
                 fix="bring the data files into the graph's folder; they were written together with it",
             )
-        if real.parent != home:
-            linked.append((name, real))
     described = FileFacts(path, "onnx", 0, facts.inputs, facts.outputs, facts.initializers, facts.metadata, onnx=facts)
-    return GraphFile(described.precision, tuple(linked))
+    return GraphFile(described, tuple(data.items()))
 
 
 def _declared(path: Path, package: ModelPackage) -> dict[str, Path]:

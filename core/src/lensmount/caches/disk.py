@@ -56,7 +56,7 @@ class DiskCache:
             return None
         try:
             value = loads(data)
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        except ValueError:
             path.unlink(missing_ok=True)
             return None
         with contextlib.suppress(OSError):
@@ -67,7 +67,7 @@ class DiskCache:
         """Stores a value, and drops the least recently used ones that no longer fit.
 
         Raises:
-            InputError: The value holds something that cannot be kept on disk.
+            InputError: The value holds something that `lensmount.caches.dumps` does not take.
             StoreError: The folder cannot be written, or the disk is full; nothing half-written is left.
         """
         chunks = dumps(value)

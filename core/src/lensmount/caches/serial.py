@@ -10,6 +10,7 @@ import base64
 import hashlib
 import json
 import math
+import re
 import struct
 import sys
 from typing import Any
@@ -22,6 +23,7 @@ from lensmount.errors import InputError
 MAGIC = b"LMCACHE1"
 _DIGEST_BYTES = 16
 _KINDS = "biufc"
+_DTYPE = re.compile(rf"[<>|][{_KINDS}](1|2|4|8|16|32)")  # numpy itself reads much more into a string
 
 
 def dumps(value: Any) -> list[bytes | memoryview]:
@@ -45,16 +47,30 @@ def dumps(value: Any) -> list[bytes | memoryview]:
 
 
 def loads(data: bytes) -> Any:
-    """Undoes `dumps`. Arrays are read-only views of `data`.
+    """Undoes `dumps`. Arrays are read-only views of `data`; tensors are copies on the CPU.
+
+    The hash finds damage; it does not tell who wrote. Data that were made to mislead give some value of these types, or
+    a `ValueError`, and run nothing.
 
     Raises:
-        ValueError: The data are cut short, altered or of another layout.
+        ValueError: The data are cut short, altered or of another layout, or hold a tensor where torch is not installed.
     """
+    try:
+        return _build(data)
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError, ImportError) as error:
+        raise ValueError(f"not a cache entry, or one that cannot be read here: {error}") from error
+
+
+def _build(data: bytes) -> Any:
     body, digest = data[:-_DIGEST_BYTES], data[-_DIGEST_BYTES:]
     if not body.startswith(MAGIC) or hashlib.blake2b(body, digest_size=_DIGEST_BYTES).digest() != digest:
-        raise ValueError("not a cache entry, or an altered one")
-    (length,) = struct.unpack_from("<Q", body, len(MAGIC))
+        raise ValueError("it is cut or altered")
     start = len(MAGIC) + 8
+    if len(body) < start:
+        raise ValueError("it has no head")
+    (length,) = struct.unpack_from("<Q", body, len(MAGIC))
+    if length > len(body) - start:
+        raise ValueError("its head is cut")
     head = json.loads(body[start : start + length])
     return _Reader(memoryview(body), start + length).build(head)
 
@@ -81,7 +97,7 @@ def _describe(value: Any, arrays: list[np.ndarray[Any, Any]]) -> Any:
         raw = host.reshape(-1).view(sys.modules["torch"].uint8).numpy()
         return ["T", dtype, list(host.shape), *_add_array(raw, arrays)]
     raise InputError(
-        "this value cannot be kept on disk",
+        "this value cannot be kept outside memory",
         found=f"{type(value).__module__}.{type(value).__qualname__}",
         expected="arrays, tensors, numbers, strings, and tuples, lists and string-keyed dicts of such",
         fix="keep it in a memory cache, or cache its arrays",
@@ -90,7 +106,9 @@ def _describe(value: Any, arrays: list[np.ndarray[Any, Any]]) -> Any:
 
 def _add_array(array: np.ndarray[Any, Any], arrays: list[np.ndarray[Any, Any]]) -> list[Any]:
     if array.dtype.kind not in _KINDS:
-        raise InputError("an array of this dtype cannot be kept on disk", found=str(array.dtype), expected="numbers")
+        raise InputError(
+            "an array of this dtype cannot be kept outside memory", found=str(array.dtype), expected="numbers"
+        )
     arrays.append(np.ascontiguousarray(array))
     return [array.dtype.str, list(array.shape)]
 
@@ -123,9 +141,11 @@ class _Reader:
         raise ValueError(f"unknown tag {tag!r}")
 
     def _array(self, dtype: str, shape: list[int]) -> np.ndarray[Any, Any]:
-        kind = np.dtype(dtype)
-        if kind.kind not in _KINDS:
+        if not _DTYPE.fullmatch(dtype):
             raise ValueError(f"unexpected dtype {dtype!r}")
+        kind = np.dtype(dtype)
+        if any(type(size) is not int or size < 0 for size in shape):
+            raise ValueError(f"unexpected shape {shape!r}")
         count = math.prod(shape)
         array = np.frombuffer(self._body, kind, count, self._position) if count else np.empty(0, kind)
         self._position += count * kind.itemsize
@@ -135,4 +155,7 @@ class _Reader:
         import torch
 
         raw = torch.from_numpy(self._array(raw_dtype, raw_shape).copy())
-        return raw.view(getattr(torch, dtype)).reshape(shape)
+        kind = getattr(torch, dtype)
+        if not isinstance(kind, torch.dtype):
+            raise ValueError(f"unexpected dtype {dtype!r}")
+        return raw.view(kind).reshape(shape)

@@ -19,6 +19,7 @@ from lensmount.cli import (
     export,
     few_shot,
     files,
+    new_plugin,
     predict,
     search,
     store,
@@ -47,6 +48,7 @@ for module in (
     files,
     export,
     store,
+    new_plugin,
     errors,
 ):
     module.add_to(app)

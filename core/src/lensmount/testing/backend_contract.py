@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
 
-from lensmount.backends.base import BackendOptions, OpenRequest, Session, TensorSpec
+from lensmount.backends.base import BackendOptions, OpenRequest, Session
 from lensmount.errors import BackendError, ClosedError, DeviceError, ModelFileError, OptionError
-from lensmount.imports import import_string
-from lensmount.specs import Artifact, Backend, BackendStatus, ModelPackage
+from lensmount.specs import Backend, BackendStatus
 from lensmount.testing import probing
-from lensmount.testing.graphs import GRAPHS, Array, Graph, as_network, unknown_operator
-
-Open = Callable[..., Any]
+from lensmount.testing.backend_base import BackendBase, Open
+from lensmount.testing.graphs import GRAPHS, unknown_operator
 
 _PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 _COMPUTING = ("scale", "convolution", "float16", "uint8", "int64", "pair")
 
 
-class BackendContract:
+class BackendContract(BackendBase):
     """Tests of one backend. Subclass it as `Test…` in a test module.
 
     Graphs come as ONNX files where the backend opens format `onnx`, and as torch networks where it opens `torch`. For
@@ -38,79 +36,6 @@ class BackendContract:
         absolute: Largest difference from numpy, for values of about 1 in float32; float16 may differ by 0.004.
         light_modules: Top-level modules that its probe may import beside those of `lensmount.testing.probing.LIGHT`.
     """
-
-    backend: ClassVar[str] = ""
-    device: ClassVar[str] = "cpu"
-    precision: ClassVar[str] = "fp32"
-    dtypes: ClassVar[tuple[str, ...]] = ("float32", "float16", "uint8", "int64")
-    absolute: ClassVar[float] = 1e-5
-    light_modules: ClassVar[tuple[str, ...]] = ()
-
-    # --- how it is opened ---------------------------------------------------------------------------------------------
-
-    @pytest.fixture
-    def descriptor(self) -> Backend:
-        """The backend's descriptor."""
-        from lensmount.registry import default
-
-        found = default().index.backends
-        assert self.backend in found, f"no backend {self.backend!r} is registered, only {', '.join(found)}"
-        return found[self.backend]
-
-    @pytest.fixture
-    def probe(self, descriptor: Backend) -> Callable[..., Any]:
-        """Its probe."""
-        found: Callable[..., Any] = import_string(descriptor.probe, f"backend {descriptor.name!r}")
-        return found
-
-    @pytest.fixture
-    def opener(self, descriptor: Backend, probe: Callable[..., Any]) -> Callable[[OpenRequest], Any]:
-        """Its opener; skips where the backend says that it cannot run here."""
-        from lensmount.environment import detect
-
-        status = probe(detect())
-        if isinstance(status, BackendStatus) and not status.usable:
-            pytest.skip(f"backend {descriptor.name!r} cannot run here: {status.reason} ({status.fix})")
-        found: Callable[[OpenRequest], Any] = import_string(descriptor.opener, f"backend {descriptor.name!r}")
-        return found
-
-    @pytest.fixture
-    def open_graph(self, descriptor: Backend, opener: Callable[[OpenRequest], Any], tmp_path: Path) -> Iterator[Open]:
-        """Opens one of the kit's graphs; sessions are closed after the test."""
-        opened: list[Any] = []
-
-        def open_(name: str, **changes: Any) -> Any:
-            opened.append(opener(self.request(descriptor, GRAPHS[name], tmp_path, **changes)))
-            return opened[-1]
-
-        yield open_
-        for session in opened:
-            session.close()
-
-    def request(self, descriptor: Backend, graph: Graph, folder: Path, **changes: Any) -> OpenRequest:
-        """What the core would ask for; override it for a format of your own.
-
-        Args:
-            descriptor: The backend.
-            graph: What to open.
-            folder: Where files may be written.
-            **changes: Fields of the request to set otherwise.
-        """
-        as_file = "onnx" in descriptor.formats
-        if not as_file and "torch" not in descriptor.formats:
-            pytest.fail(f"override `request`: the kit has no graphs of format {descriptor.formats}")
-        path = folder / f"{graph.name}.onnx"
-        if as_file:
-            path.write_bytes(graph.onnx)
-        precision = graph.precision if as_file and graph.precision != "fp32" else self.precision
-        fields: dict[str, Any] = {
-            "package": package("onnx" if as_file else "torch", path, precision),
-            "path": path if as_file else None,
-            "device": self.device,
-            "precision": precision,
-            "network": None if as_file else as_network(graph),
-        }
-        return OpenRequest(**{**fields, **changes})
 
     # --- the probe ----------------------------------------------------------------------------------------------------
 
@@ -157,7 +82,7 @@ class BackendContract:
     @pytest.mark.parametrize("name", GRAPHS)
     def test_names_and_types(self, open_graph: Open, name: str) -> None:
         """Inputs and outputs have the graph's names, dtypes and sizes, in the graph's order; dynamic ones no number."""
-        self._require_dtype(GRAPHS[name])
+        self.require_dtype(GRAPHS[name])
         session = open_graph(name)
         for what, found, wanted in (
             ("inputs", session.inputs, GRAPHS[name].inputs),
@@ -165,7 +90,7 @@ class BackendContract:
         ):
             assert [spec.name for spec in found] == [spec.name for spec in wanted], f"{what} have other names or order"
             for spec, other in zip(found, wanted, strict=True):
-                self._require_spec(spec, other, what)
+                self.require_spec(spec, other, what)
 
     def test_reads_back_what_is_effective(self, open_graph: Open) -> None:
         """Device and precision are told as they are, and the runtime says its own word for what executes."""
@@ -215,7 +140,7 @@ class BackendContract:
     def test_takes_threads(self, open_graph: Open) -> None:
         """`threads` is taken, and numbers that mean nothing are refused as `OptionError`."""
         session = open_graph("convolution", options=BackendOptions(threads=1))
-        self._require_right(session, GRAPHS["convolution"])
+        self.require_right(session, GRAPHS["convolution"])
         for wrong in (0, -1, "two"):
             with pytest.raises(OptionError):
                 open_graph("scale", options=BackendOptions(threads=wrong))  # type: ignore[arg-type]
@@ -225,20 +150,20 @@ class BackendContract:
     @pytest.mark.parametrize("name", _COMPUTING)
     def test_computes_what_numpy_does(self, open_graph: Open, name: str) -> None:
         """Outputs are numpy arrays of the declared dtype, with the numbers that numpy gets."""
-        self._require_dtype(GRAPHS[name])
-        self._require_right(open_graph(name), GRAPHS[name])
+        self.require_dtype(GRAPHS[name])
+        self.require_right(open_graph(name), GRAPHS[name])
 
     @pytest.mark.parametrize("batch", [1, 2, 5])
     def test_dynamic_batch(self, open_graph: Open, batch: int) -> None:
         """A dynamic axis takes any size, one after the other."""
         session = open_graph("scale")
-        self._require_right(session, GRAPHS["scale"], batch=3)
-        self._require_right(session, GRAPHS["scale"], batch=batch)
+        self.require_right(session, GRAPHS["scale"], batch=3)
+        self.require_right(session, GRAPHS["scale"], batch=batch)
 
     def test_static_batch(self, open_graph: Open) -> None:
         """A fixed axis takes its size and refuses every other as `BackendError`."""
         session = open_graph("static")
-        self._require_right(session, GRAPHS["static"])
+        self.require_right(session, GRAPHS["static"])
         with pytest.raises(BackendError):
             session.run({"images": np.zeros((3, 3, 8, 8), np.float32)})
 
@@ -259,14 +184,14 @@ class BackendContract:
         }
         with pytest.raises(BackendError):
             session.run(wrong[kind])
-        self._require_right(session, GRAPHS["pair"])
+        self.require_right(session, GRAPHS["pair"])
 
     def test_failing_runs_are_typed(self, open_graph: Open) -> None:
         """What fails inside the runtime is a `BackendError`, and the session goes on working."""
         session = open_graph("mismatch")
         with pytest.raises(BackendError):
             session.run({"left": np.ones(3, np.float32), "right": np.ones(2, np.float32)})
-        self._require_right(session, GRAPHS["mismatch"])
+        self.require_right(session, GRAPHS["mismatch"])
 
     @pytest.mark.parametrize("layout", ["read-only", "strided", "reversed", "transposed"])
     def test_takes_any_memory_layout(self, open_graph: Open, layout: str) -> None:
@@ -305,7 +230,7 @@ class BackendContract:
         table = session.run(graph.feeds())["table"]
         if table.flags.writeable:
             table[...] = 0
-        self._require_right(session, graph)
+        self.require_right(session, graph)
 
     def test_threads(self, open_graph: Open) -> None:
         """Eight threads run one session at once, and each gets its own answers."""
@@ -315,7 +240,7 @@ class BackendContract:
         def work(seed: int) -> None:
             begin.wait(timeout=60)
             for step in range(20):
-                self._require_right(session, graph, batch=1 + step % 3, seed=seed * 100 + step)
+                self.require_right(session, graph, batch=1 + step % 3, seed=seed * 100 + step)
 
         with ThreadPoolExecutor(8) as pool:
             for done in [pool.submit(work, seed) for seed in range(8)]:
@@ -331,40 +256,4 @@ class BackendContract:
         session.close()
         with pytest.raises(ClosedError):
             session.run(GRAPHS["scale"].feeds())
-        self._require_right(other, GRAPHS["scale"])
-
-    # --- helpers ------------------------------------------------------------------------------------------------------
-
-    def _require_dtype(self, graph: Graph) -> None:
-        missing = {spec.dtype for spec in graph.inputs} - set(self.dtypes)
-        if missing:
-            pytest.skip(f"it does not take {', '.join(missing)}")
-
-    def _require_spec(self, spec: TensorSpec, wanted: TensorSpec, what: str) -> None:
-        half = {spec.dtype, wanted.dtype} == {"float16", "float32"} and what == "outputs"  # torch casts them back
-        assert half or spec.dtype == wanted.dtype, f"{what} {spec.name!r} is {spec.dtype}, the graph's {wanted.dtype}"
-        assert len(spec.shape) == len(wanted.shape), f"{what} {spec.name!r} has shape {spec.shape}, not {wanted.shape}"
-        for size, other in zip(spec.shape, wanted.shape, strict=True):
-            right = size == other if isinstance(other, int) else not isinstance(size, int)
-            assert right, f"{what} {spec.name!r} has shape {spec.shape}, the graph's is {wanted.shape}"
-
-    def _require_right(self, session: Any, graph: Graph, *, batch: int = 2, seed: int = 0) -> None:
-        feeds = graph.feeds(batch, seed)
-        wanted = graph.reference({name: array.copy() for name, array in feeds.items()})
-        found: dict[str, Array] = session.run(feeds)
-        assert list(found) == [spec.name for spec in session.outputs], f"outputs are {list(found)}"
-        for spec in session.outputs:
-            array = found[spec.name]
-            assert isinstance(array, np.ndarray), f"output {spec.name!r} is {type(array).__name__}, no numpy array"
-            assert str(array.dtype) == spec.dtype, f"output {spec.name!r} is {array.dtype}, declared {spec.dtype}"
-            assert array.shape == wanted[spec.name].shape, f"output {spec.name!r} has shape {array.shape}"
-            absolute = 4e-3 if graph.precision == "fp16" else self.absolute
-            np.testing.assert_allclose(
-                array.astype(np.float64), wanted[spec.name].astype(np.float64), atol=absolute, rtol=self.absolute
-            )
-
-
-def package(kind: str, path: Path, precision: str) -> ModelPackage:
-    """The package that a graph would come in."""
-    artifact = Artifact(name=path.name, uri=path.absolute().as_uri())
-    return ModelPackage(name="kit", format=kind, artifacts=(artifact,), precision=precision)
+        self.require_right(other, GRAPHS["scale"])

@@ -208,12 +208,9 @@ class PluginContract:
             if scheme_of(artifact.uri) != "package":
                 continue
             try:
-                fetched = finder.fetch(artifact, FetchOptions(offline=True))
+                finder.fetch(artifact, FetchOptions(offline=True))
             except LensmountError as error:
                 pytest.fail(f"{card.id}: {error}")
-            assert artifact.size in (None, fetched.size), (
-                f"{card.id}: {artifact.uri} has {fetched.size} bytes, not {artifact.size}"
-            )
 
     def test_formats_have_a_backend(self, alone: Index, together: Index) -> None:
         """Each package is of a format that a backend here opens; format `torch` comes with a network."""

@@ -9,6 +9,7 @@ are none of the classes; noise, blur and uneven light lie over all. A shape that
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -149,7 +150,7 @@ def _cover(
         # In OpenCV a pixel's centre has whole coordinates, here its corner has: hence the half. 4 fractional bits.
         corners = (points + centre - (left, top)) * _OVERSAMPLING - 0.5
         cv2.fillPoly(fine, [np.round(corners * 16).astype(np.int32)], value, shift=4)
-    whole = cv2.resize(fine, (side, side), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+    whole: npt.NDArray[Any] = cv2.resize(fine, (side, side), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
     x1, y1, x2, y2 = max(left, 0), max(top, 0), min(left + side, width), min(top + side, height)
     if x2 <= x1 or y2 <= y1:
         return None
@@ -251,11 +252,12 @@ def _distractors(rng: np.random.Generator, canvas: F32) -> None:
 def _camera(rng: np.random.Generator, canvas: F32) -> U8:
     """Uneven light, blur, noise; float32 `(h, w, 3)` to uint8."""
     height, width = canvas.shape[:2]
+    seen: npt.NDArray[Any] = canvas
     if rng.random() < 0.5:
-        canvas = canvas * (1 + _ramp(rng, height, width)[..., None] * rng.uniform(0.1, 0.5))
+        seen = seen * (1 + _ramp(rng, height, width)[..., None] * rng.uniform(0.1, 0.5))
     if rng.random() < 0.4:
         sigma = rng.uniform(0.3, 0.9) * max(1.0, min(height, width) / 256)
-        canvas = cv2.GaussianBlur(canvas, (0, 0), sigma)
-    noise = rng.standard_normal(canvas.shape, np.float32) * np.float32(rng.uniform(0, 14))
-    picture: U8 = np.clip(np.round(canvas + noise), 0, 255).astype(np.uint8)
+        seen = cv2.GaussianBlur(seen, (0, 0), sigma)
+    noise = rng.standard_normal(seen.shape, np.float32) * np.float32(rng.uniform(0, 14))
+    picture: U8 = np.clip(np.round(seen + noise), 0, 255).astype(np.uint8)
     return picture

@@ -1,0 +1,1 @@
+"""New plugins: whole distributions, written from templates. `lensmount new-plugin` is its command."""

@@ -1,0 +1,1 @@
+"""A backend for lensmount: graphs of format `onnx` on OpenVINO."""

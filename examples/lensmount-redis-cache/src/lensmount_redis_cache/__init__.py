@@ -1,0 +1,1 @@
+"""A cache for lensmount on a Redis server."""
