@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -10,6 +14,18 @@ torch = pytest.importorskip("torch")
 import device_models  # noqa: E402 - after the skip
 from lensmount import registry  # noqa: E402
 from lensmount.device.pictures import DeviceImage  # noqa: E402
+
+
+def test_onnx_on_a_cpu_imports_neither_torch_nor_what_needs_it():
+    code = (
+        "import sys; from lensmount import registry\n"
+        "model = registry.load('shapes-nano', backend='onnx', device='cpu')\n"
+        "import numpy; model(numpy.zeros((40, 60, 3), numpy.uint8))\n"
+        "print([name for name in sys.modules if name == 'torch' or name.startswith('lensmount.device')])"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "LENSMOUNT_DEVICE_PATH"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.strip() == "[]"
 
 
 @pytest.fixture(autouse=True)

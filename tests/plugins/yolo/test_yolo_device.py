@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 from lensmount import registry  # noqa: E402
 from lensmount.boxes import nms_rotated  # noqa: E402
