@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lensmount.errors import ModelNotFoundError
+from lensmount.errors import ModelNotFoundError, OptionError
 
 if TYPE_CHECKING:
     from lensmount.host import Name, Registry
@@ -103,16 +103,19 @@ def export(
     device: str | None = None,
     progress: bool | None = None,
     settings: Mapping[str, Any] | None = None,
+    calibration: str | os.PathLike[str] | None = None,
+    calibration_count: int | None = None,
 ) -> Path:
     """Writes another format of a model: a graph, compared with the original before it is kept, or a backend's engine.
 
     Args:
         host: The registry to look in.
-        id_or_path: Model id, path or address. A graph needs a package of format `torch`, an engine one or a graph.
+        id_or_path: Model id, path or address. A graph needs a package of format `torch`, an engine one or a graph; an
+            int8 graph is made from the model's fp32 graph, or from torch weights.
         to: Format to write, or the backend to build for: `onnx`, `tensorrt`.
-        output: File to write; None for `<name>.<format>` in the working folder. For a backend: folder to make; None to
-            keep the package where `load(..., backend=…)` finds it.
-        precision: `fp32` or `fp16`; for a backend any that it builds.
+        output: File to write; None for `<name>.<format>` (`<name>-int8.onnx`) in the working folder. For a backend:
+            folder to make; None to keep the package where `load(..., backend=…)` finds it.
+        precision: `fp32` or `fp16`; `int8` for ONNX graphs, with `calibration`; for a backend any that it builds.
         dynamic: Dynamic batch, and size where the network can.
         batch: Batch size of a static export (1 if not given); for a backend also `(smallest, best, largest)`.
         architecture: For files that several architectures recognise.
@@ -120,17 +123,32 @@ def export(
         device: For a backend: the device to build for; None for its first.
         progress: For a backend: show how far it is; None for "on a terminal".
         settings: The architecture's or the builder's own settings.
+        calibration: For `int8`: a folder (or pattern) of pictures such as the model will see. The ranges of activations
+            are taken from them; the int8 and the float model are compared on others of them where there are more than
+            `calibration_count`, else on the same, and a graph that finds other objects is not kept.
+        calibration_count: The most pictures to calibrate with, spread over the folder; None for 128.
 
     Returns:
         What was written.
 
     Raises:
         UnsupportedModelError: The architecture exports nothing, or the model has no torch package.
-        OptionError: A setting has a wrong value, or several batches were given for a graph.
+        OptionError: A setting has a wrong value, several batches were given for a graph, int8 was asked for without
+            pictures, or pictures were given for something else.
+        InputError: The calibration pictures are not there, cannot be read, or show nothing that the model finds.
+        MissingDependencyError: A package that the export needs is not installed.
+        BackendError: What was written gives other results than the original; nothing was kept.
     """
     from lensmount.loading import export_model
     from lensmount.options import positive
 
+    int8 = to == "onnx" and precision == "int8"
+    if not int8 and (calibration is not None or calibration_count is not None):
+        raise OptionError(
+            "calibration pictures go with an ONNX graph in int8 alone",
+            found=f"to={to!r}, precision={precision!r}",
+            expected="to='onnx', precision='int8'",
+        )
     card, fetch = host.find(id_or_path, architecture=architecture, offline=offline)
     backend = host.index.backends.get(to)
     if backend is not None and backend.builder is not None:
@@ -147,6 +165,24 @@ def export(
             output=output,
             progress=progress,
         )
+    number = 1 if batch is None else positive("batch", batch)
+    if int8:
+        from lensmount.quantizing_export import export_int8
+
+        return export_int8(
+            host,
+            id_or_path,
+            card,
+            fetch=fetch,
+            output=output,
+            calibration=calibration,
+            calibration_count=calibration_count,
+            architecture=architecture,
+            offline=offline,
+            dynamic=dynamic,
+            batch=number,
+            settings=settings or {},
+        )
     return export_model(
         card,
         host.architecture_of(card),
@@ -156,7 +192,7 @@ def export(
         output=output,
         precision=precision,
         dynamic=dynamic,
-        batch=1 if batch is None else positive("batch", batch),
+        batch=number,
         settings=settings or {},
     )
 

@@ -258,6 +258,8 @@ def export(
     device: str | None = None,
     progress: bool | None = None,
     settings: Mapping[str, Any] | None = None,
+    calibration: str | os.PathLike[str] | None = None,
+    calibration_count: int | None = None,
 ) -> Path:
     """Writes another format of a model, checked against the original; see `lensmount.managing.export`."""
     from lensmount import managing
@@ -275,6 +277,8 @@ def export(
         device=device,
         progress=progress,
         settings=settings,
+        calibration=calibration,
+        calibration_count=calibration_count,
     )
 
 

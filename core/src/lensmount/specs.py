@@ -308,6 +308,8 @@ class Architecture:
             bare file's facts (tensors, graph inputs and outputs, metadata), never at its name.
         options: Import string of the frozen dataclass of load options that this architecture adds.
         exporter: Import string of `export(context: lensmount.models.ExportContext) -> Path`.
+        float_nodes: Import string of `float_nodes(model: onnx.ModelProto) -> Collection[str]`: names of the nodes of a
+            float32 graph that an int8 export leaves in float; None where int8 exports are refused.
         shared: Models of one process with the same files, backend, device, precision and session options share their
             sessions, which close with the last of them. Networks and graphs then may not depend on `options`.
         description: One line.
@@ -320,11 +322,12 @@ class Architecture:
     recognise: str | None = None
     options: str | None = None
     exporter: str | None = None
+    float_nodes: str | None = None
     shared: bool = False
     description: str = ""
 
     def __post_init__(self) -> None:
-        strings = (self.factory, self.network, self.recognise, self.options, self.exporter)
+        strings = (self.factory, self.network, self.recognise, self.options, self.exporter, self.float_nodes)
         _check_names("architecture", self.name, strings)
         _require(bool(self.tasks), f"architecture {self.name!r}", self.tasks, "at least one task")
 

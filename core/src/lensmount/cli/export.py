@@ -17,7 +17,15 @@ def export(
     model: Annotated[str, typer.Argument(help="Model id, path or address.")],
     to: Annotated[str, typer.Option("--to", help="Format to write, or backend to build for: onnx, tensorrt.")] = "onnx",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="File (or folder, for an engine).")] = None,
-    precision: Annotated[str, typer.Option(help="fp32 or fp16; for an engine also bf16, int8.")] = "fp32",
+    precision: Annotated[
+        str, typer.Option(help="fp32, fp16, or int8 with --calibration; for an engine also bf16.")
+    ] = "fp32",
+    calibration: Annotated[
+        str | None, typer.Option(help="int8: folder of pictures such as the model will see.")
+    ] = None,
+    calibration_count: Annotated[
+        int | None, typer.Option(help="int8: most pictures to calibrate with; 128 by default.")
+    ] = None,
     dynamic: Annotated[bool, typer.Option("--dynamic", help="Dynamic batch (and size, where it can).")] = False,
     batch: Annotated[
         str | None, typer.Option(help="Batch of a static export; for an engine SMALLEST,BEST,LARGEST.")
@@ -60,8 +68,14 @@ def export(
         batch=None if batch is None else _sizes(batch),
         offline=offline or None,
         device=device,
+        calibration=calibration,
+        calibration_count=calibration_count,
         settings={name: value for name, value in given.items() if value is not None},
     )
+    if calibration is not None:
+        from lensmount.quantizing_check import read_agreement
+
+        err().print(str(read_agreement(written)), highlight=False, markup=False)
     err().print("wrote", end=" ")
     print(written)
 

@@ -262,7 +262,9 @@ def _artifacts(index: Index) -> Iterator[_Entry]:
 def _import_strings(index: Index) -> Iterator[tuple[str, str, bool]]:
     for a in index.architectures.values():
         owner = f"architecture {a.name!r}"
-        yield from ((owner, text, False) for text in (a.factory, a.network, a.recognise, a.exporter) if text)
+        yield from (
+            (owner, text, False) for text in (a.factory, a.network, a.recognise, a.exporter, a.float_nodes) if text
+        )
         if a.options:
             yield owner, a.options, True
     for b in index.backends.values():

@@ -24,6 +24,7 @@ def lensmount_architectures() -> Iterable[Architecture]:
         recognise="lensmount_yolo.recognise:recognise",
         options="lensmount_yolo.options:LoadOptions",
         exporter="lensmount_yolo.export:export",
+        float_nodes="lensmount_yolo.float_nodes:float_nodes",
         description="YOLO v5u, v8, v9, v10, 11, 12 and 26: boxes, masks, keypoints, oriented boxes, classes",
     )
 
