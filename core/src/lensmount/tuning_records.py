@@ -124,6 +124,6 @@ def _read(path: Path) -> Kept:
     try:
         return Kept(path, from_dict(Record, json.loads(path.read_bytes()), path.name))
     except ModelFileError as error:
-        return Kept(path, None, " ".join(str(error).split()))
+        return Kept(path, None, " ".join(error.details.split()))
     except (OSError, ValueError, RecursionError) as error:
         return Kept(path, None, f"{type(error).__name__}: {error}")

@@ -100,7 +100,7 @@ def test_predict_a_video(model, tmp_path):
     ("arguments", "message"),
     [
         (["nothing-like-it", "x.png"], "no model 'nothing-like-it'"),
-        (["MODEL", "PICTURES", "--backend", "openvino"], "no backend 'openvino'"),
+        (["MODEL", "PICTURES", "--backend", "nothing"], "no backend 'nothing'"),
         (["MODEL", "PICTURES", "--device", "cuda:3"], "cuda:3"),
         (["MODEL", "PICTURES", "--confidence", "3"], "confidence"),
         (["MODEL", "PICTURES", "--classes", "catt"], "did you mean cat"),

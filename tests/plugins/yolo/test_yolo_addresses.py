@@ -54,7 +54,7 @@ def test_what_is_not_there(hub, content):
         registry.load("hf://owner/repo/x.onnx")
     with pytest.raises(SourceError):
         registry.load("hf://owner/nothing/m.onnx")
-    with pytest.raises(ModelNotFoundError, match="manifest"):
+    with pytest.raises(ModelNotFoundError, match=r"lensmount\.json"):
         registry.load("hf://owner/repo/readme.md")
     with pytest.raises(OfflineError, match=r"new\.onnx"):
         registry.load("hf://owner/repo/new.onnx", offline=True)
