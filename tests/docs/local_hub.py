@@ -115,7 +115,7 @@ def tuned(path: Path) -> Path:
     """A fine-tuned YOLO of three classes, pickled with its trainer's classes as trainers do."""
     import torch
 
-    networks = helper("plugins/yolo/tiny_networks.py")
+    networks = helper("support/tiny_networks.py")
     node, network = networks.lively(networks.pyramid())
     with networks.stand_ins() as make:
         tree = networks.official_tree(make, node, network, names={0: "nut", 1: "bolt", 2: "gear"})

@@ -350,7 +350,8 @@ def test_plugins_are_shown_with_what_became_of_them(lensmount, known, monkeypatc
     table = lensmount("plugins").out
     for column in ("plugin", "distribution", "version", "state", "hooks", "from"):
         assert column in table.splitlines()[1]
-    assert "broken (hooks: " in table
+    told = table.partition("broken plugin plugin-1 (plugin-1 added by hand), stage hooks: ")[2]
+    assert "it broke\n  fix: mend it, or LENSMOUNT_BLOCK_PLUGINS=plugin-1\n" in told
 
 
 def test_installed_plugins_are_shown_with_where_they_are_from(lensmount):

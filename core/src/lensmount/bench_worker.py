@@ -36,9 +36,7 @@ def main() -> None:
             else:
                 answer = worker.round(float(command["seconds"]), bool(command.get("calls_only")))
         except Exception as error:  # said by the driving process, which goes on with the other variants
-            from lensmount.errors import reason
-
-            answer = {"error": reason(error)}
+            answer = {"error": f"{type(error).__name__}: {getattr(error, 'details', error)}"}
         print(json.dumps(answer), file=answers)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lensmount.backends.arrays import host_array
 from lensmount.clip_tokens import ClipTokenizer
 from lensmount.comparison import Comparison
 from lensmount.embedding_stream import EmbeddedBatch, stream
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lensmount.backends.base import Session
-    from lensmount.images import Color
+    from lensmount.images import Color, Image
     from lensmount.models import BuildContext
     from lensmount.specs import Preprocess
 
@@ -164,6 +165,11 @@ class EmbeddingModel(SingleGraph):
     def forward_images(self, batch: NDArray[Any]) -> Vectors:
         """Runs the image tower: `(B, C, H, W)` as `preprocess` made it to `(B, D)` float32, not normalised."""
         return self._checked(next(iter(self.forward(batch).values())))
+
+    def forward_pictures(self, pictures: Sequence[Image]) -> Vectors:
+        """Prepares pictures and runs the image tower: `(B, D)` float32, not normalised."""
+        raw, _ = self.infer_pictures(pictures)
+        return self._checked(host_array(next(iter(raw.values()))))
 
     # --- texts --------------------------------------------------------------------------------------------------------
 

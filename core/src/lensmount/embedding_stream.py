@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lensmount.errors import ImageError, InputError
-from lensmount.image_arrays import is_pil, is_tensor
+from lensmount.image_arrays import is_array, is_pil
 from lensmount.image_sources import expand_sources, is_video
 from lensmount.images import Image, load
 from lensmount.prefetch import batched, count_of, prefetch
@@ -49,7 +49,8 @@ class _Prepared:
     index: int
     path: str | None
     image_size: tuple[int, int]
-    input: NDArray[Any]
+    input: NDArray[Any] | None
+    picture: Image | None
 
 
 def sources_of(images: Any) -> Iterable[Any]:
@@ -63,7 +64,7 @@ def sources_of(images: Any) -> Iterable[Any]:
         if isinstance(text, str) and _names_several(text):
             return [name for name in expand_sources(text) if not is_video(name)]
         return [images]
-    if isinstance(images, np.ndarray) or is_tensor(images):
+    if is_array(images):
         return images if images.ndim == 4 else [images]
     single = isinstance(images, Image | bytes | bytearray | memoryview) or is_pil(images)
     if single or callable(getattr(images, "read", None)):
@@ -105,9 +106,12 @@ def stream(
     def work(numbered: tuple[int, Any]) -> _Prepared:
         index, source = numbered
         picture = load(source, color=color)
+        if on_device:  # pixels go up by themselves, and are prepared there in one go
+            return _Prepared(index, picture.path, picture.size, None, picture)
         batch, _ = prepare([picture], spec, dtype=dtype)
-        return _Prepared(index, picture.path, picture.size, batch[0])
+        return _Prepared(index, picture.path, picture.size, batch[0], None)
 
+    on_device = model.tensor_device is not None
     total = count_of(items)
     workers = 0 if total == 1 else None  # threads for one picture cost more than they save
 
@@ -124,11 +128,15 @@ def stream(
         advance = _bar(stack, total) if progress else _nothing
         height, width = spec.size
         # One array for all full batches: it is read before the next one is written.
-        held = np.empty((size if total is None else min(size, max(total, 1)), spec.channels, height, width), dtype)
+        rows = 0 if on_device else size if total is None else min(size, max(total, 1))
+        held = np.empty((rows, spec.channels, height, width), dtype)
         for group in batched(ready(), size):
-            for target, item in zip(held, group, strict=False):
-                target[...] = item.input
-            vectors = model.forward_images(held[: len(group)])
+            if on_device:
+                vectors = model.forward_pictures([item.picture for item in group if item.picture is not None])
+            else:
+                for target, item in zip(held, group, strict=False):
+                    target[...] = item.input
+                vectors = model.forward_images(held[: len(group)])
             advance(len(group))
             yield EmbeddedBatch(
                 tuple(item.index for item in group),

@@ -94,7 +94,8 @@ class TextEncoder:
     def forward(self, tokens: NDArray[np.integer[Any]]) -> NDArray[Any]:
         """Runs the tower: ids `(B, L)` to `(B, D)`."""
         outputs = run_batched(self._session, {self._input.name: tokens}, self._policy)
-        return next(iter(outputs.values())).astype(np.float32, copy=False)
+        vectors: NDArray[Any] = next(iter(outputs.values())).astype(np.float32, copy=False)
+        return vectors
 
     def vectors(self, texts: Sequence[str], size: int, dimension: int) -> Vectors:
         """Vectors `(N, D)`, not normalised; from the cache where they are in it.

@@ -173,7 +173,18 @@ class DeviceError(BackendError):
 
 
 class DeviceMemoryError(BackendError):
-    """The device ran out of memory; the message says what was asked for."""
+    """The device ran out of memory; the message says what was asked for.
+
+    Attributes:
+        requested: Bytes of the allocation that failed, where the runtime said.
+        free: Bytes that were free on the device then, where it can be asked.
+        fitting_batch: The largest batch that would have fitted by what single pictures were measured to take; None
+            where that could not be measured.
+    """
+
+    requested: int | None = None
+    free: int | None = None
+    fitting_batch: int | None = None
 
 
 class EngineMismatchError(BackendError):

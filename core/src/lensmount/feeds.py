@@ -17,10 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from lensmount.errors import ImageError
-from lensmount.image_arrays import is_pil, is_tensor
+from lensmount.image_arrays import is_array, is_pil
 from lensmount.image_sources import STREAM_SCHEMES, Frame, expand_sources, is_video, shown, video_frames
 from lensmount.images import Color, Image, load
 
@@ -236,7 +234,7 @@ def entries_of(source: Any) -> tuple[Iterable[Any], int | None]:
         return _expanded([source])
     if isinstance(source, (Feed, Image, bytes, bytearray, memoryview)) or is_pil(source):
         return _expanded([source])
-    if isinstance(source, np.ndarray) or is_tensor(source):
+    if is_array(source):
         return _expanded(list(source) if source.ndim == 4 else [source])
     if isinstance(source, (list, tuple)):
         return _expanded(list(source))

@@ -14,7 +14,9 @@ from lensmount.caches.tensors import is_tensor
 from lensmount.decoding import check_size
 from lensmount.errors import ImageError
 
-__all__ = ["from_array", "from_pil", "from_tensor", "is_pil", "is_tensor"]
+__all__ = ["from_array", "from_pil", "from_tensor", "is_array", "is_device_array", "is_pil", "is_tensor"]
+
+_HOST = 1  # kDLCPU of DLPack
 
 
 def from_array(array: NDArray[Any], what: str) -> NDArray[np.uint8]:
@@ -86,6 +88,23 @@ def from_tensor(tensor: Any) -> NDArray[np.uint8]:
     Raises:
         ImageError: Its dtype, range or shape is another; the message says how to convert it.
     """
+    host = check_tensor(tensor).detach().cpu().permute(1, 2, 0)
+    if host.is_floating_point():
+        array = host.float().numpy()
+        if array.size and not (array.min() >= 0 and array.max() <= 1):  # also true of NaN
+            raise wrong_range(tensor, float(array.min()), float(array.max()))
+        array = np.rint(array * np.float32(255)).astype(np.uint8)
+    else:
+        array = host.numpy()
+    return from_array(array, "the tensor")
+
+
+def check_tensor(tensor: Any) -> Any:
+    """A torch tensor as `(C, H, W)`, where it can be a picture by shape and dtype.
+
+    Raises:
+        ImageError: It cannot.
+    """
     shape = tuple(tensor.shape)
     if tensor.ndim == 2:
         tensor = tensor[None]
@@ -99,28 +118,39 @@ def from_tensor(tensor: Any) -> NDArray[np.uint8]:
             expected="(C, H, W) with 1, 3 or 4 channels, or (H, W)",
             fix="channels come first: tensor.permute(2, 0, 1)" if interleaved else None,
         )
-    host = tensor.detach().cpu().permute(1, 2, 0)
-    if host.is_floating_point():
-        array = host.float().numpy()
-        if array.size and not (array.min() >= 0 and array.max() <= 1):  # also true of NaN
-            low, high = float(array.min()), float(array.max())
-            raise ImageError(
-                "the floating tensor is not in 0..1",
-                found=f"{tensor.dtype} from {low:.4g} to {high:.4g}",
-                expected="uint8 in 0..255, or floating in 0..1 before any normalisation",
-                fix="pass the image as it was before mean and std, or tensor.round().to(torch.uint8) for 0..255",
-            )
-        array = np.rint(array * np.float32(255)).astype(np.uint8)
-    elif str(host.dtype) == "torch.uint8":
-        array = host.numpy()
-    else:
+    if 0 in shape:
+        raise ImageError("the tensor has no pixels", found=f"shape {shape}")
+    if not tensor.is_floating_point() and str(tensor.dtype) != "torch.uint8":
         raise ImageError(
             "the tensor has the wrong dtype",
-            found=str(host.dtype),
+            found=str(tensor.dtype),
             expected="torch.uint8, or floating in 0..1",
             fix="tensor.clamp(0, 255).to(torch.uint8)",
         )
-    return from_array(array, "the tensor")
+    return tensor
+
+
+def wrong_range(tensor: Any, low: float, high: float) -> ImageError:
+    """The error for a floating tensor that is not in 0..1."""
+    return ImageError(
+        "the floating tensor is not in 0..1",
+        found=f"{tensor.dtype} from {low:.4g} to {high:.4g}",
+        expected="uint8 in 0..255, or floating in 0..1 before any normalisation",
+        fix="pass the image as it was before mean and std, or tensor.round().to(torch.uint8) for 0..255",
+    )
+
+
+def is_device_array(source: Any) -> bool:
+    """Whether this is another library's array (CuPy, JAX, …) outside host memory, as DLPack says."""
+    describe = getattr(source, "__dlpack_device__", None)
+    if describe is None or isinstance(source, np.ndarray | np.generic) or is_tensor(source):
+        return False
+    return int(describe()[0]) != _HOST
+
+
+def is_array(source: Any) -> bool:
+    """Whether this holds pixels in rows: a numpy array, a torch tensor, another library's array on a device."""
+    return isinstance(source, np.ndarray) or is_tensor(source) or is_device_array(source)
 
 
 def is_pil(source: Any) -> bool:

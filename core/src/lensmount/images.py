@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from lensmount.decoding import decode, import_cv2, pixel_limit
 from lensmount.errors import ImageError, OptionError
-from lensmount.image_arrays import from_array, from_pil, from_tensor, is_pil, is_tensor
+from lensmount.image_arrays import from_array, from_pil, from_tensor, is_array, is_device_array, is_pil, is_tensor
 
 __all__ = ["Color", "Image", "import_cv2", "load", "load_many", "split"]
 
@@ -70,9 +70,9 @@ def load(source: Any, *, color: Color | None = None, max_pixels: int | None = No
     Args:
         source: A path (`str`, `Path`), an `http(s)://` URL, a `data:` URI, bytes, a binary file object, a PIL image,
             an ndarray `(H, W)`, `(H, W, 1)`, `(H, W, 3)` or `(H, W, 4)` uint8, a torch tensor `(H, W)` or `(C, H, W)`
-            with 1, 3 or 4 channels, uint8 or floating in 0..1, on any device; or an `Image`, which is returned as it
-            is. Alpha is dropped. EXIF orientation is applied to encoded images; a PIL image is taken as it lies in
-            memory.
+            with 1, 3 or 4 channels, uint8 or floating in 0..1; another library's array on a device (CuPy, JAX), taken
+            as an ndarray is; or an `Image`, which is returned as it is. What lies on a device stays there. Alpha is
+            dropped. EXIF orientation is applied to encoded images; a PIL image is taken as it lies in memory.
         color: Channel order of an array or tensor: None means BGR for arrays and RGB for tensors.
         max_pixels: Limit for encoded and PIL images, checked before decoding; None for `LENSMOUNT_MAX_PIXELS`, else
             200 million.
@@ -93,7 +93,15 @@ def load(source: Any, *, color: Color | None = None, max_pixels: int | None = No
     if isinstance(source, np.ndarray):
         return _image(from_array(source, "the array"), color or "bgr")
     if is_tensor(source):
-        return _image(from_tensor(source), color or "rgb")
+        if source.device.type == "cpu":
+            return _image(from_tensor(source), color or "rgb")
+        from lensmount.device import pictures
+
+        return pictures.from_tensor(source, color or "rgb")
+    if is_device_array(source):
+        from lensmount.device import pictures
+
+        return pictures.from_dlpack(source, color or "bgr")
     limit = pixel_limit(max_pixels)
     if isinstance(source, (str, os.PathLike)):
         text = os.fspath(source)
@@ -139,11 +147,12 @@ def split(sources: Any) -> Iterator[Any]:
     Yields:
         Things for `load`.
     """
-    if (isinstance(sources, np.ndarray) or is_tensor(sources)) and sources.ndim == 4:
+    array = is_array(sources)
+    if array and sources.ndim == 4:
         yield from sources
         return
-    single = isinstance(sources, (Image, str, bytes, bytearray, memoryview, os.PathLike, np.ndarray))
-    single = single or is_tensor(sources) or is_pil(sources) or callable(getattr(sources, "read", None))
+    single = isinstance(sources, (Image, str, bytes, bytearray, memoryview, os.PathLike))
+    single = single or array or is_pil(sources) or callable(getattr(sources, "read", None))
     if not single and isinstance(sources, Iterable) and not isinstance(sources, (dict, set, frozenset)):
         yield from sources
     else:

@@ -74,7 +74,7 @@ def require_choice(plan: LoadPlan) -> Choice:
         raise NoPackageError(
             f"no package of {plan.card.id!r} can run here as asked",
             found="\n" + str(plan),
-            fix="; or ".join(dict.fromkeys(fixes)) or f"see what would run otherwise: lensmount explain {plan.card.id}",
+            fix="; or ".join(dict.fromkeys(fixes)) or "ask for less: lensmount explain shows what would then run",
         )
     return plan.selected
 

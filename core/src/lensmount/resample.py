@@ -21,11 +21,11 @@ from lensmount.resample_gaussian import gaussian_weights
 Window = tuple[int, int, int, int]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "area", "lanczos", "gaussian-bilinear"]
 
-_PRECISION_BITS = 32 - 8 - 2
+PRECISION_BITS = 32 - 8 - 2
 # Fixed-point weights are split at this bit into two float32 matrices whose sums stay below 2**24, hence exact:
 # 255 * 1.3 * 2**(22-7) for the high part, 255 * 2**(7-1) * taps for the low one.
-_SPLIT_BITS = 7
-_MAX_EXACT_TAPS = 2**24 // (255 * 2 ** (_SPLIT_BITS - 1))
+SPLIT_BITS = 7
+MAX_EXACT_TAPS = 2**24 // (255 * 2 ** (SPLIT_BITS - 1))
 _BLOCK = 16
 # How many times the wanted pixels OpenCV may compute before the windowed kernels take over: a 1x20000 picture whose
 # short side is scaled to 224 would otherwise become one of 224x4480000.
@@ -61,13 +61,13 @@ def resize(
     top, bottom, left, right = window or (0, size[0], 0, size[1])
     if pixels.shape[:2] == tuple(size):
         return pixels[top:bottom, left:right]
-    wasteful = size[0] * size[1] > _WASTE * (bottom - top) * (right - left)
+    wasteful = is_wasteful(size, (top, bottom, left, right))
     if interpolation == "gaussian-bilinear" or (interpolation != "nearest" and (antialias or wasteful)):
         return _resize_banded(pixels, size, (top, bottom, left, right), interpolation, antialias)
     cv2 = import_cv2()
     if wasteful:
-        return pixels[_nearest(size[0], pixels.shape[0], top, bottom)][
-            :, _nearest(size[1], pixels.shape[1], left, right)
+        return pixels[nearest_indices(size[0], pixels.shape[0], top, bottom)][
+            :, nearest_indices(size[1], pixels.shape[1], left, right)
         ]
     code = {
         "nearest": cv2.INTER_NEAREST,
@@ -81,8 +81,16 @@ def resize(
     return result[top:bottom, left:right]
 
 
-def _nearest(new: int, old: int, begin: int, end: int) -> NDArray[np.int64]:
-    return np.minimum((np.arange(begin, end) * (old / new)).astype(np.int64), old - 1)
+def is_wasteful(size: tuple[int, int], window: Window) -> bool:
+    """Whether a window is so small a part of the new picture that the rest had better not be computed."""
+    top, bottom, left, right = window
+    return size[0] * size[1] > _WASTE * (bottom - top) * (right - left)
+
+
+def nearest_indices(new: int, old: int, begin: int, end: int) -> NDArray[np.int64]:
+    """Old pixel of each new one in `begin..end`, as OpenCV's INTER_NEAREST chooses it."""
+    # One over the quotient, not `old / new`: they differ in the last bit, and that decides whole pixels.
+    return np.minimum((np.arange(begin, end) * (1 / (new / old))).astype(np.int64), old - 1)
 
 
 # --- Pillow's kernels -------------------------------------------------------------------------------------------------
@@ -123,10 +131,13 @@ class _Block(NamedTuple):
     weights: NDArray[np.float32]
 
 
-def _weights(
+def axis_weights(
     old: int, new: int, window: tuple[int, int], interpolation: str, antialias: bool
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """First input of each output in the window, and its normalised weights `(outputs, taps)`, zero-padded."""
+    """First input of each output in the window, and its normalised weights `(outputs, taps)`, zero-padded.
+
+    Pillow's kernels, whose windows end at the picture's edge; `antialias` widens them when shrinking.
+    """
     if interpolation == "gaussian-bilinear":
         return gaussian_weights(old, new, window)
     kernel, support = _KERNELS[interpolation]
@@ -146,19 +157,24 @@ def _weights(
     return first, weights / total
 
 
+def fixed_parts(weights: NDArray[np.float64]) -> list[NDArray[Any]]:
+    """High and low part of weights in fixed point: their products with grey values are exact in float32.
+
+    `(high << SPLIT_BITS) + low + (1 << (PRECISION_BITS - 1))`, shifted down by `PRECISION_BITS`, is the grey value.
+    """
+    fixed = np.trunc(weights * (1 << PRECISION_BITS) + np.copysign(0.5, weights)).astype(np.int64)
+    high = (fixed + (1 << (SPLIT_BITS - 1))) >> SPLIT_BITS
+    return [high, fixed - (high << SPLIT_BITS)]
+
+
 @lru_cache(maxsize=64)
 def _blocks(
     old: int, new: int, window: tuple[int, int], interpolation: str, antialias: bool, rounded: bool
 ) -> tuple[_Block, ...]:
     """Banded weight matrix of the window's outputs as dense blocks."""
-    first, weights = _weights(old, new, window, interpolation, antialias)
+    first, weights = axis_weights(old, new, window, interpolation, antialias)
     outputs, taps = weights.shape
-    if rounded and taps <= _MAX_EXACT_TAPS:
-        fixed = np.trunc(weights * (1 << _PRECISION_BITS) + np.copysign(0.5, weights)).astype(np.int64)
-        high = (fixed + (1 << (_SPLIT_BITS - 1))) >> _SPLIT_BITS
-        parts = [high, fixed - (high << _SPLIT_BITS)]
-    else:
-        parts = [weights]
+    parts = fixed_parts(weights) if rounded and taps <= MAX_EXACT_TAPS else [weights]
     blocks = []
     for begin in range(0, outputs, _BLOCK):
         end = min(begin + _BLOCK, outputs)
@@ -219,10 +235,10 @@ def _pass(planes: NDArray[np.float32], blocks: tuple[_Block, ...], rounded: bool
         if block.weights.shape[1] == 2 * outputs:
             # high * 2**7 + low + 2**21, then >> 22: whole numbers beyond float32, so int32 has the last word.
             total = product[:, :outputs].astype(np.int32)
-            total <<= _SPLIT_BITS
+            total <<= SPLIT_BITS
             total += product[:, outputs:].astype(np.int32)
-            total += 1 << (_PRECISION_BITS - 1)
-            total >>= _PRECISION_BITS
+            total += 1 << (PRECISION_BITS - 1)
+            total >>= PRECISION_BITS
             out[:, begin : begin + outputs] = total
         else:
             out[:, begin : begin + outputs] = np.floor(product + 0.5) if rounded else product

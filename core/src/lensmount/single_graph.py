@@ -9,11 +9,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from lensmount.backends.batching import batch_policy, run_batched
+from lensmount.caches.tensors import is_tensor
 from lensmount.errors import ClosedError, ModelFileError, OptionError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from lensmount.device.path import DevicePath
     from lensmount.geometry import Geometry
     from lensmount.images import Color, Image
     from lensmount.models import BuildContext
@@ -60,7 +62,16 @@ class SingleGraph:
             )
         self._dtype = _input_dtype(self._input.dtype, context.card.id)
         self._buffers = threading.local()
+        self._path = self._device_path()
         self._closed = False
+
+    def _device_path(self) -> DevicePath | None:
+        """The way on the device, where the session takes tensors; torch is imported for nothing else."""
+        if getattr(self._session, "tensor_device", None) is None:
+            return None
+        from lensmount.device.path import DevicePath
+
+        return DevicePath(self._session, self.preprocess_spec, self._dtype, self.batch)
 
     def _complete(self, preprocess: Preprocess) -> Preprocess:
         """The graph's fixed size wins where the package names none; a contradiction is an error."""
@@ -113,6 +124,11 @@ class SingleGraph:
         return self._session.provider
 
     @property
+    def tensor_device(self) -> str | None:
+        """Where pictures are prepared and outputs finished in torch; None where that is done on the host."""
+        return None if self._path is None else self._path.device
+
+    @property
     def input_dtype(self) -> DType:
         """What the network's input is made of: `float32`, `float16` or `uint8`."""
         return self._dtype
@@ -144,14 +160,15 @@ class SingleGraph:
 
         return prepare(pictures, self.preprocess_spec, dtype=self._dtype, out=out)
 
-    def forward(self, batch: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    def forward(self, batch: Any) -> dict[str, Any]:
         """Runs the network; a static graph gets the batch in chunks, the last one padded.
 
         Args:
-            batch: `(B, C, H, W)` in the network's dtype.
+            batch: `(B, C, H, W)` in the network's dtype: an array, or a tensor on the device for sessions that take
+                tensors (`lensmount.backends.base.TensorSession`).
 
         Returns:
-            Outputs by name, `B` rows each.
+            Outputs by name, `B` rows each: arrays, or tensors where the batch is one.
 
         Raises:
             BackendError: The runtime failed.
@@ -159,22 +176,31 @@ class SingleGraph:
         """
         if self._closed:
             raise ClosedError(f"model {self._card.id!r} was closed", fix="load it again")
+        if self._path is not None and is_tensor(batch):
+            return self._path.forward(batch)
         return run_batched(self._session, {self._input.name: batch}, self.batch)
 
     def infer_pictures(
         self, pictures: Sequence[Image], gate: AbstractContextManager[Any] | None = None
-    ) -> tuple[dict[str, NDArray[Any]], list[Geometry]]:
-        """`preprocess` and `forward` in one, into an input buffer that this thread's next call uses again.
+    ) -> tuple[dict[str, Any], list[Geometry]]:
+        """`preprocess` and `forward` in one: on the device where the session takes tensors, else through a buffer.
 
-        A fresh batch of 640x640 pixels is 4.9 MB of memory that the system hands out page by page at each call.
+        A fresh batch of 640x640 pixels is 4.9 MB of memory that the system hands out page by page at each call; the
+        buffer is used again by this thread's next call.
 
         Args:
             pictures: Decoded pictures of one group; see `groups`.
             gate: Entered while the network runs, to bound how many threads are in there.
 
         Returns:
-            Outputs by name, which share no memory with the buffer, and one geometry per picture.
+            Outputs by name, which share no memory with the buffer, and one geometry per picture. Tensors where the
+            session takes them: `postprocess` finishes either.
         """
+        if self._path is not None:
+            if self._closed:
+                raise ClosedError(f"model {self._card.id!r} was closed", fix="load it again")
+            return self._path.infer(pictures, gate)
+
         import numpy as np
 
         batch, geometries = self._prepare_again(pictures)
@@ -257,6 +283,11 @@ class SingleGraph:
         import numpy as np
 
         height, width = self.preprocess_spec.size or (640, 640)
+        if self._path is not None:
+            from lensmount.images import Image
+
+            self.infer_pictures([Image(np.zeros((height, width, 3), np.uint8))])
+            return
         self.forward(np.zeros((1, self.preprocess_spec.channels, height, width), self._input.dtype))
 
     def close(self) -> None:

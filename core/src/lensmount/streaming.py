@@ -249,7 +249,8 @@ class _Work:
         self._model = model
         self._options = options
         self._gate = gate
-        self._staged: Callable[..., Any] | None = getattr(model, "infer", None)
+        staged = hasattr(model, "postprocess") and hasattr(model, "groups")
+        self._staged: Callable[..., Any] | None = getattr(model, "infer_pictures", None) if staged else None
 
     def __call__(self, index: int, items: list[Item]) -> list[Pair]:
         infos: list[FrameInfo] = []

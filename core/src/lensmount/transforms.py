@@ -54,18 +54,8 @@ def prepare(
         OptionError: The spec cannot be carried out.
         ImageTooLargeError: `pad-square` would make a picture beyond the limit on pixels.
     """
-    _check(spec, dtype, layout)
-    if not images:
-        raise InputError("there are no images to prepare", found="an empty sequence", expected="one image or more")
-    geometries = [plan(image.size, spec, size) for image in images]
-    frames = {geometry.network_size for geometry in geometries}
-    if len(frames) > 1:
-        raise InputError(
-            "these images have different network sizes and cannot share a batch",
-            found=", ".join(f"{h}x{w}" for h, w in sorted(frames)),
-            fix="pass size=(height, width), or prepare them in groups of one size (lensmount.geometry.plan tells it)",
-        )
-    height, width = frames.pop()
+    check_spec(spec, dtype, layout)
+    geometries, (height, width) = plan_batch(images, spec, size)
     item = (spec.channels, height, width) if layout == "nchw" else (height, width, spec.channels)
     shape = (len(images), *item)
     if out is None:
@@ -79,7 +69,34 @@ def prepare(
     return out, geometries
 
 
-def _check(spec: Preprocess, dtype: str, layout: str) -> None:
+def plan_batch(
+    images: Sequence[Image], spec: Preprocess, size: tuple[int, int] | None = None
+) -> tuple[list[Geometry], tuple[int, int]]:
+    """Geometries of pictures that share a batch, and the `(height, width)` of their network frame.
+
+    Raises:
+        InputError: No pictures, or pictures whose network sizes differ.
+        OptionError: The spec cannot be carried out.
+    """
+    if not images:
+        raise InputError("there are no images to prepare", found="an empty sequence", expected="one image or more")
+    geometries = [plan(image.size, spec, size) for image in images]
+    frames = {geometry.network_size for geometry in geometries}
+    if len(frames) > 1:
+        raise InputError(
+            "these images have different network sizes and cannot share a batch",
+            found=", ".join(f"{h}x{w}" for h, w in sorted(frames)),
+            fix="pass size=(height, width), or prepare them in groups of one size (lensmount.geometry.plan tells it)",
+        )
+    return geometries, frames.pop()
+
+
+def check_spec(spec: Preprocess, dtype: str, layout: str = "nchw") -> None:
+    """Refuses what cannot be carried out.
+
+    Raises:
+        OptionError: Dtype, layout, channels, mean or std is not valid.
+    """
     if dtype not in ("float32", "float16", "uint8"):
         raise OptionError("dtype is not valid", found=repr(dtype), expected="float32, float16 or uint8")
     if layout not in ("nchw", "nhwc"):
@@ -95,15 +112,26 @@ def _check(spec: Preprocess, dtype: str, layout: str) -> None:
         raise OptionError("std is not valid", found=str(spec.std), expected="numbers other than 0")
 
 
+def placed(geometry: Geometry, spec: Preprocess) -> tuple[tuple[int, int], tuple[int, int, int, int], Window]:
+    """Where a picture's resized content comes to lie in the network's frame.
+
+    Returns:
+        `(height, width)` of the whole resized picture; `x0, y0, x1, y1` of its part that falls into the frame; and
+        that part's `(top, bottom, left, right)` within the resized picture.
+    """
+    frame_height, frame_width = geometry.network_size
+    height, width = geometry.padded_size if spec.resize == "pad-square" else geometry.resized_size
+    left, top = int(geometry.offset[0]), int(geometry.offset[1])
+    x0, y0, x1, y1 = max(left, 0), max(top, 0), min(left + width, frame_width), min(top + height, frame_height)
+    return (height, width), (x0, y0, x1, y1), (y0 - top, y1 - top, x0 - left, x1 - left)
+
+
 def _write(image: Image, geometry: Geometry, spec: Preprocess, target: NDArray[Any], layout: Layout) -> None:
     """Renders one picture into its slot of the batch."""
     view = target if layout == "nhwc" else target.transpose(1, 2, 0)  # (H, W, C) either way
     frame_height, frame_width = geometry.network_size
-    # The resized picture, and the part of it that falls into the frame.
-    height, width = geometry.padded_size if spec.resize == "pad-square" else geometry.resized_size
-    left, top = int(geometry.offset[0]), int(geometry.offset[1])
-    x0, y0, x1, y1 = max(left, 0), max(top, 0), min(left + width, frame_width), min(top + height, frame_height)
-    content = _content(image, geometry, spec, (height, width), (y0 - top, y1 - top, x0 - left, x1 - left))
+    resized, (x0, y0, x1, y1), window = placed(geometry, spec)
+    content = _content(image, geometry, spec, resized, window)
     swap = content.ndim == 3 and image.color != spec.color
     padding = (y0, frame_height - y1, x0, frame_width - x1)
     if spec.resize == "letterbox-reflect" and any(padding):
@@ -138,7 +166,7 @@ def _content(image: Image, geometry: Geometry, spec: Preprocess, size: tuple[int
 
 def _fill_padding(view: NDArray[Any], box: tuple[int, int, int, int], spec: Preprocess) -> None:
     x0, y0, x1, y1 = box
-    values = _tables(spec, view.dtype.name)[:, spec.padding_value]
+    values = value_tables(spec, view.dtype.name)[:, spec.padding_value]
     for channel, value in enumerate(values):
         plane = view[..., channel]
         plane[:y0] = value
@@ -155,7 +183,7 @@ def _normalise(plane: NDArray[Any], target: NDArray[Any], channel: int, spec: Pr
     if target.dtype == np.uint8:
         target[...] = plane
         return
-    table = _tables(spec, target.dtype.name)[channel]
+    table = value_tables(spec, target.dtype.name)[channel]
     if target.dtype == np.float16:  # looked up as 16-bit integers, which every OpenCV knows
         table, target = table.view(np.int16), target.view(np.int16)
     if target.strides[1] == target.itemsize:
@@ -165,7 +193,7 @@ def _normalise(plane: NDArray[Any], target: NDArray[Any], channel: int, spec: Pr
 
 
 @lru_cache(maxsize=64)
-def _tables(spec: Preprocess, dtype: str) -> NDArray[Any]:
+def value_tables(spec: Preprocess, dtype: str) -> NDArray[Any]:
     """`(C, 256)`: what each grey value becomes."""
     values = np.arange(256, dtype=np.float32)
     if dtype == "uint8":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lensmount.backends.base import Array, TensorSpec
@@ -24,6 +24,21 @@ ONNXRUNTIME_DTYPES = {
     "string": "object",
 }
 """numpy's name by onnxruntime's `tensor(…)`."""
+
+
+def host_array(value: Any) -> Array:
+    """A host array of an array (itself) or of a tensor on any device; bfloat16 becomes float32.
+
+    torch is not imported to find out.
+    """
+    from lensmount.caches.tensors import is_tensor
+
+    if not is_tensor(value):
+        array: Array = value
+        return array
+    value = value.detach().cpu()
+    copied: Array = (value.float() if str(value.dtype) == "torch.bfloat16" else value).numpy()
+    return copied
 
 
 def as_input_dtype(array: Array, spec: TensorSpec) -> Array:

@@ -44,7 +44,11 @@ class BackendOptions:
         build: Whether a backend that builds its own packages (tensorrt) may do so now: `never`, or `if-missing`.
         allow_host_code: Open engines that bring code for the host (TensorRT's version-compatible ones).
         contexts: Runs that an engine may have under way at once; more wait. Each takes its own device memory.
-        cuda_graphs: Replay a run of known shapes as one CUDA graph (tensorrt); None where the engine allows it.
+        cuda_graphs: Record a run of each shape of the input as one CUDA graph and replay it; pays where shapes repeat.
+            None where the engine allows it (tensorrt), and not on torch, where it does not go with `compile`. Elsewhere
+            it does nothing.
+        device_path: Whether pictures are prepared and outputs finished on the network's device, in torch: None for
+            CUDA where torch can use it, False for never, True for wherever torch runs, or an error.
     """
 
     threads: int | None = None
@@ -55,6 +59,7 @@ class BackendOptions:
     allow_host_code: bool = False
     contexts: int = 2
     cuda_graphs: bool | None = None
+    device_path: bool | None = None
 
     def __post_init__(self) -> None:
         from lensmount.options import flag, one_of, positive
@@ -62,8 +67,9 @@ class BackendOptions:
         one_of("build", self.build, ("never", "if-missing"))
         flag("allow_host_code", self.allow_host_code)
         positive("contexts", self.contexts)
-        if self.cuda_graphs is not None:
-            flag("cuda_graphs", self.cuda_graphs)
+        for name in ("cuda_graphs", "device_path"):
+            if getattr(self, name) is not None:
+                flag(name, getattr(self, name))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +145,32 @@ class Session(Protocol):
 
     def close(self) -> None:
         """Frees what the session holds; a second call does nothing."""
+
+
+@runtime_checkable
+class TensorSession(Protocol):
+    """A session that can also take and give torch tensors on its device; the names are those of `Session.run`."""
+
+    @property
+    def tensor_device(self) -> str | None:
+        """Where the tensors lie; None where a model is to prepare and finish on the host."""
+
+    @property
+    def channels_last(self) -> bool:
+        """Whether a picture input is best given in that memory layout."""
+
+    def run_tensors(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
+        """Runs once, ordered on the stream that is current in this thread.
+
+        Args:
+            feeds: Every input by name, as `torch.Tensor`s on `tensor_device`.
+
+        Returns:
+            Every output by name, as tensors there.
+
+        Raises:
+            BackendError: As for `run`.
+        """
 
 
 def check_feeds(inputs: tuple[TensorSpec, ...], feeds: Mapping[str, np.ndarray[Any, Any]], subject: str) -> None:

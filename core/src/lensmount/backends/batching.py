@@ -6,8 +6,8 @@ dropped; a dynamic graph gets chunks of at most its maximum. `explain` says so i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from lensmount.errors import BackendError
 from lensmount.specs import BatchPolicy
@@ -49,13 +49,19 @@ def explain(policy: BatchPolicy) -> str:
     return "dynamic batch: all images at once"
 
 
-def run_batched(session: Session, feeds: Mapping[str, Array], policy: BatchPolicy | None = None) -> dict[str, Array]:
+def run_batched(
+    session: Session,
+    feeds: Mapping[str, Any],
+    policy: BatchPolicy | None = None,
+    run: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None,
+) -> dict[str, Any]:
     """Runs a batch of any size.
 
     Args:
         session: Every input and output has the batch as its first axis.
-        feeds: Every input by name, all with the same first axis (N ≥ 1).
+        feeds: Every input by name, all with the same first axis (N ≥ 1): arrays, or tensors where `run` takes them.
         policy: The package's policy; None to read it from the graph.
+        run: What runs once; None for `session.run`.
 
     Returns:
         Every output by name, with N as its first axis.
@@ -70,18 +76,17 @@ def run_batched(session: Session, feeds: Mapping[str, Array], policy: BatchPolic
         raise BackendError("a batch cannot be run", found=str(sizes), expected="inputs of one batch size of at least 1")
     policy = batch_policy(session, policy)
     step = policy.static or policy.maximum or count
+    run = run or session.run
     if count == step or (count < step and policy.static is None):
-        return session.run(feeds)
+        return run(feeds)
     parts = []
     for start in range(0, count, step):
         chunk = {name: array[start : start + step] for name, array in feeds.items()}
-        parts.append(_run_chunk(session, chunk, min(step, count - start), policy.static or 0))
+        parts.append(_run_chunk(run, chunk, min(step, count - start), policy.static or 0))
     if len(parts) == 1:
         return parts[0]
 
-    import numpy as np
-
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return {name: _join([part[name] for part in parts]) for name in parts[0]}
 
 
 def run_in_chunks(session: Session, array: Array, max_batch: int | None = None) -> dict[str, Array]:
@@ -107,12 +112,14 @@ def run_in_chunks(session: Session, array: Array, max_batch: int | None = None) 
     return run_batched(session, {session.inputs[0].name: array}, policy)
 
 
-def _run_chunk(session: Session, chunk: Mapping[str, Array], count: int, padded: int) -> dict[str, Array]:
+def _run_chunk(
+    run: Callable[[Mapping[str, Any]], dict[str, Any]], chunk: Mapping[str, Any], count: int, padded: int
+) -> dict[str, Any]:
     """Runs `count` images, padded with zeros to `padded`, and drops the padding's results."""
     size = max(count, padded)
     if size > count:
         chunk = {name: _pad(array, size) for name, array in chunk.items()}
-    results = session.run(chunk)
+    results = run(chunk)
     for name, array in results.items():
         if not array.ndim or array.shape[0] != size:
             raise BackendError(
@@ -124,9 +131,26 @@ def _run_chunk(session: Session, chunk: Mapping[str, Array], count: int, padded:
     return {name: array[:count] for name, array in results.items()} if size > count else results
 
 
-def _pad(array: Array, size: int) -> Array:
-    import numpy as np
+def _pad(array: Any, size: int) -> Any:
+    from lensmount.caches.tensors import is_tensor
 
-    padded = np.zeros((size, *array.shape[1:]), array.dtype)
+    if is_tensor(array):
+        padded = array.new_zeros((size, *array.shape[1:]))
+    else:
+        import numpy as np
+
+        padded = np.zeros((size, *array.shape[1:]), array.dtype)
     padded[: len(array)] = array
     return padded
+
+
+def _join(parts: list[Any]) -> Any:
+    from lensmount.caches.tensors import is_tensor
+
+    if is_tensor(parts[0]):
+        import torch
+
+        return torch.cat(parts)
+    import numpy as np
+
+    return np.concatenate(parts)

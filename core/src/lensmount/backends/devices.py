@@ -9,6 +9,7 @@ from lensmount.errors import DeviceError, OptionError
 from lensmount.machine import cpu_count, cpu_quota
 
 THREADS_VARIABLE = "LENSMOUNT_THREADS"
+DEVICE_PATH_VARIABLE = "LENSMOUNT_DEVICE_PATH"
 
 
 def split_device(device: str) -> tuple[str, int]:
@@ -52,3 +53,21 @@ def session_threads(request: OpenRequest) -> int | None:
         OptionError: As for `requested_threads`.
     """
     return requested_threads(request) or (cpu_count() if cpu_quota() else None)
+
+
+def requested_device_path(request: OpenRequest) -> bool | None:
+    """Whether pictures are to be prepared on the device: the request's word, else `LENSMOUNT_DEVICE_PATH`'s, else None.
+
+    Raises:
+        OptionError: Neither true nor false.
+    """
+    given: object = request.options.device_path
+    name = "device_path"
+    if given is None:
+        text = os.environ.get(DEVICE_PATH_VARIABLE, "").strip().lower()
+        if not text:
+            return None
+        name, given = DEVICE_PATH_VARIABLE, {"1": True, "on": True, "0": False, "off": False}.get(text, text)
+    if not isinstance(given, bool):
+        raise OptionError(f"{name} is not valid", found=repr(given), expected="True or False (1 or 0)")
+    return given

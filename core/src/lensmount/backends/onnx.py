@@ -10,15 +10,22 @@ from __future__ import annotations
 import contextlib
 import io
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lensmount.backends import onnx_errors, onnx_graph, onnx_providers, wheels
+from lensmount.backends import memory, onnx_binding, onnx_errors, onnx_graph, onnx_providers, wheels
 from lensmount.backends.arrays import ONNXRUNTIME_DTYPES
 from lensmount.backends.base import OpenRequest, TensorSpec, check_feeds
 from lensmount.backends.devices import session_threads, split_device
-from lensmount.errors import BackendError, ClosedError, MissingDependencyError, ModelFileError, UnsupportedModelError
+from lensmount.errors import (
+    BackendError,
+    ClosedError,
+    LensmountError,
+    MissingDependencyError,
+    ModelFileError,
+    UnsupportedModelError,
+)
 from lensmount.specs import BackendStatus
 
 if TYPE_CHECKING:
@@ -87,7 +94,7 @@ def open_session(request: OpenRequest) -> OnnxSession:
             `UnsupportedModelError` for an operator, opset or type that the installed onnxruntime lacks.
         DeviceError: The device or provider is not there, or onnxruntime fell back from it.
         DeviceMemoryError: The device is out of memory.
-        OptionError: `threads`, `LENSMOUNT_THREADS` or `providers` is not valid.
+        OptionError: `threads`, `LENSMOUNT_THREADS`, `providers` or `device_path` is not valid.
     """
     path = request.path
     if path is None:
@@ -102,6 +109,8 @@ def open_session(request: OpenRequest) -> OnnxSession:
         raise ModelFileError(f"{subject} is not there", found=str(path), expected="a file")
     graph = onnx_graph.inspect(path, request.package)
     chosen = onnx_providers.choose(request, ort.get_available_providers())
+    tensors = onnx_binding.tensors_wanted(request)
+    stream = onnx_binding.share_stream(chosen, request.device) if tensors else None
     said = _preload(ort) if request.device.startswith("cuda") else ""
     options = _session_options(ort, threads)
     try:
@@ -117,7 +126,10 @@ def open_session(request: OpenRequest) -> OnnxSession:
         raise
     # The TensorRT provider lowers a float graph to half precision; every other runs the graph as it is.
     lowered = provider == onnx_providers.TENSORRT and request.precision == "fp16" and graph.precision == "fp32"
-    return OnnxSession(session, _run_options(ort), path, provider, device, "fp16" if lowered else graph.precision)
+    opened = OnnxSession(session, _run_options(ort), path, provider, device, "fp16" if lowered else graph.precision)
+    if tensors:
+        opened.take_tensors(onnx_binding.ordering(session, provider, device, stream))
+    return opened
 
 
 def _import() -> Any:
@@ -178,6 +190,8 @@ class OnnxSession:
         outputs: Outputs in order.
         metadata: The graph's custom metadata.
         assignment: Nodes by the provider that runs them; empty where onnxruntime is too old to tell.
+        tensor_device: Where `run_tensors` takes and gives tensors; None where models are to work on the host.
+        channels_last: False: graphs take their pictures contiguous.
     """
 
     def __init__(self, session: Any, run_options: Any, path: Path, provider: str, device: str, precision: str) -> None:
@@ -194,6 +208,52 @@ class OnnxSession:
         self.metadata: Mapping[str, str] = dict(session.get_modelmeta().custom_metadata_map)
         self.assignment = onnx_providers.assignment(session)
         self.precision = precision
+        self.tensor_device: str | None = None
+        self.channels_last = False
+        self._tensors: onnx_binding.TensorRunner | None = None
+
+    def take_tensors(self, order: onnx_binding.Ordering) -> None:
+        """Opens the way for `run_tensors`, ordered as told."""
+        session = self._open()
+        self.tensor_device = self.device
+        self._tensors = onnx_binding.TensorRunner(session, self.inputs, self.outputs, self.device, order, self._quiet)
+
+    def run_tensors(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
+        """Runs once on `torch.Tensor`s; see `lensmount.backends.base.TensorSession`.
+
+        Outputs may share onnxruntime's memory. It is used again when they are gone, so whoever reads them on another
+        stream than the one that was current here copies them first.
+        """
+        self._open()
+        if self._tensors is None:
+            raise BackendError(f"the session of {self._subject} takes no tensors", fix="load with device_path=True")
+        self._check_names(feeds)
+        try:
+            return self._tensors.run(feeds)
+        except BackendError:
+            raise
+        except Exception as error:
+            raise self._failure(error, feeds, self._tensors.run) from error
+
+    def _check_names(self, feeds: Mapping[str, Any]) -> None:
+        expected = [spec.name for spec in self.inputs]
+        if set(feeds) != set(expected):
+            raise BackendError(
+                f"{self._subject} was given the wrong inputs", found=str(sorted(feeds)), expected=str(expected)
+            )
+
+    def _failure(
+        self, error: Exception, feeds: Mapping[str, Any], run: Callable[[Mapping[str, Any]], Any]
+    ) -> LensmountError:
+        """The error for a run that failed; where memory ran out, with a batch that runs."""
+        if not onnx_errors.is_memory(error):
+            return onnx_errors.running(error, self._subject, self.device)
+        batch = memory.batch_of(self.inputs, feeds)
+        fits = None
+        if batch is not None and self.device.startswith("cuda"):
+            fits = memory.fitting_batch(lambda size: run({n: f[:size] for n, f in feeds.items()}), batch, None)
+        said = onnx_errors.memory_said(error)
+        return memory.shortage(self._subject, self.device, said, batch=batch, fits=fits, free=None)
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Runs once; see `lensmount.backends.Session.run`."""
@@ -205,7 +265,7 @@ class OnnxSession:
             else:
                 values = [value.numpy() for value in self._run_bound(session, feeds)]
         except Exception as error:
-            raise onnx_errors.running(error, self._subject, self.device) from error
+            raise self._failure(error, feeds, lambda smaller: self._run_bound(session, smaller)) from error
         return dict(zip(self._names, values, strict=True))
 
     def run_on_device(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
@@ -221,11 +281,7 @@ class OnnxSession:
             BackendError: As for `run`; what an `OrtValue` does not fit is found by onnxruntime.
         """
         session = self._open()
-        expected = [spec.name for spec in self.inputs]
-        if set(feeds) != set(expected):
-            raise BackendError(
-                f"{self._subject} was given the wrong inputs", found=str(sorted(feeds)), expected=str(expected)
-            )
+        self._check_names(feeds)
         arrays = {name: value for name, value in feeds.items() if hasattr(value, "dtype")}
         check_feeds(tuple(spec for spec in self.inputs if spec.name in arrays), arrays, self._subject)
         try:
@@ -236,7 +292,7 @@ class OnnxSession:
 
     def close(self) -> None:
         """Frees the session once the runs under way have ended; a second call does nothing."""
-        self._session = None
+        self._session = self._tensors = None
 
     def _open(self) -> Any:
         session = self._session

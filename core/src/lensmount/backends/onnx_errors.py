@@ -104,6 +104,16 @@ def opening(error: Exception, subject: str, device: str) -> LensmountError:
     )
 
 
+def memory_said(error: BaseException) -> str:
+    """What is known of an error for want of memory."""
+    return "no room for a copy of its inputs" if NO_COPY in str(error) else brief(error)
+
+
+def is_memory(error: BaseException) -> bool:
+    """Whether this says that memory ran out."""
+    return isinstance(error, MemoryError) or MEMORY.search(str(error)) is not None
+
+
 def running(error: Exception, subject: str, device: str) -> LensmountError:
     """The error for a run that failed.
 
@@ -112,10 +122,10 @@ def running(error: Exception, subject: str, device: str) -> LensmountError:
         subject: The graph, in words.
         device: Where it ran.
     """
-    if MEMORY.search(str(error)) or isinstance(error, MemoryError):
+    if is_memory(error):
         return DeviceMemoryError(
             f"{device!r} ran out of memory while running {subject}",
-            found="no room for a copy of its inputs" if NO_COPY in str(error) else brief(error),
+            found=memory_said(error),
             fix="use a smaller batch, a smaller input size or a smaller model",
         )
     if DEVICE.search(str(error)):

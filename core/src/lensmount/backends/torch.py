@@ -7,6 +7,7 @@ What it decides, and why:
 * Convolutions run channels-last on a CPU, and on CUDA in fp16 and bf16, unless `channels_last` says otherwise.
 * `torch.set_num_threads` holds for the whole process, so it is called only when `threads=` or `LENSMOUNT_THREADS`
   asks for it; the last session that asks decides for all.
+* `cuda_graphs` records each shape of the input once (`torch_graphs`).
 * On CUDA in fp32, torch's own setting decides whether convolutions may use TF32; `provider` says so when they may.
 """
 
@@ -16,11 +17,11 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from lensmount.backends import torch_errors, wheels
+from lensmount.backends import torch_errors, torch_memory, wheels
 from lensmount.backends.base import OpenRequest, TensorSpec, check_feeds
-from lensmount.backends.devices import requested_threads, split_device
+from lensmount.backends.devices import requested_device_path, requested_threads, split_device
 from lensmount.backends.torch_place import INSTALL, check_device, import_torch, may_use_tf32, place, read_back
-from lensmount.errors import BackendError, ClosedError, LensmountError, ModelFileError
+from lensmount.errors import BackendError, ClosedError, LensmountError, ModelFileError, OptionError
 from lensmount.specs import BackendStatus
 
 if TYPE_CHECKING:
@@ -85,7 +86,8 @@ def open_session(request: OpenRequest) -> TorchSession:
         ModelFileError: The request holds no network.
         DeviceError: The device is not there.
         DeviceMemoryError: The network does not fit the device's memory.
-        OptionError: The precision does not run on the device, or `threads` is not valid.
+        OptionError: The precision does not run on the device, `threads` or `device_path` is not valid, or both
+            `compile` and `cuda_graphs` were asked for.
         BackendError: `compile` was asked for and there is no C++ compiler for the CPU.
     """
     network = request.network
@@ -96,6 +98,13 @@ def open_session(request: OpenRequest) -> TorchSession:
         )
     threads = requested_threads(request)
     split_device(request.device)
+    if request.options.compile and request.options.cuda_graphs:
+        raise OptionError(
+            "compile and cuda_graphs do not go together",
+            found="compile=True, cuda_graphs=True",
+            fix="choose one, and measure it: lensmount bench",
+        )
+    on_device = requested_device_path(request)
     torch = import_torch()
     device = check_device(torch, request.device)
     if threads is not None:
@@ -107,7 +116,10 @@ def open_session(request: OpenRequest) -> TorchSession:
         raise
     except Exception as error:
         raise torch_errors.running(error, subject, request.device) from error
-    return TorchSession(torch, request, subject, channels_last)
+    session = TorchSession(torch, request, subject, channels_last)
+    if on_device or (on_device is None and device.type == "cuda"):
+        session.tensor_device = session.device
+    return session
 
 
 class TorchSession:
@@ -122,6 +134,7 @@ class TorchSession:
         precision: Precision that the parameters have.
         provider: Version of torch, device, and how the module runs.
         channels_last: Whether convolutions run in that layout.
+        tensor_device: Where `run_tensors` takes and gives tensors; None where models are to work on the host.
         inputs: Inputs in order.
         outputs: Outputs in order.
         metadata: The network's metadata.
@@ -134,6 +147,7 @@ class TorchSession:
         self._subject = subject
         self._float32 = network.float32_outputs
         self.backend = "torch"
+        self.tensor_device: str | None = None
         self.module: Any | None = network.module
         self.channels_last = channels_last
         self.device, self.precision, self._dtype = read_back(torch, network.module, request)
@@ -151,6 +165,11 @@ class TorchSession:
             torch_errors.check_compiler(self.device)
             self._call = torch.compile(network.module)
             self.provider += ", compiled"
+        if request.options.cuda_graphs and self._place.type == "cuda":
+            from lensmount.backends.torch_graphs import CudaGraph, Recorded
+
+            self._call = Recorded(network.module, CudaGraph)
+            self.provider += ", CUDA graphs"
         if self.precision == "fp32" and may_use_tf32(torch, self.device):
             self.provider += ", TF32 convolutions"
 
@@ -162,7 +181,7 @@ class TorchSession:
         except LensmountError:
             raise
         except Exception as error:
-            raise torch_errors.running(error, self._subject, self.device) from error
+            raise self._failure(error, feeds) from error
 
     def run_on_device(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
         """Runs once and leaves the outputs on the device, in the precision that the network computes in.
@@ -188,7 +207,25 @@ class TorchSession:
         except LensmountError:
             raise
         except Exception as error:
-            raise torch_errors.running(error, self._subject, self.device) from error
+            raise self._failure(error, feeds) from error
+
+    def run_tensors(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
+        """`run_on_device` in the dtypes that `outputs` declares; see `lensmount.backends.base.TensorSession`."""
+        torch = self._torch
+        made = self.run_on_device(feeds)
+        for name, tensor in made.items():
+            if tensor.is_floating_point() and (self._float32 or tensor.dtype == torch.bfloat16):
+                made[name] = tensor.to(torch.float32)
+        return made
+
+    def _failure(self, error: Exception, feeds: Mapping[str, Any]) -> LensmountError:
+        """The error for a run that failed; where memory ran out, with the batch that would fit."""
+        if torch_errors.is_memory(error):
+            with self._torch.inference_mode():
+                return torch_memory.shortage(
+                    self._torch, error, self._subject, self.device, self.inputs, feeds, self._forward
+                )
+        return torch_errors.running(error, self._subject, self.device)
 
     def close(self) -> None:
         """Lets go of the network, and gives CUDA memory back to the driver; a second call does nothing."""

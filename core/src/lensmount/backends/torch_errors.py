@@ -29,6 +29,12 @@ def brief(error: BaseException) -> str:
     return text if len(text) <= 300 else text[:297] + "…"
 
 
+def is_memory(error: BaseException) -> bool:
+    """Whether this says that memory ran out."""
+    kind = type(error).__name__
+    return kind == "OutOfMemoryError" or isinstance(error, MemoryError) or MEMORY.search(str(error)) is not None
+
+
 def running(error: Exception, subject: str, device: str) -> LensmountError:
     """The error for a network that could not be placed, compiled or run.
 
@@ -37,7 +43,7 @@ def running(error: Exception, subject: str, device: str) -> LensmountError:
         subject: The network, in words.
         device: Where it runs.
     """
-    if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError) or MEMORY.search(str(error)):
+    if is_memory(error):
         return DeviceMemoryError(
             f"{device!r} ran out of memory for {subject}",
             found=brief(error),

@@ -42,7 +42,8 @@ def make_key(*parts: Any) -> str:
 
 def image_key(image: Image) -> str:
     """The key of a picture's content: shape, pixels and colour order, wherever it came from."""
-    return make_key(image)
+    on_host = getattr(image, "on_host", None)  # a picture on a device has the key of the same one on the host
+    return make_key(image if on_host is None else on_host())
 
 
 def _digest(value: Any) -> bytes:

@@ -9,12 +9,10 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from lensmount.caches.sources import source_key
-from lensmount_owlv2.proposals import Proposals, from_outputs
+from lensmount_owlv2.proposals import Proposals, from_outputs, on_host
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from numpy.typing import NDArray
 
     from lensmount.caches.base import Cache
     from lensmount.geometry import Geometry
@@ -49,8 +47,8 @@ class ImageEmbedder:
 
     def __init__(
         self,
-        prepare: Callable[[Sequence[Image]], tuple[NDArray[Any], list[Geometry]]],
-        forward: Callable[[NDArray[Any]], Mapping[str, NDArray[Any]]],
+        prepare: Callable[[Sequence[Image]], tuple[Any, list[Geometry]]],
+        forward: Callable[[Any], Mapping[str, Any]],
         cache: Cache,
         identity: str,
         batch: int,
@@ -113,7 +111,7 @@ class ImageEmbedder:
         batch, _ = self._prepare(pictures)
         sizes = [picture.size for picture in pictures]
         del pictures
-        raw = self._forward(batch)
+        raw = on_host(self._forward(batch), count)
         made = {}
         for row, ((key, _), size) in enumerate(zip(pending, sizes, strict=True)):
             made[key] = from_outputs(raw, row, size, count)

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lensmount.backends.arrays import host_array
 from lensmount.boxes import cxcywh_to_xyxy, top_candidates
+from lensmount.caches.tensors import is_tensor
 
 #: Added to norms before dividing, as the network's class head does.
 EPSILON = np.float32(1e-6)
+
+_ROWS = ("objectness_logits", "boxes", "class_embeds", "logit_shift", "logit_scale")
 
 Floats = NDArray[np.float32]
 
@@ -81,6 +86,26 @@ def normalise(vectors: NDArray[np.floating]) -> Floats:
     array = np.asarray(vectors, np.float32)
     result: Floats = array / (np.linalg.norm(array, axis=-1, keepdims=True) + EPSILON)
     return result
+
+
+def on_host(raw: Mapping[str, Any], count: int | None) -> Mapping[str, NDArray[np.floating]]:
+    """Outputs as arrays; of tensors only the rows that will be kept leave the device, all in one download.
+
+    Args:
+        raw: Outputs of the image tower by name: arrays, which are returned as they are, or tensors.
+        count: Proposals kept of each picture, those most likely to be an object; None for all.
+    """
+    objectness = raw["objectness_logits"]
+    if not is_tensor(objectness):
+        return raw
+    import torch
+
+    order = objectness.float().sort(dim=1, descending=True, stable=True).indices[:, :count]
+    parts = [raw[name] if raw[name].ndim == 3 else raw[name][..., None] for name in _ROWS]
+    chosen = [part.float().gather(1, order[..., None].expand(-1, -1, part.shape[2])) for part in parts]
+    columns = np.cumsum([part.shape[2] for part in chosen])[:-1]
+    made = np.split(host_array(torch.cat(chosen, 2)), columns, axis=2)
+    return {name: array if raw[name].ndim == 3 else array[..., 0] for name, array in zip(_ROWS, made, strict=True)}
 
 
 def from_outputs(

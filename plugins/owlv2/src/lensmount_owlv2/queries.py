@@ -86,7 +86,7 @@ class QueryModel(SingleGraph):
         self._identity = make_key(self.network, self.backend, self.device, self.precision, self.preprocess_spec)
         caches = context.caches
         self._images = ImageEmbedder(
-            self._prepare,
+            self._prepare if self._path is None else self._path.prepare,
             self.forward,
             _cache(caches, "embeddings", options.images_kept, options.image_cache_bytes),
             self._identity,

@@ -169,10 +169,6 @@ def build(context: NetworkContext, contents: Contents, layout: Layout) -> TorchN
     check_size(size, layout)
     tensors = as_torch_state_dict(contents.tensors, dtype=torch.float32)
     module: Module = assemble(layout, size, tensors, context.card.id)
-    if options.cuda_graphs:
-        from lensmount_rfdetr.networks.capture import Captured
-
-        module = Captured(module)
     batch = "batch"
     outputs = [
         TensorSpec("dets", (batch, layout.queries, 4), "float32"),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lensmount.caches.tensors import is_tensor
 from lensmount.errors import ModelFileError, OptionError, UnsupportedModelError
 from lensmount.mask_decoding import resize_logits_in_boxes
 from lensmount.options import class_ids, class_thresholds, positive
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from lensmount.geometry import Geometry
     from lensmount.images import Color
+    from lensmount.masks import Masks
     from lensmount.models import BuildContext, Model
 
 CONFIDENCE = 0.5
@@ -145,13 +147,13 @@ class RFDETRDetector(SingleGraph):
         pictures = self.load_images(images, color)
         results: list[Any] = []
         for group in self.groups(pictures, BATCH):
-            batch, geometries = self._prepare(group)
-            results += self._results(self.forward(batch), geometries, wanted, [picture.path for picture in group])
+            raw, geometries = self.infer_pictures(group)
+            results += self._results(raw, geometries, wanted, [picture.path for picture in group])
         return results
 
     def postprocess(
         self,
-        raw: Mapping[str, NDArray[Any]],
+        raw: Mapping[str, Any],
         geometries: Sequence[Geometry],
         *,
         confidence: float | Mapping[str | int, float] | None = None,
@@ -161,7 +163,7 @@ class RFDETRDetector(SingleGraph):
         """The network's outputs to results; the options are those of a call.
 
         Args:
-            raw: Outputs by name, as `forward` returned them.
+            raw: Outputs by name, as `forward` returned them: arrays, or tensors on the device.
             geometries: One per picture, as `preprocess` returned them.
             confidence: See `__call__`.
             max_detections: See `__call__`.
@@ -191,30 +193,37 @@ class RFDETRDetector(SingleGraph):
 
     def _results(
         self,
-        raw: Mapping[str, NDArray[Any]],
+        raw: Mapping[str, Any],
         geometries: Sequence[Geometry],
         wanted: Filter,
         paths: Sequence[str | None],
     ) -> list[Any]:
         boxes, logits = raw[self.head.boxes], raw[self.head.logits]
-        results = []
-        for i, (geometry, path) in enumerate(zip(geometries, paths, strict=True)):
-            kept = keep_pairs(boxes[i], logits[i], wanted, len(self.names))
-            height, width = geometry.network_size
-            # Boxes outside the picture are clipped to its edge and kept, as the authors do.
-            xyxy = geometry.boxes_to_image(kept.boxes * np.array([width, height, width, height], np.float32))
-            results.append(self._result(kept, xyxy, raw, i, geometry, path))
-        return results
+        if is_tensor(logits):
+            from lensmount_rfdetr import on_device
 
-    def _result(
+            every = on_device.keep_pairs(boxes, logits, wanted, len(self.names))
+        else:
+            every = [keep_pairs(boxes[i], logits[i], wanted, len(self.names)) for i in range(len(geometries))]
+        # Boxes outside the picture are clipped to its edge and kept, as the authors do.
+        corners = [
+            geometry.boxes_to_image(kept.boxes * np.array([*geometry.network_size[::-1]] * 2, np.float32))
+            for kept, geometry in zip(every, geometries, strict=True)
+        ]
+        masks = self._masks(every, corners, raw, geometries)
+        return [self._result(*row) for row in zip(every, corners, masks, geometries, paths, strict=True)]
+
+    def _masks(
         self,
-        kept: Kept,
-        xyxy: NDArray[Any],
-        raw: Mapping[str, NDArray[Any]],
-        index: int,
-        geometry: Geometry,
-        path: str | None,
-    ) -> Any:
+        kept: Sequence[Kept],
+        boxes: Sequence[NDArray[Any]],
+        raw: Mapping[str, Any],
+        geometries: Sequence[Geometry],
+    ) -> Sequence[Masks | None]:
+        """Masks of each picture, where the model has them; `boxes` are in image pixels."""
+        return [None] * len(kept)
+
+    def _result(self, kept: Kept, xyxy: NDArray[Any], masks: Masks | None, geometry: Geometry, path: str | None) -> Any:
         return Detections(
             xyxy=xyxy,
             confidence=kept.scores,
@@ -241,17 +250,28 @@ class RFDETRSegmenter(RFDETRDetector):
                 expected="a third output (batch, queries, h, w)",
             )
 
-    def _result(
+    def _masks(
         self,
-        kept: Kept,
-        xyxy: NDArray[Any],
-        raw: Mapping[str, NDArray[Any]],
-        index: int,
-        geometry: Geometry,
-        path: str | None,
-    ) -> Any:
+        kept: Sequence[Kept],
+        boxes: Sequence[NDArray[Any]],
+        raw: Mapping[str, Any],
+        geometries: Sequence[Geometry],
+    ) -> Sequence[Masks | None]:
         assert self.head.masks is not None
-        logits = raw[self.head.masks][index][kept.queries].astype(np.float32, copy=False)
+        maps, whole = raw[self.head.masks], self._options.whole_masks
+        if is_tensor(maps):
+            from lensmount_rfdetr import on_device
+
+            return on_device.masks(maps, kept, None if whole else boxes, geometries)
+        return [
+            resize_logits_in_boxes(
+                maps[i][part.queries].astype(np.float32, copy=False), None if whole else boxes[i], geometry
+            )
+            for i, (part, geometry) in enumerate(zip(kept, geometries, strict=True))
+        ]
+
+    def _result(self, kept: Kept, xyxy: NDArray[Any], masks: Masks | None, geometry: Geometry, path: str | None) -> Any:
+        assert masks is not None
         return InstanceSegmentation(
             xyxy=xyxy,
             confidence=kept.scores,
@@ -259,5 +279,5 @@ class RFDETRSegmenter(RFDETRDetector):
             class_names=self.names,
             image_size=geometry.original_size,
             path=path,
-            masks=resize_logits_in_boxes(logits, None if self._options.whole_masks else xyxy, geometry),
+            masks=masks,
         )

@@ -17,19 +17,15 @@ class LoadOptions:
             package says, else the one that the weights were trained at.
         whole_masks: Leave masks whole instead of cutting them to their boxes, as the authors' own code does; slower,
             and the same wherever a mask lies inside its box.
-        cuda_graphs: On a CUDA device, record the network once for each batch size and replay it; for weights of format
-            `torch`, without `compile`.
     """
 
     input_size: int | tuple[int, int] | None = None
     whole_masks: bool = False
-    cuda_graphs: bool = False
 
     def __post_init__(self) -> None:
         for side in self.size or ():
             positive("input_size", side)
         flag("whole_masks", self.whole_masks)
-        flag("cuda_graphs", self.cuda_graphs)
 
     @property
     def size(self) -> tuple[int, int] | None:

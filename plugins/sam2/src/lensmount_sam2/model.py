@@ -200,7 +200,7 @@ class Sam2:
         missing = [index for index, key in enumerate(keys) if key not in found and key not in keys[:index]]
         for group in self.runner.groups(len(missing)):
             indices = [missing[position] for position in group]
-            batch, _ = self.preprocess([pictures[index] for index in indices])
+            batch, _ = self.runner.prepare([pictures[index] for index in indices], self.preprocess_spec)
             for index, maps in zip(indices, self.runner.encode(batch), strict=True):
                 found[keys[index]] = maps
                 if use_embeddings_cache:

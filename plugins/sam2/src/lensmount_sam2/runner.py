@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lensmount.backends.base import Session
+    from lensmount.geometry import Geometry
+    from lensmount.images import Image
     from lensmount.models import BuildContext
+    from lensmount.specs import Preprocess
 
     Maps = tuple[Any, Any, Any]
     Floats = NDArray[np.float32]
@@ -58,6 +62,7 @@ class Runner:
                 expected="square pictures (batch, 3, S, S), S a multiple of 32, and masks (prompts, 1, S/4, S/4)",
             )
         self.image_size = side
+        self._preparers: dict[Preprocess, Any] = {}
         self._points = self._input("points").dtype
         self._no_mask = np.zeros((1, 1, side // 4, side // 4), np.float32)
 
@@ -94,11 +99,31 @@ class Runner:
         step = self._batch.static or min(BATCH, self._batch.maximum or BATCH)
         return [range(start, min(start + step, count)) for start in range(0, count, step)]
 
-    def encode(self, batch: Floats) -> list[Maps]:
+    def prepare(self, pictures: Sequence[Image], spec: Preprocess) -> tuple[Any, list[Geometry]]:
+        """Pictures to the encoder's input `(B, 3, S, S)`: on its device where it takes tensors, else on the host."""
+        device = getattr(self.encoder, "tensor_device", None)
+        if device is None:
+            from lensmount.transforms import prepare
+
+            return prepare(pictures, spec)
+        preparer = self._preparers.get(spec)
+        if preparer is None:
+            from lensmount.device.preparing import DevicePreparer
+            from lensmount.device.runtime import runtime_for
+
+            # Two specs at most, of pictures and of frames; two threads that make one at once do no harm.
+            preparer = self._preparers[spec] = DevicePreparer(spec, runtime_for(device), "float32")
+        batch, geometries = preparer(pictures)
+        return batch, geometries
+
+    def encode(self, batch: Any) -> list[Maps]:
         """Maps of each picture of a batch `(B, 3, S, S)`; each owns its memory, so that a cache counts it right."""
         if not self.torch:
-            raw = run_batched(self.encoder, {"images": batch}, self._batch)
-            return [self._row(raw, index, np.copy) for index in range(len(batch))]
+            on_device = is_tensor(batch)
+            run = self.encoder.run_tensors if on_device else None  # type: ignore[attr-defined]  # it takes tensors
+            raw = run_batched(self.encoder, {"images": batch}, self._batch, run)
+            copy = (lambda part: part.clone()) if on_device else np.copy
+            return [self._row(raw, index, copy) for index in range(len(batch))]
         made = self.encoder.run_on_device({"images": batch})  # type: ignore[attr-defined]  # torch sessions have it
         return [self._row(made, index, lambda part: part.clone()) for index in range(len(batch))]
 
@@ -135,6 +160,10 @@ class Runner:
         if self.torch:
             tensors = dict(zip(MAPS, (self._to_device(part) for part in maps), strict=True))
             made = self.decoder.run_on_device(tensors | feeds)  # type: ignore[attr-defined]
+        elif getattr(self.decoder, "tensor_device", None) is not None:
+            inputs = dict(zip(MAPS, maps, strict=True)) | feeds
+            there = {name: self._to_device(part).to(self.decoder.tensor_device) for name, part in inputs.items()}  # type: ignore[attr-defined]
+            made = self.decoder.run_tensors(there)  # type: ignore[attr-defined]
         else:
             made = self.decoder.run(dict(zip(MAPS, map(to_array, maps), strict=True)) | feeds)
         logits, scores, presence = (to_array(made[name]) for name in ("logits", "scores", "presence"))

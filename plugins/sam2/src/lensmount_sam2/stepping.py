@@ -67,11 +67,12 @@ class Stepper:
     def _memory(self) -> Memory:
         return cast("Memory", self._module(self._runner.memory))
 
-    def _tensor(self, array: NDArray[Any]) -> Tensor:
-        return torch.from_numpy(array).to(self._memory.cosines.device)
+    def _tensor(self, array: NDArray[Any] | Tensor) -> Tensor:
+        tensor = array if isinstance(array, Tensor) else torch.from_numpy(array)
+        return tensor.to(self._memory.cosines.device)
 
     @torch.inference_mode()
-    def encode(self, batch: NDArray[np.float32]) -> tuple[Tensor, Tensor, Tensor]:
+    def encode(self, batch: NDArray[np.float32] | Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Maps of a frame, without the mark of an image that has no past."""
         encoder = self._encoder
         return encoder.maps(self._tensor(batch).to(encoder.no_mem_embed.dtype))

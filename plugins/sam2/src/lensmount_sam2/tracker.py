@@ -235,9 +235,7 @@ class Tracker:
         return self._open(image, key, self._next - 1)
 
     def _open(self, image: Image, key: str, number: int) -> _Frame:
-        from lensmount.transforms import prepare
-
-        batch, (geometry,) = prepare([image], self._spec)
+        batch, (geometry,) = self._model.runner.prepare([image], self._spec)
         self._frame = None  # its maps make room for the next
         self._frame = _Frame(number, key, geometry, image.path, self._stepper.encode(batch))
         self._next = number + 1

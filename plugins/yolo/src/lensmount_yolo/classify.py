@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lensmount.backends.arrays import host_array
 from lensmount.errors import ModelFileError
 from lensmount.results import Classification
 from lensmount.single_graph import SingleGraph
@@ -17,8 +18,6 @@ from lensmount_yolo.model import BATCH, class_names
 from lensmount_yolo.options import LoadOptions
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from lensmount.geometry import Geometry
     from lensmount.images import Color
     from lensmount.models import BuildContext
@@ -83,14 +82,14 @@ class YoloClassifier(SingleGraph):
             results.update(zip(group, answers, strict=True))
         return [results[i] for i in range(len(pictures))]
 
-    def postprocess(self, raw: Mapping[str, NDArray[Any]], geometries: Sequence[Geometry]) -> list[Classification]:
+    def postprocess(self, raw: Mapping[str, Any], geometries: Sequence[Geometry]) -> list[Classification]:
         """The network's outputs to results, one per picture."""
         return self._results(raw, geometries, [None] * len(geometries))
 
     def _results(
-        self, raw: Mapping[str, NDArray[Any]], geometries: Sequence[Geometry], paths: Sequence[str | None]
+        self, raw: Mapping[str, Any], geometries: Sequence[Geometry], paths: Sequence[str | None]
     ) -> list[Classification]:
-        table = raw[self.output].astype(np.float32, copy=False)
+        table = host_array(raw[self.output]).astype(np.float32, copy=False)
         return [
             Classification(probabilities=row, class_names=self.names, image_size=geometry.original_size, path=path)
             for row, geometry, path in zip(table, geometries, paths, strict=True)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lensmount.backends.arrays import host_array
+from lensmount.caches.tensors import is_tensor
 from lensmount.errors import OptionError, UnsupportedModelError
 from lensmount.mask_decoding import decode_prototypes
 from lensmount.options import class_ids, class_thresholds, flag, fraction, positive
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
     from lensmount.geometry import Geometry
     from lensmount.images import Color
+    from lensmount.masks import Masks
     from lensmount.models import BuildContext, Model
 
 CONFIDENCE = 0.25
@@ -102,6 +105,7 @@ class YoloDetector(SingleGraph):
     """
 
     extra = 0
+    rotated = False
 
     def __init__(self, context: BuildContext) -> None:
         metadata = parse(context.session.metadata)
@@ -169,7 +173,7 @@ class YoloDetector(SingleGraph):
 
     def postprocess(
         self,
-        raw: Mapping[str, NDArray[Any]],
+        raw: Mapping[str, Any],
         geometries: Sequence[Geometry],
         *,
         confidence: float | Mapping[str | int, float] | None = None,
@@ -181,7 +185,7 @@ class YoloDetector(SingleGraph):
         """The network's outputs to results; the options are those of a call.
 
         Args:
-            raw: Outputs by name, as `forward` returned them.
+            raw: Outputs by name, as `forward` returned them: arrays, or tensors on the device.
             geometries: One per picture, as `preprocess` returned them.
             confidence: See `__call__`.
             iou_threshold: See `__call__`.
@@ -222,28 +226,41 @@ class YoloDetector(SingleGraph):
 
     def _results(
         self,
-        raw: Mapping[str, NDArray[Any]],
+        raw: Mapping[str, Any],
         geometries: Sequence[Geometry],
         wanted: Filter,
         paths: Sequence[str | None],
     ) -> list[Any]:
         main = raw[self.head.output]
-        if main.dtype != np.float32:
-            main = main.astype(np.float32)
-        results = []
-        for i, (geometry, path) in enumerate(zip(geometries, paths, strict=True)):
-            kept = self._keep(main[i], wanted, geometry)
-            results.append(self._result(kept, raw, i, geometry, path))
-        return results
+        if is_tensor(main) and self.head.kind == "raw":
+            from lensmount_yolo import on_device
+
+            every = on_device.keep_boxes(main, self.head, wanted, geometries, rotated=self.rotated)
+        else:  # final rows are few: they come to the host as they are
+            main = host_array(main).astype(np.float32, copy=False)
+            every = [self._keep(main[i], wanted, geometry) for i, geometry in enumerate(geometries)]
+        boxes = [geometry.boxes_to_image(kept.boxes) for kept, geometry in zip(every, geometries, strict=True)]
+        masks = self._masks(every, boxes, raw, geometries)
+        return [self._result(*row) for row in zip(every, boxes, masks, geometries, paths, strict=True)]
 
     def _keep(self, output: NDArray[Any], wanted: Filter, geometry: Geometry) -> Kept:
         return keep_boxes(output, self.head, wanted, geometry)
 
+    def _masks(
+        self,
+        kept: Sequence[Kept],
+        boxes: Sequence[NDArray[Any]],
+        raw: Mapping[str, Any],
+        geometries: Sequence[Geometry],
+    ) -> Sequence[Masks | None]:
+        """Masks of each picture, for tasks that have them; `boxes` are in image pixels."""
+        return [None] * len(kept)
+
     def _result(
-        self, kept: Kept, raw: Mapping[str, NDArray[Any]], index: int, geometry: Geometry, path: str | None
+        self, kept: Kept, boxes: NDArray[Any], masks: Masks | None, geometry: Geometry, path: str | None
     ) -> Any:
         return Detections(
-            xyxy=geometry.boxes_to_image(kept.boxes),
+            xyxy=boxes,
             confidence=kept.scores,
             class_id=kept.class_ids,
             class_names=self.names,
@@ -257,17 +274,33 @@ class YoloSegmenter(YoloDetector):
 
     extra = 32
 
-    def _result(
-        self, kept: Kept, raw: Mapping[str, NDArray[Any]], index: int, geometry: Geometry, path: str | None
-    ) -> Any:
-        boxes = geometry.boxes_to_image(kept.boxes)
+    def _masks(
+        self,
+        kept: Sequence[Kept],
+        boxes: Sequence[NDArray[Any]],
+        raw: Mapping[str, Any],
+        geometries: Sequence[Geometry],
+    ) -> Sequence[Masks | None]:
         if self.head.prototypes is None:
             raise UnsupportedModelError(
                 f"{self.card.id!r} is for segmentation, but its graph gives no mask prototypes",
                 found=", ".join(raw),
                 expected="a second output of shape (B, 32, h, w)",
             )
-        prototypes = raw[self.head.prototypes][index].astype(np.float32, copy=False)
+        prototypes = raw[self.head.prototypes]
+        if is_tensor(prototypes):
+            from lensmount.device import masks
+
+            return masks.decode_prototypes([part.extra for part in kept], prototypes, boxes, geometries)
+        return [
+            decode_prototypes(part.extra, prototypes[i].astype(np.float32, copy=False), boxes[i], geometry)
+            for i, (part, geometry) in enumerate(zip(kept, geometries, strict=True))
+        ]
+
+    def _result(
+        self, kept: Kept, boxes: NDArray[Any], masks: Masks | None, geometry: Geometry, path: str | None
+    ) -> Any:
+        assert masks is not None
         return InstanceSegmentation(
             xyxy=boxes,
             confidence=kept.scores,
@@ -275,5 +308,5 @@ class YoloSegmenter(YoloDetector):
             class_names=self.names,
             image_size=geometry.original_size,
             path=path,
-            masks=decode_prototypes(kept.extra, prototypes, boxes, geometry),
+            masks=masks,
         )

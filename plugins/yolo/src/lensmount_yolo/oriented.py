@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lensmount.geometry import Geometry
+    from lensmount.masks import Masks
     from lensmount.models import BuildContext
 
 
@@ -25,6 +25,7 @@ class YoloOrientedDetector(YoloDetector):
     """Finds objects and the turned boxes around them."""
 
     extra = 1
+    rotated = True
 
     def __init__(self, context: BuildContext) -> None:
         super().__init__(context)
@@ -52,7 +53,7 @@ class YoloOrientedDetector(YoloDetector):
         return take(kept, chosen)
 
     def _result(
-        self, kept: Kept, raw: Mapping[str, NDArray[Any]], index: int, geometry: Geometry, path: str | None
+        self, kept: Kept, boxes: NDArray[Any], masks: Masks | None, geometry: Geometry, path: str | None
     ) -> OrientedDetections:
         return OrientedDetections.from_xywhr(
             boxes_to_image(_turned(kept), geometry),

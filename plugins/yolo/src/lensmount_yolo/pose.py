@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lensmount.geometry import Geometry
+    from lensmount.masks import Masks
     from lensmount.models import BuildContext
 
 #: COCO's keypoints of a person, the points of every released pose model, and the lines that join them.
@@ -43,7 +43,7 @@ class YoloPose(YoloDetector):
         return self.keypoints[0] * self.keypoints[1]
 
     def _result(
-        self, kept: Kept, raw: Mapping[str, NDArray[Any]], index: int, geometry: Geometry, path: str | None
+        self, kept: Kept, boxes: NDArray[Any], masks: Masks | None, geometry: Geometry, path: str | None
     ) -> KeypointDetections:
         count, values = self.keypoints
         table = kept.extra.reshape(len(kept.scores), count, values)
@@ -51,7 +51,7 @@ class YoloPose(YoloDetector):
         points = np.concatenate((geometry.points_to_image(table[:, :, :2], clip=True), sure), axis=2)
         person = count == len(PERSON)
         return KeypointDetections(
-            xyxy=geometry.boxes_to_image(kept.boxes),
+            xyxy=boxes,
             confidence=kept.scores,
             class_id=kept.class_ids,
             class_names=self.names,

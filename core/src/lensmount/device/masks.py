@@ -1,0 +1,204 @@
+"""Instance masks at image resolution from tensors: `lensmount.mask_decoding` on the device.
+
+Every mask of a batch is sampled in one pass over the pixels of all boxes, laid end to end; the masks then come to the
+host in one piece, of which each crop is a view.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lensmount.arrays import as_array, as_boxes
+from lensmount.device.runtime import put
+from lensmount.errors import InputError
+from lensmount.geometry import Geometry
+from lensmount.mask_sampling import Axis, axes, pixel_ranges
+from lensmount.masks import Crop, Masks
+
+#: Pixels sampled at once, each with some hundred bytes of intermediate results.
+PIXELS = 4 * 2**20
+#: Logits made of prototypes at once, in numbers.
+LOGITS = 64 * 2**20
+
+Floats = NDArray[np.float32]
+Axes = tuple[Axis, Axis]
+
+
+@torch.inference_mode()
+def decode_prototypes(
+    coefficients: Sequence[Floats], prototypes: Tensor, boxes: Sequence[Floats], geometries: Sequence[Geometry]
+) -> list[Masks]:
+    """Masks of a batch, cut to their boxes; see `lensmount.mask_decoding.decode_prototypes`.
+
+    Args:
+        coefficients: `(n, K)` of each picture, on the host.
+        prototypes: `(B, K, h, w)`.
+        boxes: `(n, 4)` xyxy in image pixels, of each picture.
+        geometries: How the pictures lie in the network's frame.
+
+    Returns:
+        n masks of each picture: a pixel is mask where its probability is more than a half.
+
+    Raises:
+        InputError: Coefficients or logits are not finite.
+    """
+    _, k, height, width = prototypes.shape
+    made: list[Masks] = []
+    for group in _groups([len(part) * height * width for part in boxes]):
+        every = as_array(np.concatenate([coefficients[i] for i in group]), "mask coefficients")
+        weights = put(every, prototypes.device)
+        bases = prototypes[group[0] : group[-1] + 1].float().reshape(len(group), k, height * width)
+        counts = [len(boxes[i]) for i in group]
+        parts = [part @ bases[row] for row, part in enumerate(torch.split(weights, counts))]
+        logits = torch.cat(parts).view(-1, height, width)
+        made += resize_logits(logits, [boxes[i] for i in group], [geometries[i] for i in group])
+    return made
+
+
+@torch.inference_mode()
+def resize_logits(
+    logits: Tensor, boxes: Sequence[Floats] | None, geometries: Sequence[Geometry], *, threshold: float = 0.0
+) -> list[Masks]:
+    """Masks of a batch from one logit map each; see `lensmount.mask_decoding.resize_logits_in_boxes`.
+
+    Args:
+        logits: `(N, h, w)` of all pictures, one after the other.
+        boxes: `(n, 4)` xyxy in image pixels, of each picture, that masks are cut to; None leaves them whole, and is for
+            maps of one picture.
+        geometries: How the pictures lie in the network's frame.
+        threshold: Logit above which a pixel is mask.
+
+    Raises:
+        InputError: Logits are not finite.
+    """
+    tables = [axes(geometry, (logits.shape[1], logits.shape[2])) for geometry in geometries]
+    logits = logits.float().contiguous()
+    if boxes is None:
+        ranges = [_supports(logits, tables[0], threshold)]
+    else:
+        ranges = [
+            pixel_ranges(as_boxes(part), geometry.original_size)
+            for part, geometry in zip(boxes, geometries, strict=True)
+        ]
+    counts = [len(part) for part in ranges]
+    owners = np.repeat(np.arange(len(ranges)), counts)
+    every = np.concatenate(ranges) if ranges else np.zeros((0, 4), np.int64)
+    crops = _sample(logits, every, owners, tables, threshold)
+    return [
+        Masks.from_crops([next(crops) for _ in range(count)], geometry.original_size)
+        for count, geometry in zip(counts, geometries, strict=True)
+    ]
+
+
+def _groups(costs: Sequence[int]) -> Iterator[list[int]]:
+    """Neighbouring pictures whose logits fit into memory together."""
+    group: list[int] = []
+    total = 0
+    for index, cost in enumerate(costs):
+        if group and total + cost > LOGITS:
+            yield group
+            group, total = [], 0
+        group.append(index)
+        total += cost
+    if group:
+        yield group
+
+
+def _supports(logits: Tensor, table: Axes, threshold: float) -> NDArray[np.int64]:
+    """`(N, 4)` pixel ranges around what is above the threshold: between logits that are not, there is nothing."""
+    above = logits > threshold
+    sides = torch.cat((above.any(2), above.any(1)), 1).cpu().numpy()
+    rows, columns = table
+    ranges = np.zeros((len(sides), 4), np.int64)
+    for target, side in zip(ranges, sides, strict=True):
+        if side.any():
+            (left, right), (top, bottom) = columns.support(side[rows.pixels :]), rows.support(side[: rows.pixels])
+            target[:] = left, top, right, bottom
+    return ranges
+
+
+def _sample(
+    logits: Tensor, ranges: NDArray[np.int64], owners: NDArray[np.int64], tables: Sequence[Axes], threshold: float
+) -> Iterator[Crop]:
+    """The crop of each map, in order."""
+    if not len(ranges):
+        return
+    sides = np.maximum(ranges[:, 2:] - ranges[:, :2], 0)
+    sizes = sides.prod(1)
+    lines = _Lines(tables, logits.device)
+    ends = np.cumsum(sizes)
+    start = 0
+    while start < len(ranges):
+        # At least one mask, however large.
+        stop = max(start + 1, int(np.searchsorted(ends, (ends[start - 1] if start else 0) + PIXELS, side="right")))
+        part = slice(start, stop)
+        flat = _pixels(logits[part], ranges[part], owners[part], lines, threshold)
+        offset = 0
+        for (x0, y0), (width, height), size in zip(ranges[part, :2], sides[part], sizes[part], strict=True):
+            if size:
+                yield flat[offset : offset + size].reshape(height, width), (int(x0), int(y0))
+            else:
+                yield np.zeros((0, 0), np.bool_), (0, 0)
+            offset += int(size)
+        start = stop
+
+
+class _Lines:
+    """The tables of all pictures' rows and columns end to end, on the device."""
+
+    def __init__(self, tables: Sequence[Axes], device: torch.device) -> None:
+        every = [axis for pair in tables for axis in pair]
+        lengths = np.cumsum([0, *(len(axis.low) for axis in every)])
+        self.rows, self.columns = lengths[:-1:2], lengths[1:-1:2]
+        # Steps to the next logit, none at the last.
+        steps = [np.minimum(axis.low + 1, axis.pixels - 1) - axis.low for axis in every]
+        whole = np.stack((np.concatenate([axis.low for axis in every]), np.concatenate(steps)))
+        self.low, self.step = put(whole.astype(np.int32), device)
+        self.weight = put(np.concatenate([axis.weight for axis in every]), device)
+
+
+def _pixels(
+    logits: Tensor, ranges: NDArray[np.int64], owners: NDArray[np.int64], lines: _Lines, threshold: float
+) -> NDArray[np.bool_]:
+    """The pixels of some maps' boxes, one box after the other: which of them are mask."""
+    widths = np.maximum(ranges[:, 2] - ranges[:, 0], 0)
+    sizes = widths * np.maximum(ranges[:, 3] - ranges[:, 1], 0)
+    count, stride = int(sizes.sum()), logits.shape[1] * logits.shape[2]
+    table = np.stack(
+        (
+            sizes,
+            np.cumsum(sizes) - sizes,
+            np.maximum(widths, 1),
+            lines.rows[owners] + ranges[:, 1],
+            lines.columns[owners] + ranges[:, 0],
+            np.arange(len(ranges)) * stride,
+        )
+    )
+    sizes_there, *numbers = put(table, logits.device)
+    of = torch.repeat_interleave(sizes_there, output_size=count)
+    starts, width, row, column, base = (number.index_select(0, of) for number in numbers)
+    local = torch.arange(count, device=logits.device).sub_(starts)
+    y = torch.div(local, width, rounding_mode="floor")
+    row = row.add_(y)
+    column = column.add_(local.sub_(y.mul_(width)))
+    across, down = lines.weight.index_select(0, column), lines.weight.index_select(0, row)
+    right, below = lines.step.index_select(0, column), lines.step.index_select(0, row) * logits.shape[2]
+    base = base + lines.low.index_select(0, row) * logits.shape[2] + lines.low.index_select(0, column)
+    flat = logits.reshape(-1)
+    # In the host's order: along the row, then between rows.
+    upper = flat.index_select(0, base)
+    upper = upper + (flat.index_select(0, base + right) - upper) * across
+    base = base.add_(below)
+    lower = flat.index_select(0, base)
+    lower = lower + (flat.index_select(0, base + right) - lower) * across
+    values = (lower - upper) * down + upper
+    finite = torch.isfinite(logits).all()
+    result: NDArray[np.bool_] = torch.cat((values > threshold, finite[None])).cpu().numpy()
+    if not result[-1]:
+        raise InputError("mask logits are not finite", found="NaN or infinity", expected="finite numbers")
+    return result[:-1]

@@ -1,0 +1,121 @@
+"""What is particular to CUDA, behind one face: pinned memory, events, streams.
+
+Everything of a call runs on the stream that is current, in the calling thread, on the model's device. So what a caller
+made on that stream is ordered before it, and no other stream waits for anything.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+class Marker(Protocol):
+    """A place in the work queued on a device (`torch.cuda.Event`)."""
+
+    def synchronize(self) -> None:
+        """Waits, on the host, until the device has come there."""
+
+
+class Runtime(Protocol):
+    """A device as the device path needs it."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where tensors lie."""
+
+    def current(self) -> AbstractContextManager[Any]:
+        """Makes the device torch's current one."""
+
+    def pinned(self, count: int) -> Tensor:
+        """`count` bytes of host memory that copies to the device can be queued from."""
+
+    def mark(self) -> Marker:
+        """Marks the end of what is queued on the current stream."""
+
+    def after(self, marker: Marker) -> None:
+        """Lets what is queued from now on wait for a place that may lie on another stream."""
+
+    def claim(self, tensor: Tensor) -> None:
+        """Keeps a tensor's memory from other uses until what is queued now has ended, whatever stream it is from."""
+
+
+class HostRuntime:
+    """torch's CPU device, and others without streams: work is done when a call returns."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def current(self) -> AbstractContextManager[Any]:
+        """Nothing to make current."""
+        return nullcontext()
+
+    def pinned(self, count: int) -> Tensor:
+        """Plain memory."""
+        return torch.empty(count, dtype=torch.uint8)
+
+    def mark(self) -> Marker:
+        """A place that was reached already."""
+        return _REACHED
+
+    def after(self, marker: Marker) -> None:
+        """Nothing to wait for."""
+
+    def claim(self, tensor: Tensor) -> None:
+        """Nothing to keep."""
+
+
+class CudaRuntime:
+    """A CUDA device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def current(self) -> AbstractContextManager[Any]:
+        """`torch.cuda.device`."""
+        return torch.cuda.device(self.device)
+
+    def pinned(self, count: int) -> Tensor:
+        """Page-locked memory."""
+        return torch.empty(count, dtype=torch.uint8, pin_memory=True)
+
+    def mark(self) -> Marker:
+        """An event on the current stream."""
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch has no annotation
+        event.record(torch.cuda.current_stream(self.device))
+        return event
+
+    def after(self, marker: Marker) -> None:
+        """The current stream waits for the event."""
+        assert isinstance(marker, torch.cuda.Event)
+        torch.cuda.current_stream(self.device).wait_event(marker)
+
+    def claim(self, tensor: Tensor) -> None:
+        """`record_stream` with the current stream."""
+        tensor.record_stream(torch.cuda.current_stream(self.device))
+
+
+class _Reached:
+    def synchronize(self) -> None:
+        """Already there."""
+
+
+_REACHED = _Reached()
+
+
+def put(array: NDArray[Any], device: torch.device) -> Tensor:
+    """A small array on a device, without waiting for what is queued there.
+
+    CUDA reads plain host memory before such a copy returns, so the array may go.
+    """
+    return torch.from_numpy(array).to(device, non_blocking=device.type == "cuda")
+
+
+def runtime_for(device: str | torch.device) -> Runtime:
+    """The runtime of a device: `cuda:0`, `cpu`, `mps`."""
+    place = torch.device(device)
+    return CudaRuntime(place) if place.type == "cuda" else HostRuntime(place)
