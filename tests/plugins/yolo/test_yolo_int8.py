@@ -143,6 +143,10 @@ def test_what_is_missing_is_named(pictures, tmp_path, monkeypatch, graph):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ImageError, match="has no images"):
         export(calibration=tmp_path / "empty")
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "a.mp4").write_bytes(b"x")
+    with pytest.raises(ImageError, match="no pictures to calibrate with"):
+        export(calibration=tmp_path / "videos")
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "a.jpg").write_bytes(b"no picture")
     with pytest.raises(ImageError, match=r"a\.jpg"):
