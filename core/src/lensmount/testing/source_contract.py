@@ -202,7 +202,8 @@ class SourceContract:
     def _require_right(self, fetched: Any, served: Served) -> None:
         assert isinstance(fetched, Fetched), f"fetch gives {type(fetched).__name__}, not Fetched"
         assert fetched.path.is_file(), f"{fetched.path} is no file"
-        assert fetched.path.read_bytes() == served[1], "the file is not what was served"
+        same = fetched.path.read_bytes() == served[1]  # not in `assert`: pytest would write out all differences
+        assert same, "the file is not what was served"
         assert fetched.size == len(served[1]), f"the size is told as {fetched.size}, it is {len(served[1])}"
         assert fetched.sha256 == hashlib.sha256(served[1]).hexdigest(), "the hash told is not that of the file"
 
