@@ -98,7 +98,7 @@ def export_int8(
 
 def _float_nodes(card: ModelCard, architecture: Architecture) -> str:
     if architecture.float_nodes is None or card.task not in TASKS:
-        raise UnsupportedModelError(
+        raise OptionError(
             f"{card.id!r} cannot be exported in int8",
             found=f"architecture {architecture.name!r}, task {card.task!r}",
             expected=f"an architecture that says which nodes stay in float; {' or '.join(TASKS)}",

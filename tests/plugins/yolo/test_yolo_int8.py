@@ -186,5 +186,5 @@ def test_an_int8_graph_is_not_quantised_again(exported, pictures, tmp_path):
 
 
 def test_architectures_without_float_nodes_refuse(pictures):
-    with pytest.raises(UnsupportedModelError, match="cannot be exported in int8"):
+    with pytest.raises(OptionError, match="cannot be exported in int8"):
         registry.export("rfdetr-nano", precision="int8", calibration=pictures)
