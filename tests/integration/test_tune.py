@@ -26,6 +26,16 @@ MODEL = "shapes-nano"
 QUICK = {"seconds": 0.4, "rounds": 2, "offline": True}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def two_backends():
+    """The core's own backends alone compete, whatever examples are installed beside them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LENSMOUNT_BLOCK_PLUGINS", "openvino")
+        registry.refresh()
+        yield
+    registry.refresh()
+
+
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
     """A store in which the sample model was measured once, with one thread."""
