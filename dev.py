@@ -94,10 +94,10 @@ def workspace(pattern: str) -> list[str]:
 
 
 def demo_environment(folder: str) -> Environment:
-    """Core, ONNX, the YOLO plugin and the sample plugin; no torch."""
+    """Core, ONNX, the evaluator, the YOLO plugin and the sample plugin; no torch."""
     if not (ROOT / EXAMPLE / "pyproject.toml").is_file():
         raise SetupError(f"{EXAMPLE} is missing from this checkout; the demo runs its model")
-    return Environment(ROOT / folder, ("./core[onnx]", "./plugins/yolo", f"./{EXAMPLE}"))
+    return Environment(ROOT / folder, ("./core[onnx,eval]", "./plugins/yolo", f"./{EXAMPLE}"))
 
 
 def dev_environment(folder: str) -> Environment:

@@ -3,7 +3,8 @@
     python benchmarks/int8.py FLOAT.onnx INT8.onnx [--threads 1] [--runs 40] [--size 640]
 
 Both run in turn within one process (A B A B …), through plain onnxruntime on noise. Prints medians, and the median of
-the ratios of neighbouring turns. Accuracy: `lensmount eval` with either graph.
+the ratios of neighbouring turns. Accuracy: `lensmount eval` with either graph. What each choice of the
+export gains and costs: int8_ablation.py.
 """
 
 from __future__ import annotations
@@ -26,12 +27,10 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=640, help="side of the picture, for graphs of dynamic size")
     args = parser.parse_args()
     sessions = [open_session(path, args.threads) for path in (args.float, args.int8)]
-    spec = sessions[0].get_inputs()[0]
-    usual = (1, 3, args.size, args.size)
-    shape = [side if isinstance(side, int) else usual[place] for place, side in enumerate(spec.shape)]
-    feed = {spec.name: np.random.default_rng(0).random(shape, np.float32)}
+    feed = noise(sessions[0], args.size)
     turns = [[timed(session, feed) for session in sessions] for _ in range(args.runs + 3)][3:]
     load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
+    shape = next(iter(feed.values())).shape
     print(f"{shape}, {args.threads} threads, {args.runs} turns, load average {load}")
     for place, what in enumerate(("processors' time", "wall clock")):
         one, other = ([1e3 * turn[model][place] for turn in turns] for model in (0, 1))
@@ -45,6 +44,13 @@ def open_session(path: str, threads: int) -> onnxruntime.InferenceSession:
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def noise(session: onnxruntime.InferenceSession, size: int = 640) -> dict[str, np.ndarray]:
+    spec = session.get_inputs()[0]
+    usual = (1, 3, size, size)
+    shape = [side if isinstance(side, int) else usual[place] for place, side in enumerate(spec.shape)]
+    return {spec.name: np.random.default_rng(0).random(shape, np.float32)}
 
 
 def timed(session: onnxruntime.InferenceSession, feed: dict[str, np.ndarray]) -> tuple[float, float]:

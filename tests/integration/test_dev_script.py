@@ -47,7 +47,7 @@ def test_an_environment_is_made_once(dev: ModuleType) -> None:
     environment = dev.ensure(dev.demo_environment(".venv"))
     first = list(dev.noted)
     assert [command[1:3] for command in first] == [["-m", "venv"], ["-m", "pip"], ["-m", "pip"]]
-    assert "./core[onnx]" in first[-1]
+    assert "./core[onnx,eval]" in first[-1]
     assert not [part for command in first for part in command if "torch" in part]
     assert (environment.folder / dev.STAMP).is_file()
     dev.ensure(dev.demo_environment(".venv"))

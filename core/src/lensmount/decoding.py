@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import io
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lensmount.errors import ImageError, ImageTooLargeError, MissingDependencyError, OptionError
 from lensmount.image_headers import FORMATS, Header, read_header
+from lensmount.reduced import Reduced, denominator
+
+if TYPE_CHECKING:
+    from lensmount.specs import Preprocess
 
 DEFAULT_MAX_PIXELS = 200_000_000
 MAX_PIXELS_VARIABLE = "LENSMOUNT_MAX_PIXELS"
+
+_TRANSPOSED = frozenset([5, 6, 7, 8])
+#: What is flipped after transposing, horizontally and vertically, by EXIF orientation (EXIF 2.32, tag 0x0112).
+_FLIPPED = {2: (True, False), 3: (True, True), 4: (False, True), 6: (True, False), 7: (True, True), 8: (False, True)}
 
 
 def import_cv2() -> Any:
@@ -80,7 +88,9 @@ def check_size(size: tuple[int, int], name: str, limit: int) -> None:
         )
 
 
-def decode(data: bytes, name: str, limit: int) -> NDArray[np.uint8]:
+def decode(
+    data: bytes, name: str, limit: int, reduced_for: Preprocess | None = None
+) -> tuple[NDArray[np.uint8], Reduced | None]:
     """Decodes an image file's bytes.
 
     Alpha is dropped, 16-bit values keep their high bits, grey and palette become three channels, CMYK is converted,
@@ -90,9 +100,10 @@ def decode(data: bytes, name: str, limit: int) -> NDArray[np.uint8]:
         data: The whole file.
         name: What to call it in errors.
         limit: Most pixels allowed, checked on the header.
+        reduced_for: How the network wants its input, where a JPEG may be decoded at a fraction of its size.
 
     Returns:
-        `(H, W, 3)` uint8, BGR.
+        `(H, W, 3)` uint8, BGR; and what reduced pixels show, None for the whole picture.
 
     Raises:
         ImageError: Empty, not an image, truncated or corrupt.
@@ -119,6 +130,10 @@ def decode(data: bytes, name: str, limit: int) -> NDArray[np.uint8]:
             expected="a whole file",
             fix="copy or download it again",
         )
+    if reduced_for is not None and header.format == "JPEG":
+        found = _decode_reduced(data, header, reduced_for)
+        if found is not None:
+            return found
     # OpenCV ignores AVIF's orientation, so that format always goes to Pillow.
     pixels = None if header.format == "AVIF" else _decode_cv2(data, header)
     if pixels is None and header.format in ("AVIF", "GIF", "WebP"):
@@ -126,7 +141,29 @@ def decode(data: bytes, name: str, limit: int) -> NDArray[np.uint8]:
     if pixels is None:
         raise _unreadable(name, header, f"a {header.format} of {len(data)} bytes that OpenCV cannot decode")
     check_size((pixels.shape[0], pixels.shape[1]), name, limit)
-    return _orient(pixels, header.orientation)
+    return _orient(pixels, header.orientation), None
+
+
+def _decode_reduced(data: bytes, header: Header, spec: Preprocess) -> tuple[NDArray[np.uint8], Reduced] | None:
+    """A JPEG at a fraction of its size; None where it is not that much larger, or cannot be decoded so."""
+    if header.size is None:
+        return None
+    size = header.size[::-1] if header.orientation in _TRANSPOSED else header.size
+    step = denominator(size, spec)
+    if step == 1:
+        return None
+    cv2 = import_cv2()
+    pixels = _decode_cv2(data, header, getattr(cv2, f"IMREAD_REDUCED_COLOR_{step}"))
+    if pixels is None:
+        return None
+    # A decoder that rounds otherwise than libjpeg, or a header whose size is not the picture's, is decoded in full.
+    if pixels.shape[:2] != tuple(-(-side // step) for side in header.size):
+        return None
+    pixels = _orient(pixels, header.orientation)
+    covered = (pixels.shape[0] * step, pixels.shape[1] * step)
+    flip_x, flip_y = _FLIPPED.get(header.orientation, (False, False))
+    origin = (size[1] - covered[1] if flip_x else 0, size[0] - covered[0] if flip_y else 0)
+    return pixels, Reduced(size, step, covered, origin)
 
 
 def _unreadable(name: str, header: Header, found: str) -> ImageError:
@@ -138,9 +175,9 @@ def _unreadable(name: str, header: Header, found: str) -> ImageError:
     )
 
 
-def _decode_cv2(data: bytes, header: Header) -> NDArray[np.uint8] | None:
+def _decode_cv2(data: bytes, header: Header, flags: int | None = None) -> NDArray[np.uint8] | None:
     cv2 = import_cv2()
-    flags = cv2.IMREAD_COLOR
+    flags = cv2.IMREAD_COLOR if flags is None else flags
     if header.format != "TIFF":
         flags |= cv2.IMREAD_IGNORE_ORIENTATION
     try:
@@ -174,11 +211,14 @@ def _decode_pillow(data: bytes, name: str, header: Header) -> NDArray[np.uint8] 
 
 
 def _orient(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """Applies an EXIF orientation (EXIF 2.32, tag 0x0112)."""
+    """Applies an EXIF orientation."""
     if orientation == 1:
         return pixels
     cv2 = import_cv2()
-    if orientation in (5, 6, 7, 8):
+    if orientation in _TRANSPOSED:
         pixels = cv2.transpose(pixels)
-    flip = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}.get(orientation)
-    return pixels if flip is None else cv2.flip(pixels, flip)
+    flipped = _FLIPPED.get(orientation)
+    if flipped is None:
+        return pixels
+    code = -1 if all(flipped) else int(flipped[0])
+    return cv2.flip(pixels, code)  # type: ignore[no-any-return]  # OpenCV is taken as untyped here

@@ -89,17 +89,22 @@ class _Style:
 
 
 def _canvas(image: Any, size: tuple[int, int]) -> Pixels:
+    fix = None
     if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3:
         canvas: Pixels = np.array(image, order="C")
     else:
         from lensmount.images import load
 
-        canvas = load(image).array("bgr")
+        picture = load(image)
+        canvas = picture.array("bgr")
+        if picture.reduced is not None:
+            fix = "it was decoded reduced for the network; draw on its path, or on lensmount.images.load(path)"
     if canvas.shape[:2] != size:
         raise InputError(
             "the image has another size than the result's",
             found=f"{canvas.shape[:2]}",
             expected=f"{size} (height, width)",
+            fix=fix,
         )
     return canvas
 

@@ -15,12 +15,15 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lensmount.errors import ImageError
 from lensmount.image_arrays import is_array, is_pil
 from lensmount.image_sources import STREAM_SCHEMES, Frame, expand_sources, is_video, shown, video_frames
 from lensmount.images import Color, Image, load
+
+if TYPE_CHECKING:
+    from lensmount.specs import Preprocess
 
 _JOIN_SECONDS = 2.0
 _QUEUE = 2
@@ -71,13 +74,20 @@ class Reader:
         latest: True to keep only the newest frame of every source, False to keep all, None for what each is.
         color: Channel order of arrays and tensors.
         max_frames: Most frames of one video or camera.
+        reduced_for: See `lensmount.images.load`.
 
     Raises:
         ImageError: A folder or glob holds no pictures.
     """
 
     def __init__(
-        self, source: Any, *, latest: bool | None = None, color: Color | None = None, max_frames: int | None = None
+        self,
+        source: Any,
+        *,
+        latest: bool | None = None,
+        color: Color | None = None,
+        max_frames: int | None = None,
+        reduced_for: Preprocess | None = None,
     ) -> None:
         entries, self.total = entries_of(source)
         if latest and not isinstance(entries, list):  # the caller's own frames, as they come
@@ -85,7 +95,7 @@ class Reader:
             entries = [Feed("frames", lambda: given, live=True)]
         beside = [e for e in entries if isinstance(e, Feed) and (e.live or latest)] if isinstance(entries, list) else []
         rest = [e for e in entries if not any(e is feed for feed in beside)] if beside else entries
-        items = partial(_items, color=color, max_frames=max_frames)
+        items = partial(_items, color=color, max_frames=max_frames, reduced_for=reduced_for)
         self.live = bool(beside)
         self._lanes: list[_Lane] = []
         self._turn = 0
@@ -261,7 +271,9 @@ def _video(name: str | int) -> Feed:
     return Feed(text, partial(video_frames, name), live=camera or text.lower().startswith(STREAM_SCHEMES))
 
 
-def _items(entries: Iterable[Any], color: Color | None, max_frames: int | None) -> Iterator[Item]:
+def _items(
+    entries: Iterable[Any], color: Color | None, max_frames: int | None, reduced_for: Preprocess | None
+) -> Iterator[Item]:
     for index, entry in enumerate(entries):
         if isinstance(entry, Feed):
             yield from _frames(entry, color, max_frames)
@@ -269,7 +281,7 @@ def _items(entries: Iterable[Any], color: Color | None, max_frames: int | None) 
             yield from _frames(_video(os.fspath(entry)), color, max_frames)
         else:
             name = os.fspath(entry) if isinstance(entry, (str, os.PathLike)) else getattr(entry, "path", None)
-            yield Item(str(name or f"image {index}"), partial(load, entry, color=color))
+            yield Item(str(name or f"image {index}"), partial(load, entry, color=color, reduced_for=reduced_for))
 
 
 def _frames(feed: Feed, color: Color | None, max_frames: int | None) -> Iterator[Item]:

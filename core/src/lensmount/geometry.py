@@ -28,8 +28,10 @@ class Geometry:
         network_size: `(height, width)` of the network's frame.
         scale: `(x, y)`: effective, that is new size over old after rounding, for each axis.
         offset: `(x, y)` of the picture's corner in the frame; negative where a crop cut it off.
-        crop_origin: `(x, y)` of the static crop's corner in the picture.
-        crop_size: `(height, width)` of the static crop; the whole picture when there is none.
+        crop_origin: `(x, y)` of the static crop's corner in the picture; negative where the pixels of a picture decoded
+            at reduced size reach beyond it (`lensmount.reduced`).
+        crop_size: `(height, width)` of the static crop; the whole picture when there is none, or what reduced pixels
+            cover.
     """
 
     original_size: tuple[int, int]
@@ -77,8 +79,10 @@ class Geometry:
         points = _floating(points)
         mapped = (points - _like(self.offset, points)) / _like(self.scale, points) + _like(self.crop_origin, points)
         if clip:
-            low = _like(self.crop_origin, points)
-            np.clip(mapped, low, low + _like(self.crop_size[::-1], points), out=mapped)
+            (left, top), (height, width) = self.crop_origin, self.crop_size
+            right, bottom = min(left + width, self.original_size[1]), min(top + height, self.original_size[0])
+            low, high = (max(left, 0), max(top, 0)), (right, bottom)
+            np.clip(mapped, _like(low, points), _like(high, points), out=mapped)
         return mapped
 
     def boxes_to_network(self, boxes: Floats) -> Floats:

@@ -14,7 +14,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import unquote, unquote_to_bytes
 
 import numpy as np
@@ -23,6 +23,10 @@ from numpy.typing import NDArray
 from lensmount.decoding import decode, import_cv2, pixel_limit
 from lensmount.errors import ImageError, OptionError
 from lensmount.image_arrays import from_array, from_pil, from_tensor, is_array, is_device_array, is_pil, is_tensor
+from lensmount.reduced import Reduced
+
+if TYPE_CHECKING:
+    from lensmount.specs import Preprocess
 
 __all__ = ["Color", "Image", "import_cv2", "load", "load_many", "split"]
 
@@ -37,21 +41,24 @@ class Image:
         pixels: `(H, W, 3)` uint8, a read-only view. It may share the caller's memory.
         color: Order of the channels.
         path: Path or address it came from, None when it came as data.
+        reduced: What the pixels show where they were decoded at a fraction of the picture's size, else None. `height`,
+            `width` and `size` are the whole picture's either way.
     """
 
     pixels: NDArray[np.uint8]
     color: Color = "bgr"
     path: str | None = None
+    reduced: Reduced | None = None
 
     @property
     def height(self) -> int:
         """Pixels from top to bottom."""
-        return int(self.pixels.shape[0])
+        return int(self.pixels.shape[0]) if self.reduced is None else self.reduced.size[0]
 
     @property
     def width(self) -> int:
         """Pixels from left to right."""
-        return int(self.pixels.shape[1])
+        return int(self.pixels.shape[1]) if self.reduced is None else self.reduced.size[1]
 
     @property
     def size(self) -> tuple[int, int]:
@@ -64,7 +71,13 @@ class Image:
         return np.array(pixels, order="C")
 
 
-def load(source: Any, *, color: Color | None = None, max_pixels: int | None = None) -> Image:
+def load(
+    source: Any,
+    *,
+    color: Color | None = None,
+    max_pixels: int | None = None,
+    reduced_for: Preprocess | None = None,
+) -> Image:
     """Turns one input into pixels.
 
     Args:
@@ -76,6 +89,9 @@ def load(source: Any, *, color: Color | None = None, max_pixels: int | None = No
         color: Channel order of an array or tensor: None means BGR for arrays and RGB for tensors.
         max_pixels: Limit for encoded and PIL images, checked before decoding; None for `LENSMOUNT_MAX_PIXELS`, else
             200 million.
+        reduced_for: How a network wants its input. A JPEG that is much larger is then decoded at 1/2, 1/4 or 1/8 of its
+            sides, as long as that leaves the network all the pixels that it sees; `Image.reduced` tells. Quicker, and
+            not the same pixels. None decodes in full.
 
     Returns:
         The picture. An array that is uint8, `(H, W, 3)` and contiguous is not copied.
@@ -106,14 +122,14 @@ def load(source: Any, *, color: Color | None = None, max_pixels: int | None = No
     if isinstance(source, (str, os.PathLike)):
         text = os.fspath(source)
         if isinstance(text, str):
-            return _from_text(text, limit)
+            return _from_text(text, limit, reduced_for)
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return _image(decode(bytes(source), "the image", limit), "bgr")
+        return _decoded(bytes(source), "the image", limit, reduced_for)
     if is_pil(source):
         path = getattr(source, "filename", None)
         return _image(from_pil(source, limit), "rgb", path if isinstance(path, str) and path else None)
     if callable(getattr(source, "read", None)):
-        return _from_file_object(source, limit)
+        return _from_file_object(source, limit, reduced_for)
     raise ImageError(
         "this is no image",
         found=f"{type(source).__module__}.{type(source).__qualname__}",
@@ -121,13 +137,20 @@ def load(source: Any, *, color: Color | None = None, max_pixels: int | None = No
     )
 
 
-def load_many(sources: Any, *, color: Color | None = None, max_pixels: int | None = None) -> list[Image]:
+def load_many(
+    sources: Any,
+    *,
+    color: Color | None = None,
+    max_pixels: int | None = None,
+    reduced_for: Preprocess | None = None,
+) -> list[Image]:
     """Turns one input, or several, into a list of pictures.
 
     Args:
         sources: Anything `load` takes, a list, tuple or generator of such, an NHWC array or an NCHW tensor.
         color: As in `load`.
         max_pixels: As in `load`.
+        reduced_for: As in `load`.
 
     Returns:
         One picture per input; empty for an empty list.
@@ -135,7 +158,7 @@ def load_many(sources: Any, *, color: Color | None = None, max_pixels: int | Non
     Raises:
         ImageError: An input cannot be used.
     """
-    return [load(item, color=color, max_pixels=max_pixels) for item in split(sources)]
+    return [load(item, color=color, max_pixels=max_pixels, reduced_for=reduced_for) for item in split(sources)]
 
 
 def split(sources: Any) -> Iterator[Any]:
@@ -159,23 +182,28 @@ def split(sources: Any) -> Iterator[Any]:
         yield sources
 
 
-def _image(pixels: NDArray[np.uint8], color: Color, path: str | None = None) -> Image:
+def _image(pixels: NDArray[np.uint8], color: Color, path: str | None = None, reduced: Reduced | None = None) -> Image:
     view = pixels.view()
     view.flags.writeable = False
-    return Image(view, color, path)
+    return Image(view, color, path, reduced)
+
+
+def _decoded(data: bytes, name: str, limit: int, spec: Preprocess | None, path: str | None = None) -> Image:
+    pixels, reduced = decode(data, name, limit, spec)
+    return _image(pixels, "bgr", path, reduced)
 
 
 # --- text: paths, URLs, data URIs -------------------------------------------------------------------------------------
 
 
-def _from_text(text: str, limit: int) -> Image:
+def _from_text(text: str, limit: int, spec: Preprocess | None) -> Image:
     scheme = text.split(":", 1)[0].lower() if ":" in text[:32] else ""
     if scheme in ("http", "https"):
         from lensmount.image_sources import fetch, shown
 
-        return _image(decode(fetch(text, limit), shown(text), limit), "bgr", text)
+        return _decoded(fetch(text, limit), shown(text), limit, spec, text)
     if scheme == "data":
-        return _image(decode(_data_uri(text), "the data URI", limit), "bgr")
+        return _decoded(_data_uri(text), "the data URI", limit, spec)
     if text.startswith("file://"):
         text = unquote(text.removeprefix("file://"))
     elif "://" in text:
@@ -185,7 +213,7 @@ def _from_text(text: str, limit: int) -> Image:
             expected="a path, http://, https:// or data:",
             fix="a stream is read with lensmount.image_sources.video_frames" if scheme in ("rtsp", "rtmp") else None,
         )
-    return _image(decode(_read_file(text, limit), text, limit), "bgr", text)
+    return _decoded(_read_file(text, limit), text, limit, spec, text)
 
 
 def _data_uri(text: str) -> bytes:
@@ -230,7 +258,7 @@ def _check_bytes(size: int, name: str, limit: int) -> None:
         raise ImageError(f"{name} is too large for an image", found=f"{size} bytes", expected=f"at most {8 * limit}")
 
 
-def _from_file_object(source: Any, limit: int) -> Image:
+def _from_file_object(source: Any, limit: int, spec: Preprocess | None) -> Image:
     name = str(getattr(source, "name", "the file object"))
     try:
         data = source.read(8 * limit + (1 << 20) + 1)
@@ -241,4 +269,4 @@ def _from_file_object(source: Any, limit: int) -> Image:
             f"{name} is open as text", found=type(data).__name__, fix='open it in binary: open(path, "rb")'
         )
     _check_bytes(len(data), name, limit)
-    return _image(decode(data, name, limit), "bgr")
+    return _decoded(data, name, limit, spec)

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from lensmount.errors import BackendError
 
@@ -29,13 +29,22 @@ OPERATORS = (
 FloatNodes = Callable[[Any], Collection[str]]
 
 
-def quantize(graph: Path, batches: Iterable[NDArray[Any]], float_nodes: FloatNodes) -> bytes:
+def quantize(
+    graph: Path,
+    batches: Iterable[NDArray[Any]],
+    float_nodes: FloatNodes,
+    *,
+    operators: Collection[str] = OPERATORS,
+    activations: Literal["uint8", "int8"] = "uint8",
+) -> bytes:
     """Quantises a graph with one input.
 
     Args:
         graph: The float32 graph, opset 13 or later.
         batches: What the input takes, one batch after another; drawn from once.
         float_nodes: Which nodes stay in float.
+        operators: Kinds of nodes that are computed in int8.
+        activations: What activations become; weights become int8.
 
     Returns:
         The serialised graph, without metadata.
@@ -72,9 +81,9 @@ def quantize(graph: Path, batches: Iterable[NDArray[Any]], float_nodes: FloatNod
             str(quantised),
             Reader(model.graph.input[0].name),
             quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=list(OPERATORS),
+            op_types_to_quantize=list(operators),
             per_channel=True,
-            activation_type=QuantType.QUInt8,
+            activation_type=QuantType.QUInt8 if activations == "uint8" else QuantType.QInt8,
             weight_type=QuantType.QInt8,
             nodes_to_exclude=sorted(float_nodes(model)),
             calibrate_method=CalibrationMethod.MinMax,

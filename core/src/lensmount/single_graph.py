@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from lensmount.backends.batching import batch_policy, run_batched
 from lensmount.caches.tensors import is_tensor
 from lensmount.errors import ClosedError, ModelFileError, OptionError
+from lensmount.reduced import check
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,12 +35,14 @@ class SingleGraph:
     Args:
         context: What the core hands to a factory.
         preprocess: How pictures become the network's input; `size` is completed from the graph.
+        reduced_decode: Decode JPEGs that are much larger than that at a fraction of their size (`lensmount.reduced`).
 
     Raises:
         ModelFileError: The graph does not take one NCHW picture input, or its size contradicts `preprocess`.
+        OptionError: `reduced_decode` with a package whose preparation needs every pixel.
     """
 
-    def __init__(self, context: BuildContext, preprocess: Preprocess) -> None:
+    def __init__(self, context: BuildContext, preprocess: Preprocess, *, reduced_decode: bool = False) -> None:
         self._card = context.card
         self._package = context.package
         self._session = context.session
@@ -52,6 +55,9 @@ class SingleGraph:
             )
         self._input = inputs[0]
         channels = self._input.shape[1]
+        if reduced_decode:
+            check(preprocess)
+        self._reduced_decode = reduced_decode
         self.batch = batch_policy(self._session, context.package.batch)
         self.preprocess_spec = self._complete(preprocess)
         if isinstance(channels, int) and channels != self.preprocess_spec.channels:
@@ -133,13 +139,18 @@ class SingleGraph:
         """What the network's input is made of: `float32`, `float16` or `uint8`."""
         return self._dtype
 
+    @property
+    def reduced_for(self) -> Preprocess | None:
+        """What `lensmount.images.load` takes as `reduced_for`; None where JPEGs are decoded in full."""
+        return self.preprocess_spec if self._reduced_decode else None
+
     def load_images(self, images: Any, color: Color | None) -> list[Image]:
         """Turns whatever the caller passed into pictures; see `lensmount.images.load_many`."""
         from lensmount.images import load_many
 
         if self._closed:
             raise ClosedError(f"model {self._card.id!r} was closed", fix="load it again")
-        return load_many(images, color=color)
+        return load_many(images, color=color, reduced_for=self.reduced_for)
 
     def preprocess(self, images: Any, *, color: Color | None = None) -> tuple[NDArray[Any], list[Geometry]]:
         """Pictures to the network's input.

@@ -40,7 +40,7 @@ class FrameInfo:
     Attributes:
         index: Place in the stream, from 0; frames left out are not counted.
         source: Path, address, camera or name.
-        image: The decoded picture; None with an error.
+        image: The decoded picture, reduced where the model was loaded with `reduced_decode`; None with an error.
         frame: Number of the frame, for videos and cameras.
         seconds: Its time in the video, or since the camera was opened.
         live: Whether it comes from a live source.
@@ -147,7 +147,13 @@ def stream(
         positive("batch_size", batch_size)
     if workers is not None:
         positive("workers", workers)
-    reader = Reader(source, latest=None if policy == "auto" else policy == "latest", color=color, max_frames=max_frames)
+    reader = Reader(
+        source,
+        latest=None if policy == "auto" else policy == "latest",
+        color=color,
+        max_frames=max_frames,
+        reduced_for=getattr(model, "reduced_for", None),
+    )
     size = _batch_size(model, reader.live, on_cpu) if batch_size == "auto" else int(batch_size)
     # A live source wants the result of a new frame rather than many under way.
     count = workers or (gate + 1 if reader.live else gate + max(2, min(cores // 2, 6)))

@@ -19,6 +19,7 @@ from lensmount.decoding import check_size, import_cv2, pixel_limit
 from lensmount.errors import InputError, OptionError
 from lensmount.geometry import Geometry, plan
 from lensmount.images import Image
+from lensmount.reduced import plan_reduced
 from lensmount.resample import Window, resize
 from lensmount.specs import Preprocess
 
@@ -80,7 +81,10 @@ def plan_batch(
     """
     if not images:
         raise InputError("there are no images to prepare", found="an empty sequence", expected="one image or more")
-    geometries = [plan(image.size, spec, size) for image in images]
+    geometries = [
+        plan(image.size, spec, size) if image.reduced is None else plan_reduced(image.reduced, spec, size)
+        for image in images
+    ]
     frames = {geometry.network_size for geometry in geometries}
     if len(frames) > 1:
         raise InputError(
@@ -126,6 +130,14 @@ def placed(geometry: Geometry, spec: Preprocess) -> tuple[tuple[int, int], tuple
     return (height, width), (x0, y0, x1, y1), (y0 - top, y1 - top, x0 - left, x1 - left)
 
 
+def cropped(pixels: Any, image: Image, geometry: Geometry) -> Any:
+    """The part of a picture's pixels `(H, W, 3)` that its static crop leaves; reduced ones are taken as they are."""
+    if image.reduced is not None:
+        return pixels
+    (x, y), (height, width) = geometry.crop_origin, geometry.crop_size
+    return pixels[y : y + height, x : x + width]
+
+
 def _write(image: Image, geometry: Geometry, spec: Preprocess, target: NDArray[Any], layout: Layout) -> None:
     """Renders one picture into its slot of the batch."""
     view = target if layout == "nhwc" else target.transpose(1, 2, 0)  # (H, W, C) either way
@@ -148,8 +160,8 @@ def _write(image: Image, geometry: Geometry, spec: Preprocess, target: NDArray[A
 
 def _content(image: Image, geometry: Geometry, spec: Preprocess, size: tuple[int, int], window: Window) -> NDArray[Any]:
     """The window of the cropped, adjusted and resized picture: `(h, w, 3)` in its own colour order, or `(h, w)`."""
-    (x, y), (height, width) = geometry.crop_origin, geometry.crop_size
-    pixels: NDArray[Any] = image.pixels[y : y + height, x : x + width]
+    pixels: NDArray[Any] = cropped(image.pixels, image, geometry)
+    height, width = pixels.shape[:2]
     if spec.contrast is not None:
         pixels = adjust_contrast(pixels, image.color, spec.contrast)
     if spec.grayscale or spec.channels == 1:

@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image as Pillow
 
 from lensmount import registry
 from lensmount.errors import BackendError, ModelFileError, OptionError, UnknownOptionError, UnsupportedModelError
@@ -52,6 +53,29 @@ def test_segmentation_export(tmp_path, rfdetr_kit, picture):
     assert not dense[:, :55].any() and not dense[50:].any()
     whole = registry.load(path, device="cpu", whole_masks=True)(picture)[0].masks.dense()[0]
     assert whole[:46].all() and not whole[50:].any()
+
+
+def test_large_jpegs_decoded_at_reduced_size(tmp_path, rfdetr_kit):
+    masks = np.full((3, 16, 16), 5, np.float32)
+    path = rfdetr_kit.make_graph(tmp_path / "model.onnx", BOXES, logits(91, q0_18=3, q2_1=2), masks)
+    exif = Pillow.Exif()
+    exif[0x0112] = 3  # upside down: what libjpeg rounds up lies at the left and the top
+    Pillow.new("RGB", (1283, 961)).save(tmp_path / "large.jpg", exif=exif)
+    with registry.load(path, device="cpu", reduced_decode=True) as model:
+        (image,) = model.load_images(tmp_path / "large.jpg", None)
+        step = image.reduced.denominator
+        assert step > 1 and image.pixels.shape[:2] == (-(-961 // step), -(-1283 // step))
+        (result,) = model(tmp_path / "large.jpg")
+    width, height = -(-1283 // step) * step, -(-961 // step) * step
+    left, top = 1283 - width, 961 - height
+    expected = [
+        [0.4 * width + left, 0.3 * height + top, 0.6 * width + left, 0.7 * height + top],
+        [0.75 * width + left, 0.75 * height + top, 1283, 961],
+    ]
+    np.testing.assert_allclose(result.xyxy, expected, atol=1e-3)
+    assert result.image_size == (961, 1283) and result.masks.dense().shape == (2, 961, 1283)
+    with pytest.raises(OptionError, match="reduced_decode should be a flag"):
+        registry.load(path, device="cpu", reduced_decode="yes")
 
 
 def test_named_after_our_metadata(tmp_path, rfdetr_kit, picture):

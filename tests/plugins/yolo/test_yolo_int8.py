@@ -18,9 +18,11 @@ from lensmount.errors import (
     OptionError,
     UnsupportedModelError,
 )
+from lensmount.quantizing import quantize
 from lensmount.quantizing_check import read_agreement
 from lensmount.reading import read_onnx
 from lensmount_shapes.scenes import make_scene
+from lensmount_yolo.float_nodes import float_nodes
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -73,6 +75,20 @@ def test_weights_are_int8_per_channel_and_the_tail_is_float(exported):
     assert {makers[name].op_type for name in last.input} == {"Mul", "Sigmoid", "Concat"}
     plain = [node for node in model.graph.node if node.op_type == "Conv" and node.input[1] in values]
     assert len(plain) == 1 and list(values[plain[0].input[1]].dims) == [1, 16, 1, 1]  # the mean of the bins
+
+
+def test_operators_and_the_kind_of_activations_can_be_chosen(graph):
+    batches = np.random.default_rng(0).random((2, 1, 3, 256, 256), np.float32)
+
+    def made(**choices):
+        model = onnx.load_from_string(quantize(Path(graph), batches, float_nodes, **choices))
+        makers = {name: node.op_type for node in model.graph.node for name in node.output}
+        values = {item.name: item.data_type for item in model.graph.initializer}
+        zeros = {values[node.input[2]] for node in model.graph.node if node.op_type == "QuantizeLinear"}
+        return zeros, {makers[node.input[0]] for node in model.graph.node if node.op_type == "Resize"}
+
+    assert made() == ({onnx.TensorProto.UINT8}, {"DequantizeLinear"})
+    assert made(operators=("Conv",), activations="int8") == ({onnx.TensorProto.INT8}, {"Mul"})
 
 
 def test_it_finds_what_float_finds_and_is_lossy_to_selection(exported, pictures):

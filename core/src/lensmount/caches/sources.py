@@ -86,7 +86,8 @@ def _plain(source: Any, *, lasting: bool = False) -> Any:
     from lensmount.images import Image
 
     if isinstance(source, Image):
-        return ("image", source.color, _plain(source.pixels, lasting=lasting))
+        shows = () if source.reduced is None else (source.reduced.size, source.reduced.origin)
+        return ("image", source.color, _plain(source.pixels, lasting=lasting), *shows)
     if isinstance(source, np.ndarray) and not source.dtype.hasobject:
         if lasting or source.nbytes < _FAST:
             return source

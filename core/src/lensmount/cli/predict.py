@@ -37,6 +37,10 @@ def predict(
     precision: Annotated[str | None, typer.Option(help="fp32, fp16, bf16.")] = None,
     architecture: Annotated[str | None, typer.Option(help="Where several recognise the file.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
+    reduced_decode: Annotated[
+        bool,
+        typer.Option("--reduced-decode", help="Decode JPEGs far larger than the network's input at 1/2 to 1/8."),
+    ] = False,
     options: Annotated[list[str] | None, typer.Option("--set", help=HELP)] = None,
     max_frames: Annotated[int | None, typer.Option(help="Stop a video or camera after so many frames.")] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Open no socket.")] = False,
@@ -58,6 +62,8 @@ def predict(
     call: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
     entries_of(source)  # bad sources are refused before weights are fetched
     extra = load_options(options, threads)
+    if reduced_decode:
+        extra["reduced_decode"] = True
     with registry.load(
         model,
         backend=backend,

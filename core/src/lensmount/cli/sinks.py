@@ -77,7 +77,9 @@ class Sinks:
         from lensmount.draw import draw
 
         assert self._save is not None
-        picture = draw(info.image, result)
+        # A picture that was decoded reduced for the network is drawn on in full.
+        reduced = info.image is not None and info.image.reduced is not None
+        picture = draw(info.source if reduced else info.image, result)
         if info.frame is not None:
             if info.source not in self._videos:
                 if not info.live:  # videos come one after the other, cameras side by side

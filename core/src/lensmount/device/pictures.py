@@ -41,7 +41,7 @@ class DeviceImage(Image):
         runtime = runtime_for(tensor.device)
         with runtime.current():
             ready = runtime.mark()
-        values = {"tensor": tensor, "color": color, "path": path, "ready": ready, "_host": None}
+        values = {"tensor": tensor, "color": color, "path": path, "reduced": None, "ready": ready, "_host": None}
         for name, value in values.items():
             object.__setattr__(self, name, value)
 

@@ -19,7 +19,7 @@ from lensmount.device.staging import Staging
 from lensmount.geometry import Geometry
 from lensmount.images import Image
 from lensmount.specs import Preprocess
-from lensmount.transforms import DType, check_spec, placed, plan_batch, value_tables
+from lensmount.transforms import DType, check_spec, cropped, placed, plan_batch, value_tables
 
 #: Pixels, times channels, that are resized at once: a quarter of a gibibyte as float32.
 _AT_ONCE = 64 * 2**20
@@ -98,7 +98,7 @@ class DevicePreparer:
         color = pictures[0].color
         if spec.grayscale or spec.channels == 1:
             pixels = _grey(pixels, color)
-        height, width = geometry.crop_size
+        height, width = pixels.shape[1:3]
         if spec.resize == "pad-square" and height != width:
             side = max(height, width)
             check_size((side, side), f"the square around a picture of {width}x{height}", pixel_limit())
@@ -116,12 +116,11 @@ class DevicePreparer:
 
     def _pixels(self, pictures: Sequence[Image], geometry: Geometry) -> Tensor:
         """`(N, h, w, 3)` uint8 of the pictures' crops, on the device."""
-        (x, y), (height, width) = geometry.crop_origin, geometry.crop_size
         contrast = self.spec.contrast
         if contrast is None and isinstance(pictures[0], DeviceImage):
-            crops = [self._taken(picture)[y : y + height, x : x + width] for picture in pictures]
+            crops = [cropped(self._taken(picture), picture, geometry) for picture in pictures]
             return crops[0][None] if len(crops) == 1 else torch.stack(crops)
-        arrays = [picture.pixels[y : y + height, x : x + width] for picture in pictures]
+        arrays = [cropped(picture.pixels, picture, geometry) for picture in pictures]
         if contrast is not None:
             arrays = [adjust_contrast(a, picture.color, contrast) for a, picture in zip(arrays, pictures, strict=True)]
         return self._staging.upload(arrays)
@@ -159,7 +158,9 @@ def _alike(pictures: Sequence[Image], geometries: Sequence[Geometry]) -> Iterato
     """Indices of pictures that go through everything together, never more than memory bears."""
     groups: dict[tuple[Any, ...], list[int]] = {}
     for index, (picture, geometry) in enumerate(zip(pictures, geometries, strict=True)):
-        groups.setdefault((geometry, picture.color, isinstance(picture, DeviceImage)), []).append(index)
+        groups.setdefault((geometry, picture.color, isinstance(picture, DeviceImage), picture.reduced), []).append(
+            index
+        )
     for indices in groups.values():
         height, width = geometries[indices[0]].crop_size
         step = max(1, _AT_ONCE // (3 * height * width))

@@ -95,7 +95,8 @@ class RFDETRDetector(SingleGraph):
     def __init__(self, context: BuildContext) -> None:
         self.head: Head = read_head([(spec.name, spec.shape) for spec in context.session.outputs])
         self._options: LoadOptions = context.options or LoadOptions()
-        super().__init__(context, _preprocess(context.package, self._options))
+        spec = _preprocess(context.package, self._options)
+        super().__init__(context, spec, reduced_decode=self._options.reduced_decode)
         if self.preprocess_spec.size is None:
             raise ModelFileError(
                 f"the graph of {context.card.id!r} leaves its input size open, and its package names none",

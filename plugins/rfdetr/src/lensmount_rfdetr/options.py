@@ -17,15 +17,20 @@ class LoadOptions:
             package says, else the one that the weights were trained at.
         whole_masks: Leave masks whole instead of cutting them to their boxes, as the authors' own code does; slower,
             and the same wherever a mask lies inside its box.
+        reduced_decode: Decode JPEGs that are much larger than the network's input at 1/2, 1/4 or 1/8 of their sides, as
+            long as that leaves all the pixels that the network sees. Quicker, and not the same pixels; results stay in
+            those of the whole picture. Refused for packages with a static crop or contrast normalisation.
     """
 
     input_size: int | tuple[int, int] | None = None
     whole_masks: bool = False
+    reduced_decode: bool = False
 
     def __post_init__(self) -> None:
         for side in self.size or ():
             positive("input_size", side)
         flag("whole_masks", self.whole_masks)
+        flag("reduced_decode", self.reduced_decode)
 
     @property
     def size(self) -> tuple[int, int] | None:

@@ -38,7 +38,8 @@ class YoloClassifier(SingleGraph):
         spec = context.package.preprocess or replace(PREPROCESS, size=metadata.size or PREPROCESS.size)
         size = spec.size if options.size is None else options.size
         antialias = spec.antialias if options.antialias is None else options.antialias
-        super().__init__(context, replace(spec, size=size, antialias=antialias))
+        spec = replace(spec, size=size, antialias=antialias)
+        super().__init__(context, spec, reduced_decode=options.reduced_decode)
         outputs = context.session.outputs
         if len(outputs) != 1 or len(outputs[0].shape) != 2:
             raise ModelFileError(

@@ -116,7 +116,8 @@ class YoloDetector(SingleGraph):
         self.head: Head = read_head(outputs, names=len(names), extra=self.extra_values(metadata), end2end=end2end)
         self.names = names or tuple(f"class_{i}" for i in range(self.head.classes or 0))
         self._options = options
-        super().__init__(context, resolve_preprocess(context.package, options, metadata))
+        spec = resolve_preprocess(context.package, options, metadata)
+        super().__init__(context, spec, reduced_decode=options.reduced_decode)
         if not context.card.classes:
             self._card: ModelCard = replace(context.card, classes=self.names)
         recommended = {**dict(context.card.recommended), **dict(context.package.recommended)}

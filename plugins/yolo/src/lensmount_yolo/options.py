@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lensmount.errors import OptionError
-from lensmount.options import positive
+from lensmount.options import flag, positive
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +22,9 @@ class LoadOptions:
         max_candidates: Boxes that may enter non-maximum suppression, best first.
         end_to_end: For weights whose head needs no suppression (v10, 26): False runs the branches that do need it,
             as ultralytics' `end2end=False`; None for what the file says.
+        reduced_decode: Decode JPEGs that are much larger than the network's input at 1/2, 1/4 or 1/8 of their sides, as
+            long as that leaves all the pixels that the network sees. Quicker, and not the same pixels; results stay in
+            those of the whole picture. Refused for packages with a static crop or contrast normalisation.
     """
 
     input_size: int | tuple[int, int] | None = None
@@ -29,11 +32,13 @@ class LoadOptions:
     antialias: bool | None = None
     max_candidates: int = 30_000
     end_to_end: bool | None = None
+    reduced_decode: bool = False
 
     def __post_init__(self) -> None:
         positive("max_candidates", self.max_candidates)
         if not isinstance(self.rectangular, bool):
             raise OptionError("rectangular should be a flag", found=repr(self.rectangular), expected="True or False")
+        flag("reduced_decode", self.reduced_decode)
         for name in ("antialias", "end_to_end"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, bool):
