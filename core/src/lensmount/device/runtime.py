@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-
 ALIGNMENT = 16  # bytes, of each array in a download
 
 

@@ -99,7 +99,7 @@ class _Table:
 
 
 def _bits(masks: Tensor) -> Tensor:
-    """bool `(n, H, W)` to uint8 `(n, H, ceil(W / 8))`, as `numpy.packbits` has it."""
+    """Masks `(n, H, W)` to uint8 `(n, H, ceil(W / 8))`, as `numpy.packbits` has it."""
     width = masks.shape[2]
     if width % 8:
         masks = torch.nn.functional.pad(masks, (0, 8 - width % 8))
@@ -111,7 +111,7 @@ def _bits(masks: Tensor) -> Tensor:
 
 
 def _bounds(masks: Tensor) -> Tensor:
-    """bool `(n, H, W)` to int32 `(n, 4)`: the half-open box around the pixels that are set, noughts where none is."""
+    """Masks `(n, H, W)` to int32 `(n, 4)`: the half-open box around the pixels that are set, noughts where none is."""
     sides = []
     for dim in (1, 2):  # over rows for x, over columns for y
         used = masks.any(dim).to(torch.uint8)
