@@ -66,6 +66,11 @@ def test_letters_of_newer_unicode_are_letters() -> None:
     assert len(pieces) == 2
 
 
+def test_the_iota_below_is_in_no_piece() -> None:
+    """The reference's expression, `regex` with IGNORECASE, finds U+0345 in none of its alternatives."""
+    assert tokenizer().encode(["cat\u0345dog", "\u0345"]) == [[START, CAT, DOG, END], [START, END]]
+
+
 def test_padding_trims_to_the_longest() -> None:
     rows = tokenizer().encode(["dog", "dog cat dog"])
     assert pad(rows).tolist() == [[START, DOG, END, 0, 0], [START, DOG, CAT, DOG, END]]
