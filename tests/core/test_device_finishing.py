@@ -9,12 +9,14 @@ torch = pytest.importorskip("torch")
 
 from lensmount.boxes import cxcywh_to_xyxy, nms, nms_rotated, top_candidates  # noqa: E402 - after the skip
 from lensmount.device import masks as device_masks  # noqa: E402
+from lensmount.device import whole_masks  # noqa: E402
 from lensmount.device.ordering import top_k  # noqa: E402
 from lensmount.device.suppression import box_overlaps, rotated_overlaps, suppress  # noqa: E402
 from lensmount.errors import InputError  # noqa: E402
 from lensmount.geometry import plan  # noqa: E402
 from lensmount.mask_decoding import decode_prototypes, resize_logits_in_boxes  # noqa: E402
 from lensmount.specs import Preprocess  # noqa: E402
+from tensor_reads import downloads  # noqa: E402
 
 RNG = np.random.default_rng(5)
 
@@ -181,13 +183,60 @@ def test_logits_of_a_batch_bit_for_bit(spec: Preprocess, threshold: float):
 
 
 @pytest.mark.parametrize("spec", SPECS)
-def test_whole_masks(spec: Preprocess):
-    geometry = plan((120, 200), spec)
-    logits = RNG.standard_normal((5, 16, 24)).astype(np.float32) - 2
-    logits[2] = -1
-    (made,) = device_masks.resize_logits(torch.from_numpy(logits), None, [geometry])
-    same(made, resize_logits_in_boxes(logits, None, geometry))
-    assert made.area[2] == 0
+@pytest.mark.parametrize("threshold", [0.0, 0.7])
+def test_whole_masks_bit_for_bit(spec: Preprocess, threshold: float, monkeypatch):
+    monkeypatch.setattr(whole_masks, "VALUES", 2 * 120 * 203)  # two masks at once, then the fifth
+    sizes = [(120, 203), (77, 51)]
+    geometries = [plan(size, spec) for size in sizes]
+    logits = [RNG.standard_normal((count, 16, 24)).astype(np.float32) - 1 for count in (5, 2)]
+    logits[0][2] = -1  # nothing
+    logits[1][1] = -1
+    logits[1][1, 7, 9] = 4  # one spot
+    logits[1][0] = 1  # everything
+    beside = torch.arange(6).view(2, 3), torch.tensor(0.5), torch.zeros(0, 4)
+    with downloads() as count:
+        made, others = whole_masks.resize_whole(
+            [torch.from_numpy(part) for part in logits], geometries, threshold=threshold, beside=beside
+        )
+    assert count == [1]
+    for i, found in enumerate(made):
+        assert found == resize_logits_in_boxes(logits[i], None, geometries[i], threshold=threshold)
+    assert made[0].area[2] == 0
+    assert made[1].crop(0).all()
+    assert made[1].crop(1).size < 77 * 51  # the crop is around the spot
+    assert [part.tolist() for part in others] == [[[0, 1, 2], [3, 4, 5]], 0.5, []]
+    assert [str(part.dtype) for part in others] == ["int64", "float32", "float32"]
+
+
+def test_whole_masks_that_are_none():
+    geometry = plan((120, 200), SPECS[0])
+    with downloads() as count:
+        ((made,), _) = whole_masks.resize_whole([torch.zeros(0, 16, 24)], [geometry])
+    assert (len(made), made.image_size, count) == (0, (120, 200), [0])
+    logits = torch.zeros(1, 16, 24)
+    logits[0, 3, 3] = float("inf")
+    with pytest.raises(InputError, match="not finite"):
+        whole_masks.resize_whole([logits], [geometry])
+
+
+def test_masks_come_in_one_download(monkeypatch):
+    monkeypatch.setattr(device_masks, "PIXELS", 30_000)
+    monkeypatch.setattr(device_masks, "LOGITS", 9 * 16 * 24)
+    sizes, counts = [(120, 200), (77, 51), (300, 310)], [6, 2, 9]
+    geometries = [plan(size, SPECS[0]) for size in sizes]
+    boxes = [some_boxes(count, size) for count, size in zip(counts, sizes, strict=True)]
+    weights = [np.ones((count, 8), np.float32) for count in counts]
+    with downloads() as count:
+        device_masks.decode_prototypes(weights, torch.ones(3, 8, 16, 24), boxes, geometries)
+    assert count == [1]
+    with downloads() as count:
+        device_masks.resize_logits(torch.ones(17, 16, 24), boxes, geometries)
+    assert count == [1]
+    with downloads() as count:
+        device_masks.decode_prototypes(
+            [part[:0] for part in weights], torch.ones(3, 8, 16, 24), [b[:0] for b in boxes], geometries
+        )
+    assert count == [0]
 
 
 def test_no_masks():

@@ -12,7 +12,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from lensmount.backends import memory, onnx_binding, torch_memory  # noqa: E402 - after the skip
+from lensmount.backends import device_tensors, memory, onnx_binding, torch_memory  # noqa: E402 - after the skip
 from lensmount.backends.base import BackendOptions, OpenRequest, TensorSession, TensorSpec  # noqa: E402
 from lensmount.backends.devices import requested_device_path  # noqa: E402
 from lensmount.backends.torch import open_session  # noqa: E402
@@ -471,12 +471,12 @@ def test_an_installation_without_torch_keeps_to_the_host(monkeypatch):
     def missing():
         raise MissingDependencyError("the torch backend needs torch")
 
-    monkeypatch.setattr(onnx_binding, "import_torch", missing)
+    monkeypatch.setattr(device_tensors, "import_torch", missing)
     package = ModelPackage(name="p", format="onnx", artifacts=(WEIGHTS,))
     asked = OpenRequest(package=package, path=None, device="cuda:0", precision="fp32")
-    assert onnx_binding.tensors_wanted(asked) is False
+    assert device_tensors.tensors_wanted(asked) is False
     with pytest.raises(MissingDependencyError):
-        onnx_binding.tensors_wanted(
+        device_tensors.tensors_wanted(
             OpenRequest(
                 package=package, path=None, device="cuda:0", precision="fp32", options=BackendOptions(device_path=True)
             )

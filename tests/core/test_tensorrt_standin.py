@@ -189,6 +189,41 @@ def test_freed_memory(parts):
     assert parts.cuda.cudaFree(buffers[0])[0] == parts.cuda.cudaError_t.cudaErrorInvalidValue
 
 
+def test_streams_wait_for_events_as_they_were(parts):
+    cuda = parts.cuda
+    _, buffers, _, _ = ready(parts)  # an upload is queued on the first stream
+    _, event = cuda.cudaEventCreateWithFlags(0)
+    _, other = cuda.cudaStreamCreateWithFlags(cuda.cudaStreamNonBlocking)
+    down = cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost
+    _, second = cuda.cudaMallocHost(32)
+    copied = parts.gpu.host(second, 32).view(np.float32)
+    cuda.cudaMemcpyAsync(second, buffers[0], 32, down, other)
+    cuda.cudaStreamSynchronize(other)
+    assert set(copied.view(np.uint8)) == {0xCD}  # nobody ordered the streams: the upload has not happened
+    cuda.cudaEventRecord(event, parts.stream)
+    cuda.cudaStreamWaitEvent(other, event, 0)
+    cuda.cudaEventRecord(event, other)  # the wait is for the event as it was
+    cuda.cudaMemcpyAsync(second, buffers[0], 32, down, other)
+    cuda.cudaStreamSynchronize(other)
+    assert copied.tolist() == list(range(8))
+    assert cuda.cudaStreamWaitEvent(cuda.cudaStream_t(0), event, 0)[0] == cuda.cudaError_t.cudaSuccess
+
+
+def test_copies_on_the_device(parts):
+    cuda = parts.cuda
+    _, buffers, host, _ = ready(parts)
+    cuda.cudaStreamSynchronize(parts.stream)
+    aside = cuda.cudaMemcpyKind.cudaMemcpyDeviceToDevice
+    cuda.cudaMemcpyAsync(buffers[1], buffers[0], 32, aside, parts.stream)
+    download(parts, buffers[1], host)
+    cuda.cudaStreamSynchronize(parts.stream)
+    assert parts.gpu.host(host, 32).view(np.float32).tolist() == list(range(8))
+    with pytest.raises(parts.misuse, match="no device address"):
+        cuda.cudaMemcpyAsync(buffers[1], host, 32, aside, parts.stream)
+    with pytest.raises(parts.misuse, match="do not fit"):
+        cuda.cudaMemcpyAsync(buffers[1], buffers[0], 64, aside, parts.stream)
+
+
 def test_use_after_destruction(parts):
     context, _, _, _ = ready(parts)
     context.execute_async_v3(int(parts.stream))

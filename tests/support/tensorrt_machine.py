@@ -21,6 +21,7 @@ OURS = (
     "lensmount.backends.tensorrt_pool",
     "lensmount.backends.tensorrt_progress",
     "lensmount.backends.tensorrt_session",
+    "lensmount.backends.tensorrt_tensors",
 )
 """Modules of ours that keep a reference to TensorRT's."""
 

@@ -76,15 +76,20 @@ def test_a_second_run_embeds_what_is_new_or_changed(weights: Path, folder: Path,
 def test_a_stopped_run_goes_on(weights: Path, folder: Path, tmp_path: Path, monkeypatch) -> None:
     from lensmount.embedding import EmbeddingModel
 
-    out, forward, batches = tmp_path / "v.npz", EmbeddingModel.forward_images, []
+    out, batches = tmp_path / "v.npz", []
 
-    def interrupted(self, batch):
-        if len(batches) == 2:
-            raise KeyboardInterrupt
-        batches.append(len(batch))
-        return forward(self, batch)
+    def interrupted(forward):
+        def run(self, batch):
+            if len(batches) == 2:
+                raise KeyboardInterrupt
+            batches.append(len(batch))
+            return forward(self, batch)
 
-    monkeypatch.setattr(EmbeddingModel, "forward_images", interrupted)
+        return run
+
+    # The one on the host, the other where pictures are prepared on the device.
+    for name in ("forward_images", "forward_pictures"):
+        monkeypatch.setattr(EmbeddingModel, name, interrupted(getattr(EmbeddingModel, name)))
     run("embed", weights, folder, "--out", out, "--backend", "torch", "--batch-size", 2, code=130)
     assert not out.exists() and batches == [2, 2]
     monkeypatch.undo()

@@ -10,6 +10,7 @@ torch = pytest.importorskip("torch")
 from lensmount import registry  # noqa: E402 - after the skip
 from lensmount_rfdetr import on_device  # noqa: E402
 from lensmount_rfdetr.postprocess import Filter, keep_pairs  # noqa: E402
+from tensor_reads import downloads  # noqa: E402
 
 
 def wanted(confidence=0.5, per_class=None, limit=None, classes=None):
@@ -58,7 +59,13 @@ def test_the_same_masks(mask_checkpoint, picture, whole):
     raw = host.forward(batch)
     there = device.forward(torch.from_numpy(batch))
     expected = host.postprocess(raw, geometries, confidence=0)
-    for one, other in zip(expected, device.postprocess(there, geometries, confidence=0), strict=True):
+    with downloads() as count:
+        made = device.postprocess(there, geometries, confidence=0)
+    assert count == [2]  # the pairs, then the masks of both pictures
+    for one, other in zip(expected, made, strict=True):
         assert len(one) == 10
         assert one.xyxy.tolist() == other.xyxy.tolist()
         assert one.masks == other.masks
+    with downloads() as count:
+        made = device.postprocess(there, geometries, confidence=1.0)
+    assert ([len(result.masks) for result in made], count) == ([0, 0], [1])

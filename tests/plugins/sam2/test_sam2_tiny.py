@@ -6,6 +6,7 @@ and this plugin, like the authors' code, in bfloat16, whose spacing is 2**-8 of 
 
 from __future__ import annotations
 
+import os
 import re
 
 import numpy as np
@@ -133,7 +134,9 @@ except UnsupportedModelError:
     pass
 np.savez({str(tmp_path / "answers.npz")!r}, one=one.logits, many=many.logits, refined=refined.logits)
 """
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    # The device's way is torch's: whoever asks for it for all tests does not mean this one.
+    environ = {**os.environ, "LENSMOUNT_DEVICE_PATH": ""}
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120, env=environ)
     answers = np.load(tmp_path / "answers.npz")
     (one,) = tiny_model(picture, point_coordinates=POINT)
     boxes = np.array([BOX, [10, 10, 60, 60]])

@@ -18,6 +18,7 @@ from lensmount.specs import Preprocess  # noqa: E402
 from lensmount_yolo import on_device  # noqa: E402
 from lensmount_yolo.head import Head  # noqa: E402
 from lensmount_yolo.postprocess import Filter, keep_boxes  # noqa: E402
+from tensor_reads import downloads  # noqa: E402
 from tiny_networks import classifier, lively, pyramid  # noqa: E402 - after the skip
 
 SIZES = [(480, 640), (640, 480), (333, 1000)]
@@ -99,8 +100,11 @@ def test_one_download_is_enough_for_an_ordinary_picture(monkeypatch):
     looks = []
     run = on_device._run
     monkeypatch.setattr(on_device, "_run", lambda *args: looks.append(args[4]) or run(*args))
-    on_device.keep_boxes(torch.from_numpy(outputs(8400, extra=3, share=0.01)), HEAD, wanted(), GEOMETRIES)
+    raw = torch.from_numpy(outputs(8400, extra=3, share=0.01))
+    with downloads() as made:
+        on_device.keep_boxes(raw, HEAD, wanted(), GEOMETRIES)
     assert looks == [on_device.CANDIDATES]
+    assert made == [1]
 
 
 def test_boxes_in_the_padding_and_numbers_that_are_none():
@@ -166,6 +170,20 @@ def test_shapes_from_bytes_to_masks(backend: str, confidence: float):
         assert np.diag(one.masks.iou(other.masks)).min(initial=1) > 0.98
         assert one.path == other.path
     assert len(one) >= 10
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_masks_take_two_downloads_and_boxes_one_however_many_pictures(count: int):
+    _, device = pair("shapes-nano", backend="onnx")
+    raw, geometries = device.infer_pictures([load(SCENE)] * count)
+    with downloads() as made:
+        results = device.postprocess(raw, geometries)
+    assert all(len(result.masks) >= 10 for result in results)
+    assert made == [2]  # what lies where; then the masks, whose sizes follow from it
+    with downloads() as made:
+        results = device.postprocess(raw, geometries, confidence=1.0)
+    assert [len(result) for result in results] == [0] * count
+    assert made == [1]
 
 
 def test_tensors_and_arrays_give_the_same_as_on_the_host():

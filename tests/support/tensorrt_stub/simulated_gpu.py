@@ -65,6 +65,7 @@ class Block:
     data: np.ndarray
     written: int | None = None
     alive: bool = True
+    adopted: bool = False
 
 
 class Gpu:
@@ -92,6 +93,7 @@ class Gpu:
         self.blocks: dict[int, Block] = {}
         self.pinned: dict[int, np.ndarray] = {}
         self.streams: dict[int, Stream] = {}
+        self.default = Stream(0)  # the stream that handle 0 stands for
         self.events: dict[int, Event] = {}
         self.graphs: dict[int, list[Work]] = {}
         self.executables: dict[int, list[Work]] = {}
@@ -117,7 +119,7 @@ class Gpu:
 
     @property
     def used(self) -> int:
-        return sum(block.data.nbytes for block in self.blocks.values() if block.alive)
+        return sum(block.data.nbytes for block in self.blocks.values() if block.alive and not block.adopted)
 
     def allocate(self, size: int) -> int | None:
         """The address of new device memory, or None when there is no room."""
@@ -127,6 +129,11 @@ class Gpu:
             address = next(self._addresses)
             self.blocks[address] = Block(address, np.full(size, POISON, np.uint8))
             return address
+
+    def adopt(self, address: int, data: np.ndarray) -> None:
+        """Memory that another library has allocated on the device, at an address of its own."""
+        with self.lock:
+            self.blocks[address] = Block(address, data, adopted=True)
 
     def free(self, address: int) -> bool:
         with self.lock:
@@ -165,7 +172,9 @@ class Gpu:
 
     def host(self, address: int, size: int) -> np.ndarray:
         """Host memory at an address: page-locked, or any other, which had better exist."""
-        if address >= DEVICE_BASE and any(b.address <= address < b.address + (1 << 32) for b in self.blocks.values()):
+        if address >= DEVICE_BASE and any(
+            b.address <= address < b.address + (b.data.nbytes if b.adopted else 1 << 32) for b in self.blocks.values()
+        ):
             raise self.mistake("a device pointer was given where a host pointer belongs")
         return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
 
@@ -197,7 +206,7 @@ class Gpu:
 
     def leaks(self) -> list[str]:
         """What was never given back."""
-        left = [f"device memory of {b.data.nbytes} bytes" for b in self.blocks.values() if b.alive]
+        left = [f"device memory of {b.data.nbytes} bytes" for b in self.blocks.values() if b.alive and not b.adopted]
         left += [f"page-locked memory of {a.nbytes} bytes" for a in self.pinned.values()]
         left += [f"stream {s.number}" for s in self.streams.values() if s.alive]
         left += [f"event {e.number}" for e in self.events.values() if e.alive]

@@ -118,7 +118,7 @@ def _run_chunk(
     """Runs `count` images, padded with zeros to `padded`, and drops the padding's results."""
     size = max(count, padded)
     if size > count:
-        chunk = {name: _pad(array, size) for name, array in chunk.items()}
+        chunk = {name: padded_batch(array, size) for name, array in chunk.items()}
     results = run(chunk)
     for name, array in results.items():
         if not array.ndim or array.shape[0] != size:
@@ -131,7 +131,8 @@ def _run_chunk(
     return {name: array[:count] for name, array in results.items()} if size > count else results
 
 
-def _pad(array: Any, size: int) -> Any:
+def padded_batch(array: Any, size: int) -> Any:
+    """An array or tensor with zeros behind its rows, `size` rows in all."""
     from lensmount.caches.tensors import is_tensor
 
     if is_tensor(array):

@@ -212,6 +212,24 @@ class Stream:
         kind = runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost
         self._copy(target.address, source.address, size, kind, "copying to the host")
 
+    def copy(self, source: int, target: int, size: int) -> None:
+        """Queues a copy between addresses on the device."""
+        kind = runtime.cudaMemcpyKind.cudaMemcpyDeviceToDevice
+        self._copy(target, source, size, kind, "copying on the device")
+
+    def after(self, other: int) -> None:
+        """Lets what is queued from now on wait, on the device, for what another library's stream holds by now."""
+        self._order(runtime.cudaStream_t(other), self.handle)
+
+    def before(self, other: int) -> None:
+        """Lets what is queued from now on on another library's stream wait for what this one holds by now."""
+        self._order(self.handle, runtime.cudaStream_t(other))
+
+    def _order(self, first: runtime.cudaStream_t, then: runtime.cudaStream_t) -> None:
+        # A wait is for the event as it was when the wait was queued: one event serves any number of orders.
+        self._cuda.check(runtime.cudaEventRecord(self._done, first), "recording an event")
+        self._cuda.check(runtime.cudaStreamWaitEvent(then, self._done, 0), "ordering two streams")
+
     def _copy(self, target: int, source: int, size: int, kind: runtime.cudaMemcpyKind, doing: str) -> None:
         if size:
             self._cuda.check(runtime.cudaMemcpyAsync(target, source, size, kind, self.handle), doing)

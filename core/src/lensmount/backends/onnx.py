@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from lensmount.backends import memory, onnx_binding, onnx_errors, onnx_graph, onnx_providers, wheels
 from lensmount.backends.arrays import ONNXRUNTIME_DTYPES
 from lensmount.backends.base import OpenRequest, TensorSpec, check_feeds
+from lensmount.backends.device_tensors import tensors_wanted
 from lensmount.backends.devices import session_threads, split_device
 from lensmount.errors import (
     BackendError,
@@ -109,7 +110,7 @@ def open_session(request: OpenRequest) -> OnnxSession:
         raise ModelFileError(f"{subject} is not there", found=str(path), expected="a file")
     graph = onnx_graph.inspect(path, request.package)
     chosen = onnx_providers.choose(request, ort.get_available_providers())
-    tensors = onnx_binding.tensors_wanted(request)
+    tensors = tensors_wanted(request)
     stream = onnx_binding.share_stream(chosen, request.device) if tensors else None
     said = _preload(ort) if request.device.startswith("cuda") else ""
     options = _session_options(ort, threads)

@@ -10,13 +10,13 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from lensmount.backends.devices import requested_device_path, split_device
+from lensmount.backends.device_tensors import fitting
+from lensmount.backends.devices import split_device
 from lensmount.backends.onnx_providers import CUDA
-from lensmount.backends.torch_place import check_device, import_torch
-from lensmount.errors import BackendError
+from lensmount.backends.torch_place import import_torch
 
 if TYPE_CHECKING:
-    from lensmount.backends.base import OpenRequest, TensorSpec
+    from lensmount.backends.base import TensorSpec
 
 STREAM_OPTION = "user_compute_stream"
 
@@ -91,27 +91,6 @@ class SharedStream:
         self._cuda.current_stream(self._device).wait_stream(self._stream)
 
 
-def tensors_wanted(request: OpenRequest) -> bool:
-    """Whether a session is to take tensors: as asked, else on CUDA where an installed torch has the same device.
-
-    Raises:
-        MissingDependencyError: They were asked for, and torch is not installed.
-        DeviceError: They were asked for, and torch does not have the device.
-    """
-    asked = requested_device_path(request)
-    if asked is not None:
-        if asked:
-            check_device(import_torch(), request.device)
-        return asked
-    if not request.device.startswith("cuda"):
-        return False
-    try:
-        check_device(import_torch(), request.device)
-    except (BackendError, ImportError):
-        return False
-    return True
-
-
 def share_stream(chosen: Providers, device: str) -> SharedStream | None:
     """Gives CUDA's provider a stream of torch's; None where there is no such provider. Changes `chosen`."""
     for name, options in chosen:
@@ -168,7 +147,7 @@ class TensorRunner:
         torch = import_torch()
         # A binding per call: it holds the call's arrays.
         binding = self._session.io_binding()
-        tensors = [_fitting(torch, feeds[spec.name], spec) for spec in self._inputs]
+        tensors = [fitting(torch, feeds[spec.name], spec.name, spec.dtype) for spec in self._inputs]
         for spec, tensor in zip(self._inputs, tensors, strict=True):
             shape = tuple(tensor.shape)
             binding.bind_input(spec.name, self._kind, self._index, np.dtype(spec.dtype).type, shape, tensor.data_ptr())
@@ -181,16 +160,6 @@ class TensorRunner:
         device = tensors[0].device
         values = zip(self._outputs, binding.get_outputs(), strict=True)
         return {spec.name: _as_tensor(torch, value, device, spec.dtype) for spec, value in values}
-
-
-def _fitting(torch: Any, tensor: Any, spec: TensorSpec) -> Any:
-    """A tensor in an input's dtype, contiguous; floating types are cast to one another, as for arrays."""
-    wanted = getattr(torch, spec.dtype)
-    if tensor.dtype != wanted and not (tensor.dtype.is_floating_point and wanted.is_floating_point):
-        raise BackendError(
-            f"input {spec.name!r} cannot take a {tensor.dtype} tensor", found=str(tensor.dtype), expected=spec.dtype
-        )
-    return tensor.to(wanted).contiguous()
 
 
 def _as_tensor(torch: Any, value: Any, device: Any, dtype: str) -> Any:

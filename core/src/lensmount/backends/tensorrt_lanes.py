@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import tensorrt as trt
@@ -36,7 +36,7 @@ class Lane:
     def __init__(self, engine: Engine, graphs: bool | None) -> None:
         self._engine = engine
         self._graphs = graphs
-        self._prepared: OrderedDict[tuple[Shape, ...], Prepared] = OrderedDict()
+        self._prepared: OrderedDict[tuple[type[Prepared], tuple[Shape, ...]], Prepared] = OrderedDict()
         self.stream = Stream(engine.cuda)
         try:
             self.activations = DeviceBuffer(engine.cuda, engine.engine.device_memory_size_v2, "activations")
@@ -44,13 +44,19 @@ class Lane:
             self.stream.free()
             raise
 
-    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """Runs once; every feed has its input's dtype, contiguous or not."""
+    def run(self, feeds: Mapping[str, Any], kind: type[Prepared] | None = None) -> dict[str, Any]:
+        """Runs once.
+
+        Args:
+            feeds: Every input by name, with a shape, as `kind` takes them.
+            kind: How runs go; None for `Prepared`, which takes and gives host arrays.
+        """
         shapes = {tensor.name: tuple(feeds[tensor.name].shape) for tensor in self._engine.inputs}
-        key = tuple(shapes.values())
+        kind = kind or Prepared
+        key = kind, tuple(shapes.values())
         prepared = self._prepared.get(key)
         if prepared is None:
-            prepared = self._prepared[key] = self._prepare(shapes)
+            prepared = self._prepared[key] = self._prepare(kind, shapes)
         self._prepared.move_to_end(key)
         try:
             return prepared.run(feeds)
@@ -59,16 +65,16 @@ class Lane:
             self._prepared.pop(key).free()
             raise
 
-    def _prepare(self, shapes: Mapping[str, Shape]) -> Prepared:
+    def _prepare(self, kind: type[Prepared], shapes: Mapping[str, Shape]) -> Prepared:
         profile = self._engine.profile_for(shapes)
         self._forget(SHAPES_PER_LANE - 1)
         try:
-            return Prepared(self._engine, self, shapes, profile, self._graphs)
+            return kind(self._engine, self, shapes, profile, self._graphs)
         except DeviceMemoryError:
             if not self._prepared:
                 raise
         self._forget(0)  # what other shapes hold may be what is missing
-        return Prepared(self._engine, self, shapes, profile, self._graphs)
+        return kind(self._engine, self, shapes, profile, self._graphs)
 
     def _forget(self, left: int) -> None:
         while len(self._prepared) > left:
@@ -83,7 +89,13 @@ class Lane:
 
 
 class Prepared:
-    """Runs of one set of input shapes."""
+    """Runs of one set of input shapes, between host arrays.
+
+    Attributes:
+        hosted: Whether inputs and outputs pass through page-locked memory.
+    """
+
+    hosted: ClassVar[bool] = True
 
     def __init__(
         self, engine: Engine, lane: Lane, shapes: Mapping[str, Shape], profile: int, graphs: bool | None
@@ -140,7 +152,8 @@ class Prepared:
         try:
             for name, size in sizes.items():
                 self._device[name] = DeviceBuffer(engine.cuda, size, repr(name))
-                self._host[name] = PinnedBuffer(engine.cuda, size, repr(name))
+                if self.hosted:
+                    self._host[name] = PinnedBuffer(engine.cuda, size, repr(name))
         except DeviceMemoryError as error:
             error.fix = self._advice(sum(sizes.values())) or error.fix
             raise
@@ -162,25 +175,34 @@ class Prepared:
     def _inputs(self) -> set[str]:
         return {tensor.name for tensor in self._engine.inputs}
 
-    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
         """Copies in, runs, copies out, waits."""
         for tensor in self._engine.inputs:
             target = self._host[tensor.name].array(self._shapes[tensor.name], tensor.dtype)
             np.copyto(target, tensor.encode(feeds[tensor.name]))
+        self._launch()
+        self._wait()
+        return {tensor.name: self._result(tensor) for tensor in self._engine.outputs}
+
+    def _launch(self) -> None:
+        """Queues a run: the first as it is, the second as it is captured, later ones in one launch."""
         if self._graph is None and self._runs == 1:
             self._capture()
         if self._graph is not None:
             self._graph.launch(self._stream)
         else:
             self._queue()
+        self._runs += 1
+
+    def _wait(self) -> None:
+        """Waits for the run; then the context may be told which outputs have moved."""
         self._stream.wait()
         for name in self._moved:
             self._require(self._context.set_tensor_address(name, self._device[name].address))
         self._moved.clear()
-        self._runs += 1
-        return {tensor.name: self._result(tensor) for tensor in self._engine.outputs}
 
     def _queue(self) -> None:
+        """What a run is made of, and a captured graph."""
         for tensor in self._engine.inputs:
             buffer = self._device[tensor.name]
             self._stream.upload(self._host[tensor.name], buffer, buffer.size)

@@ -5,15 +5,20 @@ from __future__ import annotations
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import tensorrt as trt
 
+from lensmount.backends import memory, torch_errors
 from lensmount.backends.base import OpenRequest, TensorSpec, check_feeds
+from lensmount.backends.batching import padded_batch
 from lensmount.backends.cuda_memory import Cuda
+from lensmount.backends.device_tensors import tensors_wanted
 from lensmount.backends.tensorrt_engine import Engine, open_engine
+from lensmount.backends.tensorrt_lanes import Prepared
 from lensmount.backends.tensorrt_pool import Lanes
+from lensmount.backends.tensorrt_tensors import PreparedTensors, takes_tensors
+from lensmount.errors import BackendError, LensmountError
 
 if TYPE_CHECKING:
     from lensmount.backends.base import Array
@@ -22,9 +27,13 @@ if TYPE_CHECKING:
 def open_on(index: int, path: Path, request: OpenRequest) -> TensorRTSession:
     """Opens an engine on a device; raises what `lensmount.backends.tensorrt.open_session` says."""
     cuda = Cuda(index)
+    tensors = tensors_wanted(request)
     with cuda.current():
         engine = open_engine(cuda, path, allow_host_code=request.options.allow_host_code)
-    return TensorRTSession(engine, request)
+    session = TensorRTSession(engine, request)
+    if tensors and takes_tensors((*engine.inputs, *engine.outputs)):
+        session.tensor_device = session.device
+    return session
 
 
 class TensorRTSession:
@@ -38,6 +47,8 @@ class TensorRTSession:
         inputs: Inputs in order; bfloat16 and float8 are given as float32.
         outputs: Outputs in order; bfloat16 and float8 come as float32.
         metadata: The graph's metadata, from the engine's manifest.
+        tensor_device: Where `run_tensors` takes and gives tensors; None where models are to work on the host.
+        channels_last: False: engines take their pictures contiguous.
     """
 
     def __init__(self, engine: Engine, request: OpenRequest) -> None:
@@ -51,6 +62,8 @@ class TensorRTSession:
         self.inputs: tuple[TensorSpec, ...] = tuple(tensor.spec for tensor in engine.inputs)
         self.outputs: tuple[TensorSpec, ...] = tuple(tensor.spec for tensor in engine.outputs)
         self.metadata: Mapping[str, str] = dict(engine.metadata)
+        self.tensor_device: str | None = None
+        self.channels_last = False
         lanes = Lanes(engine, request.options.contexts, request.options.cuda_graphs)
         self._lanes = lanes
         # Device memory has no garbage collector: a session that nobody closes is closed when it goes.
@@ -59,16 +72,39 @@ class TensorRTSession:
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Runs once; see `lensmount.backends.Session.run`. Waits while as many runs as `contexts` are under way."""
         check_feeds(self.inputs, feeds, self._subject)
+        return self._run(feeds, None)
+
+    def run_tensors(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
+        """Runs once on `torch.Tensor`s; see `lensmount.backends.base.TensorSession`. Outputs are the caller's own."""
+        if self.tensor_device is None:
+            raise BackendError(f"the session of {self._subject} takes no tensors", fix="load with device_path=True")
+        names = [spec.name for spec in self.inputs]
+        if set(feeds) != set(names):
+            raise BackendError(
+                f"{self._subject} was given the wrong inputs", found=str(sorted(feeds)), expected=str(names)
+            )
+        try:
+            return self._run(feeds, PreparedTensors)
+        except LensmountError:
+            raise
+        except Exception as error:
+            if not torch_errors.is_memory(error):
+                raise torch_errors.running(error, self._subject, self.device) from error
+            batch = memory.batch_of(self.inputs, feeds)
+            said = torch_errors.brief(error)
+            raise memory.shortage(self._subject, self.device, said, batch=batch, fits=None, free=None) from error
+
+    def _run(self, feeds: Mapping[str, Any], kind: type[Prepared] | None) -> dict[str, Any]:
         count, least = self._batches(feeds)
         if count >= least:
             with self._lanes.lane() as lane:
-                return lane.run(feeds)
-        padded = {name: _padded(array, least) for name, array in feeds.items()}
+                return lane.run(feeds, kind)
+        padded = {name: padded_batch(array, least) for name, array in feeds.items()}
         with self._lanes.lane() as lane:
-            results = lane.run(padded)
+            results = lane.run(padded, kind)
         return {name: array[:count] if array.shape[:1] == (least,) else array for name, array in results.items()}
 
-    def _batches(self, feeds: Mapping[str, Array]) -> tuple[int, int]:
+    def _batches(self, feeds: Mapping[str, Any]) -> tuple[int, int]:
         """Images given, and the fewest that a profile takes, where every input has a dynamic first axis."""
         if not all(spec.shape and spec.shape[0] == "batch" for spec in (*self.inputs, *self.outputs)):
             return 0, 0
@@ -80,9 +116,3 @@ class TensorRTSession:
     def close(self) -> None:
         """Frees the engine and its memory once the runs under way have ended; a second call does nothing."""
         self._lanes.close()
-
-
-def _padded(array: Array, size: int) -> Array:
-    padded: Array = np.zeros((size, *array.shape[1:]), array.dtype)
-    padded[: len(array)] = array
-    return padded

@@ -1,12 +1,14 @@
 """Instance masks at image resolution from tensors: `lensmount.mask_decoding` on the device.
 
-Every mask of a batch is sampled in one pass over the pixels of all boxes, laid end to end; the masks then come to the
-host in one piece, of which each crop is a view.
+Every mask of a batch is sampled in one pass over the pixels of all boxes, laid end to end (large ones in several); the
+masks then come to the host in one download, of which each crop is a view.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lensmount.arrays import as_array, as_boxes
-from lensmount.device.runtime import put
+from lensmount.device.runtime import fetch, put
 from lensmount.errors import InputError
 from lensmount.geometry import Geometry
 from lensmount.mask_sampling import Axis, axes, pixel_ranges
@@ -48,7 +50,7 @@ def decode_prototypes(
         InputError: Coefficients or logits are not finite.
     """
     _, k, height, width = prototypes.shape
-    made: list[Masks] = []
+    queued: list[_Queued] = []
     for group in _groups([len(part) * height * width for part in boxes]):
         every = as_array(np.concatenate([coefficients[i] for i in group]), "mask coefficients")
         weights = put(every, prototypes.device)
@@ -56,43 +58,26 @@ def decode_prototypes(
         counts = [len(boxes[i]) for i in group]
         parts = [part @ bases[row] for row, part in enumerate(torch.split(weights, counts))]
         logits = torch.cat(parts).view(-1, height, width)
-        made += resize_logits(logits, [boxes[i] for i in group], [geometries[i] for i in group])
-    return made
+        queued.append(_queue(logits, [boxes[i] for i in group], [geometries[i] for i in group], 0.0))
+    return _collect(queued)
 
 
 @torch.inference_mode()
 def resize_logits(
-    logits: Tensor, boxes: Sequence[Floats] | None, geometries: Sequence[Geometry], *, threshold: float = 0.0
+    logits: Tensor, boxes: Sequence[Floats], geometries: Sequence[Geometry], *, threshold: float = 0.0
 ) -> list[Masks]:
-    """Masks of a batch from one logit map each; see `lensmount.mask_decoding.resize_logits_in_boxes`.
+    """Masks of a batch from one logit map each, cut to their boxes; see `lensmount.mask_decoding`.
 
     Args:
         logits: `(N, h, w)` of all pictures, one after the other.
-        boxes: `(n, 4)` xyxy in image pixels, of each picture, that masks are cut to; None leaves them whole, and is for
-            maps of one picture.
+        boxes: `(n, 4)` xyxy in image pixels, of each picture.
         geometries: How the pictures lie in the network's frame.
         threshold: Logit above which a pixel is mask.
 
     Raises:
         InputError: Logits are not finite.
     """
-    tables = [axes(geometry, (logits.shape[1], logits.shape[2])) for geometry in geometries]
-    logits = logits.float().contiguous()
-    if boxes is None:
-        ranges = [_supports(logits, tables[0], threshold)]
-    else:
-        ranges = [
-            pixel_ranges(as_boxes(part), geometry.original_size)
-            for part, geometry in zip(boxes, geometries, strict=True)
-        ]
-    counts = [len(part) for part in ranges]
-    owners = np.repeat(np.arange(len(ranges)), counts)
-    every = np.concatenate(ranges) if ranges else np.zeros((0, 4), np.int64)
-    crops = _sample(logits, every, owners, tables, threshold)
-    return [
-        Masks.from_crops([next(crops) for _ in range(count)], geometry.original_size)
-        for count, geometry in zip(counts, geometries, strict=True)
-    ]
+    return _collect([_queue(logits.float().contiguous(), boxes, geometries, threshold)])
 
 
 def _groups(costs: Sequence[int]) -> Iterator[list[int]]:
@@ -109,43 +94,84 @@ def _groups(costs: Sequence[int]) -> Iterator[list[int]]:
         yield group
 
 
-def _supports(logits: Tensor, table: Axes, threshold: float) -> NDArray[np.int64]:
-    """`(N, 4)` pixel ranges around what is above the threshold: between logits that are not, there is nothing."""
-    above = logits > threshold
-    sides = torch.cat((above.any(2), above.any(1)), 1).cpu().numpy()
-    rows, columns = table
-    ranges = np.zeros((len(sides), 4), np.int64)
-    for target, side in zip(ranges, sides, strict=True):
-        if side.any():
-            (left, right), (top, bottom) = columns.support(side[rows.pixels :]), rows.support(side[: rows.pixels])
-            target[:] = left, top, right, bottom
-    return ranges
+@dataclass(frozen=True, slots=True)
+class _Queued:
+    """Masks that the device works on.
+
+    Attributes:
+        pixels: bool, the pixels of some boxes end to end, in each tensor.
+        finite: bool, whether the logits are.
+        ranges: `(n, 4)` pixel ranges of each picture's boxes.
+        geometries: Of each picture.
+    """
+
+    pixels: list[Tensor]
+    finite: Tensor
+    ranges: list[NDArray[np.int64]]
+    geometries: Sequence[Geometry]
 
 
-def _sample(
-    logits: Tensor, ranges: NDArray[np.int64], owners: NDArray[np.int64], tables: Sequence[Axes], threshold: float
-) -> Iterator[Crop]:
-    """The crop of each map, in order."""
-    if not len(ranges):
-        return
-    sides = np.maximum(ranges[:, 2:] - ranges[:, :2], 0)
-    sizes = sides.prod(1)
-    lines = _Lines(tables, logits.device)
-    ends = np.cumsum(sizes)
-    start = 0
-    while start < len(ranges):
-        # At least one mask, however large.
-        stop = max(start + 1, int(np.searchsorted(ends, (ends[start - 1] if start else 0) + PIXELS, side="right")))
-        part = slice(start, stop)
-        flat = _pixels(logits[part], ranges[part], owners[part], lines, threshold)
-        offset = 0
-        for (x0, y0), (width, height), size in zip(ranges[part, :2], sides[part], sizes[part], strict=True):
-            if size:
-                yield flat[offset : offset + size].reshape(height, width), (int(x0), int(y0))
-            else:
-                yield np.zeros((0, 0), np.bool_), (0, 0)
-            offset += int(size)
+def _queue(logits: Tensor, boxes: Sequence[Floats], geometries: Sequence[Geometry], threshold: float) -> _Queued:
+    """Has every mask sampled in its box; float32 logits `(N, h, w)`, contiguous."""
+    ranges = [
+        pixel_ranges(as_boxes(part), geometry.original_size) for part, geometry in zip(boxes, geometries, strict=True)
+    ]
+    every = np.concatenate(ranges) if ranges else np.zeros((0, 4), np.int64)
+    owners = np.repeat(np.arange(len(ranges)), [len(part) for part in ranges])
+    pixels: list[Tensor] = []
+    if len(every):
+        lines = _Lines([axes(geometry, (logits.shape[1], logits.shape[2])) for geometry in geometries], logits.device)
+        for part in _passes(_areas(every)):
+            pixels.append(_pixels(logits[part], every[part], owners[part], lines, threshold))
+    return _Queued(pixels, torch.isfinite(logits).all(), ranges, geometries)
+
+
+def _passes(areas: NDArray[np.int64]) -> Iterator[slice]:
+    """Neighbouring boxes that are sampled at once: one at least, however large."""
+    ends, start = np.cumsum(areas), 0
+    while start < len(areas):
+        most = (ends[start - 1] if start else 0) + PIXELS
+        stop = max(start + 1, int(np.searchsorted(ends, most, side="right")))
+        yield slice(start, stop)
         start = stop
+
+
+def _areas(ranges: NDArray[np.int64]) -> NDArray[np.int64]:
+    areas: NDArray[np.int64] = np.maximum(ranges[:, 2:] - ranges[:, :2], 0).prod(1)
+    return areas
+
+
+def _collect(queued: Sequence[_Queued]) -> list[Masks]:
+    """Brings masks to the host in one download; without masks there is none."""
+    waiting = [pixels for part in queued for pixels in part.pixels]
+    here: list[NDArray[Any]] = []
+    if waiting:
+        finite, *here = fetch(torch.stack([part.finite for part in queued]).all(), *waiting)
+        if not finite:
+            raise InputError("mask logits are not finite", found="NaN or infinity", expected="finite numbers")
+    arrays = iter(here)
+    made: list[Masks] = []
+    for part in queued:
+        every = np.concatenate(part.ranges)
+        crops = iter([crop for rows in _passes(_areas(every)) for crop in _cut(next(arrays), every[rows])])
+        made += [
+            Masks.from_crops([next(crops) for _ in ranges], geometry.original_size)
+            for ranges, geometry in zip(part.ranges, part.geometries, strict=True)
+        ]
+    return made
+
+
+def _cut(flat: NDArray[np.bool_], ranges: NDArray[np.int64]) -> Iterator[Crop]:
+    """The crop of each box out of pixels that lie end to end."""
+    offset = 0
+    for x0, y0, x1, y1 in ranges.tolist():
+        width, height = max(x1 - x0, 0), max(y1 - y0, 0)
+        size = width * height
+        if size:
+            yield flat[offset : offset + size].reshape(height, width), (x0, y0)
+        else:
+            yield np.zeros((0, 0), np.bool_), (0, 0)
+        offset += size
 
 
 class _Lines:
@@ -164,7 +190,7 @@ class _Lines:
 
 def _pixels(
     logits: Tensor, ranges: NDArray[np.int64], owners: NDArray[np.int64], lines: _Lines, threshold: float
-) -> NDArray[np.bool_]:
+) -> Tensor:
     """The pixels of some maps' boxes, one box after the other: which of them are mask."""
     widths = np.maximum(ranges[:, 2] - ranges[:, 0], 0)
     sizes = widths * np.maximum(ranges[:, 3] - ranges[:, 1], 0)
@@ -197,8 +223,4 @@ def _pixels(
     lower = flat.index_select(0, base)
     lower = lower + (flat.index_select(0, base + right) - lower) * across
     values = (lower - upper) * down + upper
-    finite = torch.isfinite(logits).all()
-    result: NDArray[np.bool_] = torch.cat((values > threshold, finite[None])).cpu().numpy()
-    if not result[-1]:
-        raise InputError("mask logits are not finite", found="NaN or infinity", expected="finite numbers")
-    return result[:-1]
+    return values > threshold

@@ -7,11 +7,15 @@ made on that stream is ordered before it, and no other stream waits for anything
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from itertools import accumulate
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+ALIGNMENT = 16  # bytes, of each array in a download
 
 
 class Marker(Protocol):
@@ -113,6 +117,37 @@ def put(array: NDArray[Any], device: torch.device) -> Tensor:
     CUDA reads plain host memory before such a copy returns, so the array may go.
     """
     return torch.from_numpy(array).to(device, non_blocking=device.type == "cuda")
+
+
+def fetch(*tensors: Tensor) -> list[NDArray[Any]]:
+    """Brings tensors of one device to the host in one download, which waits for what is queued on the current stream.
+
+    Several are laid end to end on the device first; their arrays are parts of one piece of memory.
+
+    Args:
+        tensors: Of any shapes and of dtypes that numpy has.
+    """
+    if len(tensors) == 1:
+        return [_download(tensors[0])]
+    sizes = [tensor.numel() * tensor.element_size() for tensor in tensors]
+    starts = list(accumulate((-(-size // ALIGNMENT) * ALIGNMENT for size in sizes), initial=0))
+    packed = torch.empty(starts[-1], dtype=torch.uint8, device=tensors[0].device)
+    for tensor, start, size in zip(tensors, starts, sizes, strict=False):
+        packed[start : start + size] = tensor.reshape(-1).view(torch.uint8)
+    host = _download(packed)
+    return [
+        host[start : start + size].view(_numpy(tensor.dtype)).reshape(tensor.shape)
+        for tensor, start, size in zip(tensors, starts, sizes, strict=False)
+    ]
+
+
+def _download(tensor: Tensor) -> NDArray[Any]:
+    array: NDArray[Any] = tensor.cpu().numpy()
+    return array
+
+
+def _numpy(dtype: torch.dtype) -> np.dtype[Any]:
+    return np.dtype(str(dtype).removeprefix("torch."))
 
 
 def runtime_for(device: str | torch.device) -> Runtime:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from lensmount.device.masks import resize_logits
 from lensmount.device.ordering import top_k
-from lensmount.device.runtime import put
+from lensmount.device.runtime import fetch, put
+from lensmount.device.whole_masks import resize_whole
 from lensmount_rfdetr.postprocess import Filter, Kept
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def keep_pairs(boxes: Tensor, logits: Tensor, wanted: Filter, classes: int) -> l
     chosen = boxes.float().gather(1, query[..., None].expand(-1, -1, 4))
     centre, half = chosen[..., :2], chosen[..., 2:] / 2
     numbers = [scores.flatten(1).gather(1, index), label.float(), query.float(), real.float()]
-    pairs = torch.cat((centre - half, centre + half, torch.stack(numbers, 2)), 2).cpu().numpy()
+    (pairs,) = fetch(torch.cat((centre - half, centre + half, torch.stack(numbers, 2)), 2))
     return [_kept(rows[rows[:, 7] > 0]) for rows in pairs]
 
 
@@ -73,10 +74,5 @@ def masks(
         geometries: How the pictures lie in the network's frame.
     """
     rows = [put(part.queries, maps.device) for part in kept]
-    if boxes is None:
-        return [
-            resize_logits(maps[i].index_select(0, row), None, [geometry])[0]
-            for i, (row, geometry) in enumerate(zip(rows, geometries, strict=True))
-        ]
-    chosen = torch.cat([maps[i].index_select(0, row) for i, row in enumerate(rows)])
-    return resize_logits(chosen, boxes, geometries)
+    chosen = [maps[i].index_select(0, row) for i, row in enumerate(rows)]
+    return resize_whole(chosen, geometries)[0] if boxes is None else resize_logits(torch.cat(chosen), boxes, geometries)

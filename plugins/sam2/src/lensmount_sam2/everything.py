@@ -107,6 +107,11 @@ def _batch(
 ) -> tuple[Masks, NDArray[np.float32]]:
     prompts = Prompts(points=points[:, None], labels=np.ones((len(points), 1), np.int64), several=True)
     places, labels = prompts.encode(embedding.geometry)
+    if model.runner.on_device:
+        from lensmount_sam2 import on_device
+
+        there = model.runner.decode_there(embedding.maps, places, labels, None, None)
+        return on_device.good_masks(*there, embedding.geometry, settings)
     logits, scores, _ = model.runner.decode(embedding.maps, places, labels, None, None)
     logits, scores = choose(logits, scores, settings.multi_mask_output)
     flat, rated = logits.reshape(-1, *logits.shape[2:]), scores.reshape(-1)

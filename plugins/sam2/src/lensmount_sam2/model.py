@@ -14,11 +14,12 @@ from lensmount.mask_decoding import resize_logits_in_boxes
 from lensmount.options import flag
 from lensmount.results import PromptedMasks
 from lensmount.specs import Preprocess
+from lensmount_sam2.arrays import is_tensor
 from lensmount_sam2.caches import EMBEDDINGS, MASKS, MaskCache, default_caches
 from lensmount_sam2.embedding import ImageEmbedding
 from lensmount_sam2.prompts import Prompts, check_prompts, per_image
 from lensmount_sam2.runner import Runner
-from lensmount_sam2.selecting import CLAMP, choose
+from lensmount_sam2.selecting import CLAMP, choose, join
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -329,10 +330,11 @@ class Sam2:
         if extend and masks is None:
             masks, counted = self._earlier(embedding, prompts)
         points, labels = prompts.encode(embedding.geometry)
+        decode = self.runner.decode_there if self.runner.on_device else self.runner.decode
         parts = []
         for start in range(0, len(prompts), PROMPTS_AT_ONCE):
             rows = slice(start, start + PROMPTS_AT_ONCE)
-            logits, scores, _ = self.runner.decode(
+            logits, scores, *_ = decode(
                 embedding.maps,
                 points[rows],
                 labels[rows],
@@ -340,12 +342,12 @@ class Sam2:
                 None if counted is None else counted[rows],
             )
             parts.append(choose(logits, scores, several))
-        logits = np.concatenate([part for part, _ in parts]) if len(parts) > 1 else parts[0][0]
-        scores = np.concatenate([part for _, part in parts]) if len(parts) > 1 else parts[0][1]
-        self._remember(embedding, prompts, logits, scores)
-        return self.postprocess(
+        logits, scores = (join(column) for column in zip(*parts, strict=True))
+        result = self.postprocess(
             logits, scores, embedding.geometry, threshold=threshold, several=prompts.several, path=embedding.path
         )
+        self._remember(embedding, prompts, result)
+        return result
 
     def _earlier(self, embedding: ImageEmbedding, prompts: Prompts) -> tuple[Floats | None, NDArray[np.int64] | None]:
         found = [self._masks.find(embedding.key, prompts, index) for index in range(len(prompts))]
@@ -355,14 +357,17 @@ class Sam2:
         stacked = np.stack([blank if item is None else item for item in found])
         return stacked[:, None], np.array([item is not None for item in found], np.int64)
 
-    def _remember(self, embedding: ImageEmbedding, prompts: Prompts, logits: Floats, scores: Floats) -> None:
+    def _remember(self, embedding: ImageEmbedding, prompts: Prompts, result: PromptedMasks) -> None:
+        assert result.logits is not None
+        scores = result.scores.reshape(len(prompts), -1)
+        logits = result.logits.reshape(*scores.shape, *result.logits.shape[1:])
         for index, best in enumerate(scores.argmax(axis=1).tolist()):
-            self._masks.put(embedding.key, prompts, index, np.clip(logits[index, best], -CLAMP, CLAMP))
+            self._masks.put(embedding.key, prompts, index, logits[index, best])
 
     def postprocess(
         self,
-        logits: Floats,
-        scores: Floats,
+        logits: Any,
+        scores: Any,
         geometry: Geometry,
         *,
         threshold: float = 0.0,
@@ -372,8 +377,9 @@ class Sam2:
         """Chosen logits to a result.
 
         Args:
-            logits: `(P, M, h, w)`, as `lensmount_sam2.selecting.choose` gives them.
-            scores: `(P, M)`.
+            logits: float32 `(P, M, h, w)`, as `lensmount_sam2.selecting.choose` gives them: an array, or a tensor,
+                whose masks are then made on its device.
+            scores: float32 `(P, M)`, likewise.
             geometry: As `preprocess` returned it.
             threshold: Logit above which a pixel is mask.
             several: Whether the prompts came as a list, be it of one.
@@ -382,12 +388,20 @@ class Sam2:
         Returns:
             P * M masks; their `logits` are clamped to ±32, as the decoder wants them back.
         """
+        count, each = (int(size) for size in logits.shape[:2])
         flat = logits.reshape(-1, *logits.shape[2:])
+        if is_tensor(logits):
+            from lensmount_sam2 import on_device
+
+            masks, scores, clamped = on_device.finish(flat, scores, geometry, threshold)
+        else:
+            masks = resize_logits_in_boxes(flat, None, geometry, threshold=threshold)
+            clamped = np.clip(flat, -CLAMP, CLAMP)
         return PromptedMasks(
-            masks=resize_logits_in_boxes(flat, None, geometry, threshold=threshold),
+            masks=masks,
             scores=scores.reshape(-1),
-            logits=np.clip(flat, -CLAMP, CLAMP),
-            prompt_id=np.repeat(np.arange(len(logits)), logits.shape[1]) if several else None,
+            logits=clamped,
+            prompt_id=np.repeat(np.arange(count), each) if several else None,
             image_size=geometry.original_size,
             path=path,
         )

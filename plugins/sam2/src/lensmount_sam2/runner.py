@@ -135,7 +135,7 @@ class Runner:
     def decode(
         self, maps: Maps, points: Floats, labels: NDArray[np.int64], masks: Floats | None, given: NDArray[Any] | None
     ) -> tuple[Floats, Floats, Floats]:
-        """Masks of P prompts.
+        """Masks of P prompts, on the host.
 
         Args:
             maps: Of one picture.
@@ -145,8 +145,32 @@ class Runner:
             given: `(P,)` which of the masks count; None for all.
 
         Returns:
-            float32 logits `(P, 4, h, w)`, scores `(P, 4)` and presence logits `(P, 1)`, on the host.
+            float32 logits `(P, 4, h, w)`, scores `(P, 4)` and presence logits `(P, 1)`.
         """
+        made = self._decode(maps, points, labels, masks, given)
+        logits, scores, presence = (to_array(made[name]) for name in ("logits", "scores", "presence"))
+        return (
+            logits.astype(np.float32, copy=False),
+            scores.astype(np.float32, copy=False),
+            presence.astype(np.float32, copy=False),
+        )
+
+    @property
+    def on_device(self) -> bool:
+        """Whether masks are finished on the decoder's device, in torch."""
+        return getattr(self.decoder, "tensor_device", None) is not None
+
+    def decode_there(
+        self, maps: Maps, points: Floats, labels: NDArray[np.int64], masks: Floats | None, given: NDArray[Any] | None
+    ) -> tuple[Any, Any]:
+        """As `decode`, for decoders that are `on_device`: float32 logits and scores as tensors there."""
+        made = self._decode(maps, points, labels, masks, given)
+        return made["logits"].float(), made["scores"].float()
+
+    def _decode(
+        self, maps: Maps, points: Floats, labels: NDArray[np.int64], masks: Floats | None, given: NDArray[Any] | None
+    ) -> dict[str, Any]:
+        """The decoder's outputs as its session gives them."""
         if masks is None:
             masks, given = self._no_mask, np.zeros(1, np.int64)
         elif given is None:
@@ -160,18 +184,14 @@ class Runner:
         if self.torch:
             tensors = dict(zip(MAPS, (self._to_device(part) for part in maps), strict=True))
             made = self.decoder.run_on_device(tensors | feeds)  # type: ignore[attr-defined]
-        elif getattr(self.decoder, "tensor_device", None) is not None:
+        elif self.on_device:
             inputs = dict(zip(MAPS, maps, strict=True)) | feeds
             there = {name: self._to_device(part).to(self.decoder.tensor_device) for name, part in inputs.items()}  # type: ignore[attr-defined]
             made = self.decoder.run_tensors(there)  # type: ignore[attr-defined]
         else:
             made = self.decoder.run(dict(zip(MAPS, map(to_array, maps), strict=True)) | feeds)
-        logits, scores, presence = (to_array(made[name]) for name in ("logits", "scores", "presence"))
-        return (
-            logits.astype(np.float32, copy=False),
-            scores.astype(np.float32, copy=False),
-            presence.astype(np.float32, copy=False),
-        )
+        outputs: dict[str, Any] = made
+        return outputs
 
     def _to_device(self, part: Any) -> Any:
         """A map as a tensor; a cache on disk gives it back on the host, and the session moves it."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from lensmount_sam2.arrays import is_tensor
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -17,11 +20,11 @@ CLAMP = 32.0
 """Logits that are handed out, and fed back, lie within this of 0."""
 
 
-def choose(logits: Floats, scores: Floats, several: bool) -> tuple[Floats, Floats]:
-    """Chooses masks as the reference does.
+def choose(logits: Any, scores: Any, several: bool) -> tuple[Any, Any]:
+    """Chooses masks as the reference does; of tensors on their device, without waiting for it.
 
     Args:
-        logits: `(P, 4, h, w)`: the mask for a prompt without doubt, then the three for one with.
+        logits: float32 `(P, 4, h, w)`: the mask for a prompt without doubt, then the three for one with.
         scores: `(P, 4)` estimated IoU.
         several: All three; else the first, or, where that changes with the threshold, the best of the three.
 
@@ -30,6 +33,10 @@ def choose(logits: Floats, scores: Floats, several: bool) -> tuple[Floats, Float
     """
     if several:
         return logits[:, 1:], scores[:, 1:]
+    if is_tensor(logits):
+        from lensmount_sam2 import on_device
+
+        return on_device.choose_one(logits, scores)
     steady = stability(logits[:, 0], 0.0, STABILITY_DELTA) >= np.float32(STABILITY_THRESHOLD)
     index = np.where(steady, 0, 1 + scores[:, 1:].argmax(axis=1))
     rows = np.arange(len(logits))
@@ -43,3 +50,14 @@ def stability(logits: Floats, threshold: float, delta: float) -> Floats:
     ones = np.ones_like(outer)
     result: Floats = np.divide(inner, outer, out=ones, where=outer > 0)
     return result
+
+
+def join(parts: Sequence[Any]) -> Any:
+    """Arrays, or tensors, one after the other."""
+    if len(parts) == 1:
+        return parts[0]
+    if is_tensor(parts[0]):
+        import torch
+
+        return torch.cat(list(parts))
+    return np.concatenate(parts)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lensmount.device.ordering import top_k
-from lensmount.device.runtime import put
+from lensmount.device.runtime import fetch, put
 from lensmount.device.suppression import Overlapping, box_overlaps, rotated_overlaps, suppress
 from lensmount.errors import InputError
 from lensmount_yolo.postprocess import Filter, Kept
@@ -91,10 +91,10 @@ def _run(
     rows = torch.cat((boxes, scores[..., None], labels[..., None].float(), keep[..., None].float(), extra), 2)
     finite = (torch.isfinite(boxes).all(2) | ~real).all()
     told = torch.stack((allowed.sum(1).max().float(), settled.float(), finite.float()))
-    flat = torch.cat((rows.reshape(-1), told)).cpu().numpy()
-    if not flat[-1]:
+    here, told_here = fetch(rows, told)
+    if not told_here[2]:
         raise InputError("boxes are not finite", found="NaN or infinity", expected="finite numbers")
-    return flat[:-3].reshape(rows.shape), int(flat[-3]), bool(flat[-2])
+    return here, int(told_here[0]), bool(told_here[1])
 
 
 def _kept(rows: NDArray[np.float32], most: int) -> Kept:

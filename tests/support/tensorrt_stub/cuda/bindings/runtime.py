@@ -79,7 +79,7 @@ def _spoils_capture() -> bool:
 
 
 def _stream(handle: Any, doing: str) -> Stream:
-    stream = GPU.streams.get(int(handle))
+    stream = GPU.streams.get(int(handle)) if int(handle) else GPU.default
     if stream is None or not stream.alive:
         raise GPU.mistake(f"{doing}: no such stream")
     return stream
@@ -150,6 +150,8 @@ def cudaMemcpyAsync(  # noqa: N802
     dst: Any, src: Any, count: int, kind: cudaMemcpyKind, stream: cudaStream_t
 ) -> tuple[cudaError_t]:
     queue = _stream(stream, "cudaMemcpyAsync")
+    if kind == cudaMemcpyKind.cudaMemcpyDeviceToDevice:
+        return _copy_on_device(queue, int(dst), int(src), count)
     host_address, device_address = (src, dst) if kind == cudaMemcpyKind.cudaMemcpyHostToDevice else (dst, src)
     upload = kind == cudaMemcpyKind.cudaMemcpyHostToDevice
     block, offset = GPU.block(int(device_address), count, "cudaMemcpyAsync")
@@ -177,6 +179,25 @@ def cudaMemcpyAsync(  # noqa: N802
     return (OK,)
 
 
+def _copy_on_device(queue: Stream, dst: int, src: int, count: int) -> tuple[cudaError_t]:
+    (target, place), (source, start) = (GPU.block(address, count, "cudaMemcpyAsync") for address in (dst, src))
+    GPU.count("copies on the device")
+
+    def run() -> None:
+        if not (target.alive and source.alive):
+            raise GPU.mistake("a copy uses freed device memory")
+        target.data[place : place + count] = source.data[start : start + count]
+        target.written = count
+
+    def poison() -> None:
+        target.data[place : place + count] = POISON  # whoever reads before waiting reads this
+
+    GPU.enqueue(
+        queue, Work(run, (target.address, source.address), "cudaMemcpyAsync", poison if target.adopted else None)
+    )
+    return (OK,)
+
+
 def cudaStreamCreateWithFlags(flags: int) -> tuple[cudaError_t, cudaStream_t]:  # noqa: N802
     number = GPU.number()
     GPU.streams[number] = Stream(number)
@@ -195,6 +216,16 @@ def cudaStreamSynchronize(stream: cudaStream_t) -> tuple[cudaError_t]:  # noqa: 
         return (cudaError_t.cudaErrorStreamCaptureUnsupported,)
     GPU.count("cudaStreamSynchronize")
     GPU.drain(_stream(stream, "cudaStreamSynchronize"))
+    return (OK,)
+
+
+def cudaStreamWaitEvent(stream: cudaStream_t, event: cudaEvent_t, flags: int) -> tuple[cudaError_t]:  # noqa: N802
+    queue, found = _stream(stream, "cudaStreamWaitEvent"), _event(event, "cudaStreamWaitEvent")
+    if found.stream is None:
+        return (OK,)  # an event that was never recorded is waited for by nobody
+    # As it is now: recording the event again changes nothing for those who wait already.
+    other, position = found.stream, found.position
+    GPU.enqueue(queue, Work(lambda: GPU.drain(other, position), (), "cudaStreamWaitEvent"))
     return (OK,)
 
 
