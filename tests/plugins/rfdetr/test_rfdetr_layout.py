@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from lensmount.errors import ModelFileError, UnsupportedModelError
+from lensmount_rfdetr.checkpoint import read_config
 from lensmount_rfdetr.layout import VARIANTS, find_variant, read_layout
 
 
@@ -45,6 +48,29 @@ def test_settings_of_the_file_win(rfdetr_kit):
     facts = {"num_windows": 1, "out_feature_indexes": [2, 4], "resolution": 640}
     layout = read_layout(shapes_of(rfdetr_kit, VARIANTS[0]), facts, "file")
     assert (layout.windows, layout.stages, layout.resolution) == (1, (2, 4), 640)
+
+
+def test_what_only_a_folder_says(rfdetr_kit, tmp_path):
+    config = {"model_type": "rf_detr", "layer_norm_eps": 1e-5, "backbone_config": {"num_attention_heads": 12}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    shapes = shapes_of(rfdetr_kit, VARIANTS[0])
+    layout = read_layout(shapes, read_config(tmp_path / "config.json"), "file")
+    assert (layout.heads, layout.projector_eps) == (12, 1e-5)
+    plain = read_layout(shapes, {}, "file")
+    assert (plain.heads, plain.projector_eps) == (384 // 64, 1e-6)
+    assert plain.mlp == shapes["backbone.0.encoder.encoder.encoder.layer.0.mlp.fc1.weight"][0]
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "value"),
+    [(None, "decoder_activation_function", "gelu"), ("backbone_config", "hidden_act", "relu")],
+)
+def test_settings_that_are_not_run(tmp_path, part, name, value):
+    config = {"model_type": "rf_detr", "backbone_config": {}}
+    (config if part is None else config[part])[name] = value
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UnsupportedModelError, match=name):
+        read_config(tmp_path / "config.json")
 
 
 def test_resolution_must_fit(rfdetr_kit):

@@ -23,6 +23,13 @@ if TYPE_CHECKING:
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 _MAX_JSON = 4 << 20
+#: Settings of Hugging Face's configuration that change what a network computes, and the one value that is run here.
+_FIXED = {
+    "activation_function": "silu",
+    "decoder_activation_function": "relu",
+    "segmentation_head_activation_function": "gelu",
+}
+_FIXED_OF_BACKBONE = {"hidden_act": "gelu", "layer_norm_eps": 1e-6, "apply_layernorm": True}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +73,7 @@ def read_config(config: Path | None, preprocessor: Path | None = None) -> dict[s
 
     Raises:
         ModelFileError: A file is not JSON, or of another kind of model.
+        UnsupportedModelError: It has settings that are not run here.
     """
     if config is None:
         return {}
@@ -73,6 +81,8 @@ def read_config(config: Path | None, preprocessor: Path | None = None) -> dict[s
     if raw.get("model_type") not in (None, "rf_detr"):
         raise ModelFileError(f"{config} is of another model", found=repr(raw.get("model_type")), expected="rf_detr")
     backbone = _plain(raw.get("backbone_config"))
+    _check_fixed(raw, _FIXED, config, "")
+    _check_fixed(backbone, _FIXED_OF_BACKBONE, config, "backbone_config.")
     stages = backbone.get("out_indices") or [
         int(name.removeprefix("stage")) for name in backbone.get("out_features") or () if str(name).startswith("stage")
     ]
@@ -80,6 +90,8 @@ def read_config(config: Path | None, preprocessor: Path | None = None) -> dict[s
     facts = {
         "patch_size": backbone.get("patch_size"),
         "num_windows": backbone.get("num_windows"),
+        "backbone_heads": backbone.get("num_attention_heads"),
+        "projector_eps": raw.get("layer_norm_eps"),
         "out_feature_indexes": stages or None,
         "hidden_dim": raw.get("d_model"),
         "dec_layers": raw.get("decoder_layers"),
@@ -91,6 +103,16 @@ def read_config(config: Path | None, preprocessor: Path | None = None) -> dict[s
         "class_names": raw.get("id2label"),
     }
     return {name: value for name, value in facts.items() if value is not None}
+
+
+def _check_fixed(settings: Mapping[str, Any], fixed: Mapping[str, Any], path: Path, prefix: str) -> None:
+    for name, value in fixed.items():
+        if settings.get(name, value) != value:
+            raise UnsupportedModelError(
+                f"{path} has a setting that is not run here",
+                found=f"{prefix}{name} {settings[name]!r}",
+                expected=str(value),
+            )
 
 
 def _json(path: Path) -> dict[str, Any]:

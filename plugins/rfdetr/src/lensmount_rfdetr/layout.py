@@ -32,7 +32,7 @@ _FOREIGN = {
     "lora_": "LoRA adapters that are not merged",
     "mlp.weights_in": "SwiGLU layers",
 }
-_HEAD_WIDTH = 64  # of every DINOv2
+_HEAD_WIDTH = 64  # of every DINOv2; only a Hugging Face folder can say otherwise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +44,7 @@ class Layout:
         grid: Side of the table of position encodings, in patches.
         width: Channels of the backbone.
         heads: Attention heads of the backbone.
+        mlp: Hidden width of the backbone's feed-forward layers.
         stages: Stages (number of blocks run) whose features go to the projector, ascending.
         windows: Windows per side that attention is confined to.
         levels: Scale of each feature level against the patch grid: 2.0, 1.0, 0.5.
@@ -59,12 +60,14 @@ class Layout:
         mask_blocks: Blocks of the mask head; 0 without masks.
         mask_ratio: Network pixels per mask pixel.
         resolution: Side of the input that it was trained with, in pixels.
+        projector_eps: What the projector's normalisations add to the variance.
     """
 
     patch: int
     grid: int
     width: int
     heads: int
+    mlp: int
     stages: tuple[int, ...]
     windows: int
     levels: tuple[float, ...]
@@ -80,6 +83,7 @@ class Layout:
     mask_blocks: int
     mask_ratio: int
     resolution: int
+    projector_eps: float = 1e-6
 
     @property
     def divisor(self) -> int:
@@ -198,7 +202,8 @@ def _from_shapes(shapes: Shapes, facts: Mapping[str, Any]) -> dict[str, Any]:
         "patch": patch,
         "grid": grid,
         "width": width,
-        "heads": width // _HEAD_WIDTH,
+        "heads": int(facts.get("backbone_heads") or width // _HEAD_WIDTH),
+        "mlp": shapes[BLOCK.format(0) + "mlp.fc1.weight"][0],
         "levels": levels,
         "bottlenecks": _count(shapes, STAGE.format(0) + "0.m.{}.cv1.conv.weight"),
         "hidden": hidden,
@@ -265,6 +270,7 @@ def _beyond_shapes(sizes: Mapping[str, Any], facts: Mapping[str, Any], where: st
         "stages": tuple(int(stage) for stage in stages),
         "mask_ratio": int(facts.get("mask_downsample_ratio") or 4),
         "resolution": int(resolution),
+        "projector_eps": float(facts.get("projector_eps") or 1e-6),
     }
 
 

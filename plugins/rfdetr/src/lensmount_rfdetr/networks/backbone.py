@@ -31,14 +31,14 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """A transformer block; layer scales are folded into the products before them (see `weights`)."""
 
-    def __init__(self, width: int, heads: int, windows: int) -> None:
+    def __init__(self, width: int, heads: int, mlp: int, windows: int) -> None:
         super().__init__()
         self.windows = windows  # windows that attend to one another as one; 1 keeps each to itself
         self.norm1 = nn.LayerNorm(width, eps=1e-6)
         self.attention = Attention(width, heads)
         self.norm2 = nn.LayerNorm(width, eps=1e-6)
-        self.fc1 = Product(width, 4 * width, "gelu")
-        self.fc2 = Product(4 * width, width)
+        self.fc1 = Product(width, mlp, "gelu")
+        self.fc2 = Product(mlp, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """Tokens `(B * windows², N, C)` to tokens."""
@@ -73,7 +73,7 @@ class Backbone(nn.Module):
         self.stages = layout.stages
         # Blocks whose *index* equals a used stage's number attend globally: so were the networks trained.
         self.blocks = nn.ModuleList(
-            Block(layout.width, layout.heads, count if index in layout.stages else 1)
+            Block(layout.width, layout.heads, layout.mlp, count if index in layout.stages else 1)
             for index in range(layout.stages[-1])
         )
         self.norm = nn.LayerNorm(layout.width, eps=1e-6)

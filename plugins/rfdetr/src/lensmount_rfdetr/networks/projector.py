@@ -14,11 +14,13 @@ from lensmount_rfdetr.layout import Layout
 class ConvNorm(nn.Module):
     """3x3 convolution without bias, LayerNorm over channels, activation."""
 
-    def __init__(self, inputs: int, outputs: int, act: Callable[[Tensor], Tensor] = F.silu, stride: int = 1) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, eps: float, act: Callable[[Tensor], Tensor] = F.silu, stride: int = 1
+    ) -> None:
         super().__init__()
         self.stride, self.act = stride, act
         self.weight = nn.Parameter(torch.empty(outputs, inputs, 3, 3))
-        self.norm = nn.LayerNorm(outputs, eps=1e-6)
+        self.norm = nn.LayerNorm(outputs, eps=eps)
 
     def forward(self, x: Tensor) -> Tensor:
         """A map `(B, h, w, inputs)` to a map."""
@@ -33,10 +35,10 @@ class MixNorm(nn.Module):
     The maps are not copied together, and shorter sums round less.
     """
 
-    def __init__(self, widths: Sequence[int], outputs: int) -> None:
+    def __init__(self, widths: Sequence[int], outputs: int, eps: float) -> None:
         super().__init__()
         self.weights = nn.ParameterList(torch.empty(outputs, width) for width in widths)
-        self.norm = nn.LayerNorm(outputs, eps=1e-6)
+        self.norm = nn.LayerNorm(outputs, eps=eps)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Maps `(B, h, w, width)` to one map `(B, h, w, outputs)`."""
@@ -52,18 +54,18 @@ class Stage(nn.Module):
     def __init__(self, layout: Layout, scale: float) -> None:
         super().__init__()
         self.scale = scale
-        width, self.branch = layout.width, layout.hidden // 2
+        width, self.branch, eps = layout.width, layout.hidden // 2, layout.projector_eps
         if scale == 2.0:
             self.resample = nn.ModuleList(nn.ConvTranspose2d(width, width // 2, 2, 2) for _ in layout.stages)
             width //= 2
         elif scale == 0.5:
-            self.resample = nn.ModuleList(ConvNorm(width, width, F.relu, 2) for _ in layout.stages)
-        self.cv1 = MixNorm([width] * len(layout.stages), 2 * self.branch)
+            self.resample = nn.ModuleList(ConvNorm(width, width, eps, F.relu, 2) for _ in layout.stages)
+        self.cv1 = MixNorm([width] * len(layout.stages), 2 * self.branch, eps)
         self.m = nn.ModuleList(
-            nn.Sequential(ConvNorm(self.branch, self.branch), ConvNorm(self.branch, self.branch))
+            nn.Sequential(ConvNorm(self.branch, self.branch, eps), ConvNorm(self.branch, self.branch, eps))
             for _ in range(layout.bottlenecks)
         )
-        self.cv2 = MixNorm([2 * self.branch] + [self.branch] * layout.bottlenecks, layout.hidden)
+        self.cv2 = MixNorm([2 * self.branch] + [self.branch] * layout.bottlenecks, layout.hidden, eps)
         self.norm = nn.LayerNorm(layout.hidden, eps=1e-6)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
