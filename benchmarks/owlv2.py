@@ -1,15 +1,18 @@
 """OWLv2 at the size of base-patch16, on random weights: import, network, preprocessing, few-shot cold and warm.
 
     python benchmarks/owlv2.py [--rounds 3] [--references 2] [--no-transformers]
+    python benchmarks/owlv2.py --memory 1000
 
 Where transformers is installed its classes run on the same weights, turn by turn with ours: on a busy machine only
-ratios within one run mean something. The text tower is small, since nothing here times it.
+ratios within one run mean something. The text tower is small, since nothing here times it. `--memory` caches that many
+pictures, with random numbers for the network's answers, and prints what the process grows by.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -23,6 +26,7 @@ import numpy as np
 
 from lensmount import registry
 from lensmount.images import import_cv2
+from lensmount_owlv2.options import LoadOptions
 
 WIDTH, LAYERS, HEADS, HIDDEN, PATCH, SIDE, DIMENSION, TEXT_LAYERS = 768, 12, 12, 3072, 16, 60, 512, 1
 
@@ -195,16 +199,49 @@ def few_shot(model: Any, folder: Path, references: int, rounds: int) -> None:
     print(f"preprocessing of a 1080p array: median {middle:.0f} ms, best {best:.0f} ms")
 
 
+def memory(model: Any, count: int) -> None:
+    random, cells = np.random.default_rng(3), SIDE**2
+    answers = {
+        "objectness_logits": random.standard_normal((8, cells), np.float32),
+        "boxes": random.uniform(0.1, 0.3, (8, cells, 4)).astype(np.float32),
+        "class_embeds": random.standard_normal((8, cells, DIMENSION), np.float32),
+        "logit_shift": np.zeros((8, cells), np.float32),
+        "logit_scale": np.ones((8, cells), np.float32),
+    }
+    model._images._forward = lambda batch: {name: part[: len(batch)] for name, part in answers.items()}
+
+    def pictures() -> Any:
+        for number in range(count):
+            image = np.zeros((1080, 1920, 3), np.uint8)
+            image[0, 0] = number % 256, number // 256, 0
+            yield image
+
+    before, cache = 0, model._images.cache
+    for number, _ in enumerate(model._images.stream(pictures(), 300, None), 1):
+        if number == 16:
+            before, held = resident(), cache.nbytes
+    grown, held = resident() - before, cache.nbytes - held
+    mib, bound = cache.nbytes / 2**20, LoadOptions().image_cache_bytes / 2**20
+    print(f"{number} pictures of 1080p, {len(cache)} cached, {mib:.0f} MiB of {bound:.0f} allowed")
+    print(f"from the 16th on: cache {held / 2**20:.0f} MiB, process {grown / 2**20:.0f} MiB")
+
+
+def resident() -> int:
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--references", type=int, default=2)
     parser.add_argument("--no-transformers", action="store_true")
+    parser.add_argument("--memory", type=int, metavar="PICTURES", help="only this, on Linux")
     options = parser.parse_args()
     import warnings
 
     warnings.simplefilter("ignore")
-    imports(options.rounds)
+    if not options.memory:
+        imports(options.rounds)
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         state = weights(np.random.default_rng(0))
@@ -216,6 +253,9 @@ def main() -> None:
         start = time.perf_counter()
         with registry.load(folder / "owl", backend="torch", device="cpu") as model:
             print(f"load: {time.perf_counter() - start:.1f} s")
+            if options.memory:
+                memory(model, options.memory)
+                return
             if not options.no_transformers and find_spec("transformers") is not None:
                 networks(model, state, options.rounds)
             few_shot(model, folder, options.references, options.rounds)
