@@ -3,7 +3,8 @@
     python benchmarks/stability.py MODEL [--calls 1000] [--growth 10000] [--threads 2] [--seconds 5]
 
 1. `--calls` calls on one decoded 1080p picture: p90/p50 and p99/p50 of whole calls and of the preprocess stage.
-2. `--growth` calls: resident memory after the first tenth against the end, collected by the same process.
+2. `--growth` calls on changing pictures: resident memory after the first tenth against the end, in the same process.
+   Models that want more than a picture get a point (SAM 2) or words (OWLv2).
 3. One calling thread against four on the same model, in turns: images per second, and whether results are identical.
    Four callers take one thread each of the network's; one caller has all.
 
@@ -59,9 +60,15 @@ def tail(model, calls: int) -> dict[str, float]:
 
 def growth(model, calls: int) -> dict[str, float]:
     sizes = [picture(90 + 30 * i, 160 + 20 * i, i) for i in range(7)]
+    asked = {
+        "interactive-segmentation": {"point_coordinates": [[40, 40]]},
+        "open-vocabulary-detection": {"classes": ["a red cup", "a spoon"]},
+    }.get(model.card.task, {})
     early = 0
     for i in range(calls):
-        model([sizes[i % len(sizes)]])
+        pixels = sizes[i % len(sizes)].pixels.copy()
+        pixels[0, 0] = i % 256, i // 256, 0  # another picture for the caches
+        model([pixels], **asked)
         if i == calls // 10:
             gc.collect()
             early = memory()[0] or 0
