@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from lensmount.embedding_build import MERGES
 from lensmount.embedding_files import COMPANIONS, GRAPHS
-from lensmount.errors import InputError, MissingDependencyError, ModelFileError, OptionError, UnsupportedModelError
+from lensmount.errors import InputError, MissingDependencyError, ModelFileError, UnsupportedModelError
 from lensmount.specs import Artifact, ModelCard, ModelPackage
 
 if TYPE_CHECKING:
@@ -42,7 +42,6 @@ def export_pair(context: ExportContext, networks: Mapping[str, TorchNetwork], *,
 
     Raises:
         UnsupportedModelError: Another target than `onnx`, or another precision than `fp32`.
-        OptionError: An unknown export setting.
         ModelFileError: A graph does not give what its network gives.
         InputError: The folder is there already and not empty, or cannot be written.
         MissingDependencyError: torch or onnx is not installed.
@@ -53,8 +52,6 @@ def export_pair(context: ExportContext, networks: Mapping[str, TorchNetwork], *,
             found=f"{context.target}, {context.precision}",
             fix="lensmount export MODEL --to onnx --precision fp32",
         )
-    if context.settings:
-        raise OptionError("this export has no settings of its own", found=", ".join(context.settings))
     folder = context.output.with_suffix("") if context.output.suffix == ".onnx" else context.output
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is there already", fix="name a folder that does not exist yet: --output FOLDER")

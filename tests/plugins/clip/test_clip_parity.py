@@ -18,6 +18,7 @@ pytest.importorskip("tokenizers")
 pytest.importorskip("ftfy")
 
 from lensmount import registry  # noqa: E402 - after the skips
+from lensmount.errors import UnknownOptionError  # noqa: E402
 
 TEXTS = ["a photo of a dog", "two dogs running on the beach!", "naïve café — 3 €, don't", "a diagram"]
 CASES = {
@@ -181,3 +182,20 @@ def test_tokeniser_equals_the_installed_reference_on_10000_strings() -> None:
     texts = runpy.run_path(str(root / "goldens" / "embeddings" / "make.py"))["strings"](10_000)
     found = ClipTokenizer(packaged_vocabulary("lensmount_clip"), 10_000).encode(texts)
     assert [t for t, ids in zip(texts, found, strict=True) if reference.encode(t) != ids[1:-1]] == []
+
+
+def test_an_export_takes_what_the_files_leave_open(embedding_goldens, tmp_path: Path) -> None:
+    """A state dict does not say its activation: this network was trained with `gelu`, OpenAI's were not."""
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    case = "open_clip-vit"
+    weights = tmp_path / "weights.pt"
+    torch.save(state_dict(embedding_goldens, case), weights)
+    for name, settings, right in (("gelu", {"activation": "gelu"}, True), ("plain", {}, False)):
+        written = registry.export(weights, to="onnx", output=tmp_path / name, settings=settings)
+        model = registry.load(written, backend="onnx", device="cpu")
+        pictures = embedding_goldens.recipe.images(2, model.preprocess_spec.size[0])
+        assert (distance(model.forward_images(pictures), embedding_goldens.image(case)) < 1e-5) is right
+    with pytest.raises(UnknownOptionError, match="activation"):
+        registry.export(weights, to="onnx", output=tmp_path / "other", settings={"activaton": "gelu"})
+    assert not (tmp_path / "other").exists()

@@ -44,11 +44,15 @@ def export(
     hardware_compatible: Annotated[
         bool, typer.Option("--hardware-compatible", help="Engine: run on every GPU from Ampere on.")
     ] = False,
+    options: Annotated[
+        list[str] | None, typer.Option("--set", help="Setting of the architecture's export, NAME=VALUE; repeatable.")
+    ] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Open no socket.")] = False,
 ) -> None:
     """Export a model to another format, compared with the original before it is kept; or build an engine from it."""
     from lensmount import registry
     from lensmount.cli.output import err
+    from lensmount.cli.settings import load_options
 
     given: dict[str, Any] = {
         "nms": nms,
@@ -70,7 +74,7 @@ def export(
         device=device,
         calibration=calibration,
         calibration_count=calibration_count,
-        settings={name: value for name, value in given.items() if value is not None},
+        settings={name: value for name, value in given.items() if value is not None} | load_options(options),
     )
     if calibration is not None:
         from lensmount.quantizing_check import read_agreement

@@ -132,12 +132,18 @@ def network(context: NetworkContext) -> dict[str, TorchNetwork]:
 def export(context: ExportContext) -> Path:
     """Writes `visual.onnx`, `textual.onnx`, the tokeniser and a manifest into a folder, checked against torch.
 
+    Settings are those load options that say what the files leave open.
+
     Raises:
+        UnknownOptionError: A setting that is no load option.
+        OptionError: A setting has a wrong value.
         UnsupportedModelError: Another target than `onnx`, or a precision that is not exported.
         ModelFileError: The graphs do not give what the networks give.
     """
     from lensmount.embedding_export import export_pair
     from lensmount.models import NetworkContext
+    from lensmount.options import build_options
 
-    networks = network(NetworkContext(card=context.card, package=context.package, files=context.files))
+    options = build_options(LoadOptions, context.settings, f"the export of {context.card.id!r}")
+    networks = network(NetworkContext(card=context.card, package=context.package, files=context.files, options=options))
     return export_pair(context, networks, vocabulary_package="lensmount_clip")
