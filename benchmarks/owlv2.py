@@ -176,7 +176,7 @@ def few_shot(model: Any, folder: Path, references: int, rounds: int) -> None:
     content = paths[-1].read_bytes()
 
     def call(source: Any) -> Any:
-        return model.infer_pictures(source, data, on_unmatched="nearest", confidence=0.99)
+        return model.infer(source, training_data=data, on_unmatched="nearest", confidence=0.99)
 
     start = time.perf_counter()
     call(paths[-1])

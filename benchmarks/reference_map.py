@@ -5,7 +5,7 @@
 
 The reference is written from the definitions and shares nothing with lensmount but the pictures' files: onnxruntime,
 OpenCV's letterbox, suppression in two loops, masks made whole at the frame's size and resized, run lengths and
-judgement by faster-coco-eval. It is slow. The graph has boxes and scores `(1, 4 + C [+ 32], A)`, and prototypes or none.
+judgement by faster-coco-eval. It is slow. The graph has boxes and scores `(1, 4 + C [+ 32], A)`, and prototypes or not.
 """
 
 from __future__ import annotations

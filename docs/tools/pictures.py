@@ -1,7 +1,8 @@
 """Draws the pictures of the documentation: `python docs/tools/pictures.py [FOLDER]`.
 
-Those of YOLO are drawn by the sample model. The other families have no trained weights here: their pictures show the
-form of their results, filled with the truth about generated scenes, and the pages say so.
+Those of YOLO are drawn by the sample model, that of RF-DETR by the small network of `examples/rfdetr-shapes`. The other
+families have no trained weights here: their pictures show the form of their results, filled with the truth about
+generated scenes, and the pages say so.
 
 tests/docs/test_pictures.py draws them again and compares.
 """
@@ -23,6 +24,7 @@ from lensmount_shapes.scenes import CLASSES, Scene, make_scene
 
 FOLDER = Path(__file__).resolve().parents[1] / "pictures"
 SCENE = Path(__file__).resolve().parents[2] / "examples/lensmount-shapes/src/lensmount_shapes/data/scene.jpg"
+RFDETR = Path(__file__).resolve().parents[2] / "examples/rfdetr-shapes"
 SERIES = 11
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 
@@ -32,8 +34,10 @@ def main(folder: Path) -> None:
     cv2 = import_cv2()
     folder.mkdir(parents=True, exist_ok=True)
     truth = make_scene(SERIES, 6, 480, 360, count=7)
-    for name, image in {**sample_model(), "prompts": prompts(truth), "examples": examples(truth)}.items():
-        cv2.imwrite(str(folder / f"{name}.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, 88])
+    drawn = {**sample_model(), "rfdetr": rfdetr(), "prompts": prompts(truth), "examples": examples(truth)}
+    for name, image in drawn.items():
+        quality = 92 if name == "rfdetr" else 88  # the first is what --save writes
+        cv2.imwrite(str(folder / f"{name}.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, quality])
     search(folder / "search.jpg")
 
 
@@ -48,6 +52,14 @@ def sample_model() -> dict[str, Any]:
         "shapes-nano": result.draw(picture),
         "boxes": chosen.draw(picture, masks=False, confidence=False),
     }
+
+
+def rfdetr() -> Any:
+    """What `lensmount predict … --confidence 0.4 --save` draws, as the example's README has it."""
+    picture = import_cv2().imread(str(RFDETR / "scene.jpg"))
+    with registry.load(RFDETR / "weights", backend="torch", device="cpu") as model:
+        (result,) = model(picture, confidence=0.4)
+    return result.draw(picture)
 
 
 def prompts(scene: Scene) -> Any:
