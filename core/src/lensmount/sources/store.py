@@ -160,6 +160,8 @@ class Store:
                 received = download(asked, partial, self.policy, bar)
             path = self._commit(partial.path, received)
             keep = False
+            # recorded before lease and lock are given up: who waited for them looks the address up
+            return self._remembered(wanted, Fetched(path=path, size=received.size, sha256=received.sha256))
         except IntegrityError as error:
             keep = False
             if first is not None:
@@ -172,8 +174,6 @@ class Store:
             partial.release(keep=keep)
             with contextlib.suppress(OSError):
                 folder.rmdir()
-        # recorded before the lock is given up: who waited for it looks the address up
-        return self._remembered(wanted, Fetched(path=path, size=received.size, sha256=received.sha256))
 
     def _commit(self, part: Path, received: Received) -> Path:
         """Moves a finished, synced partial to its place."""
