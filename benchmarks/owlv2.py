@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from lensmount import registry
+from lensmount.bench_machine import memory as process_memory
 from lensmount.images import import_cv2
 from lensmount_owlv2.options import LoadOptions
 
@@ -219,15 +219,11 @@ def memory(model: Any, count: int) -> None:
     before, cache = 0, model._images.cache
     for number, _ in enumerate(model._images.stream(pictures(), 300, None), 1):
         if number == 16:
-            before, held = resident(), cache.nbytes
-    grown, held = resident() - before, cache.nbytes - held
+            before, held = process_memory()[0] or 0, cache.nbytes
+    grown, held = (process_memory()[0] or 0) - before, cache.nbytes - held
     mib, bound = cache.nbytes / 2**20, LoadOptions().image_cache_bytes / 2**20
     print(f"{number} pictures of 1080p, {len(cache)} cached, {mib:.0f} MiB of {bound:.0f} allowed")
     print(f"from the 16th on: cache {held / 2**20:.0f} MiB, process {grown / 2**20:.0f} MiB")
-
-
-def resident() -> int:
-    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def main() -> None:

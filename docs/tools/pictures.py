@@ -22,9 +22,10 @@ from lensmount.images import import_cv2
 from lensmount.masks import Masks
 from lensmount_shapes.scenes import CLASSES, Scene, make_scene
 
-FOLDER = Path(__file__).resolve().parents[1] / "pictures"
-SCENE = Path(__file__).resolve().parents[2] / "examples/lensmount-shapes/src/lensmount_shapes/data/scene.jpg"
-RFDETR = Path(__file__).resolve().parents[2] / "examples/rfdetr-shapes"
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "docs/pictures"
+SCENE = ROOT / "examples/lensmount-shapes/src/lensmount_shapes/data/scene.jpg"
+RFDETR = ROOT / "examples/rfdetr-shapes"
 SERIES = 11
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 

@@ -6,7 +6,7 @@ import pkgutil
 import shutil
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from lensmount.embedding_build import MERGES
 from lensmount.embedding_files import COMPANIONS, GRAPHS
 from lensmount.errors import InputError, MissingDependencyError, ModelFileError, UnsupportedModelError
+from lensmount.models import NetworkContext
+from lensmount.options import build_options
 from lensmount.specs import Artifact, ModelCard, ModelPackage
 
 if TYPE_CHECKING:
@@ -26,7 +28,13 @@ OPSET = 17
 TOLERANCE = 1e-4
 
 
-def export_pair(context: ExportContext, networks: Mapping[str, TorchNetwork], *, vocabulary_package: str) -> Path:
+def export_pair(
+    context: ExportContext,
+    build: Callable[[NetworkContext], Mapping[str, TorchNetwork]],
+    options: type,
+    *,
+    vocabulary_package: str,
+) -> Path:
     """Writes a folder with `visual.onnx`, `textual.onnx`, the tokeniser and `lensmount.json`.
 
     The batch is dynamic in both graphs, and the length of texts too; `context.batch` fixes the batch unless
@@ -34,7 +42,8 @@ def export_pair(context: ExportContext, networks: Mapping[str, TorchNetwork], *,
 
     Args:
         context: What to export, and where to; `output` is the folder (an ending `.onnx` is dropped).
-        networks: Towers `visual` and `textual`.
+        build: Makes the towers `visual` and `textual`.
+        options: The architecture's load options; settings are those that say what the files leave open.
         vocabulary_package: Plugin whose wheel holds the tokeniser, where the package brings none.
 
     Returns:
@@ -42,6 +51,8 @@ def export_pair(context: ExportContext, networks: Mapping[str, TorchNetwork], *,
 
     Raises:
         UnsupportedModelError: Another target than `onnx`, or another precision than `fp32`.
+        UnknownOptionError: A setting that is no load option.
+        OptionError: A setting has a wrong value.
         ModelFileError: A graph does not give what its network gives.
         InputError: The folder is there already and not empty, or cannot be written.
         MissingDependencyError: torch or onnx is not installed.
@@ -52,9 +63,11 @@ def export_pair(context: ExportContext, networks: Mapping[str, TorchNetwork], *,
             found=f"{context.target}, {context.precision}",
             fix="lensmount export MODEL --to onnx --precision fp32",
         )
+    chosen: Any = build_options(options, context.settings, f"the export of {context.card.id!r}")
     folder = context.output.with_suffix("") if context.output.suffix == ".onnx" else context.output
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is there already", fix="name a folder that does not exist yet: --output FOLDER")
+    networks = build(NetworkContext(card=context.card, package=context.package, files=context.files, options=chosen))
     batch = None if context.dynamic or context.batch == 1 else context.batch
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

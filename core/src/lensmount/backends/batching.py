@@ -6,7 +6,7 @@ dropped; a dynamic graph gets chunks of at most its maximum. `explain` says so i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lensmount.errors import BackendError
@@ -83,10 +83,7 @@ def run_batched(
     for start in range(0, count, step):
         chunk = {name: array[start : start + step] for name, array in feeds.items()}
         parts.append(_run_chunk(run, chunk, min(step, count - start), policy.static or 0))
-    if len(parts) == 1:
-        return parts[0]
-
-    return {name: _join([part[name] for part in parts]) for name in parts[0]}
+    return {name: join_batches([part[name] for part in parts]) for name in parts[0]}
 
 
 def run_in_chunks(session: Session, array: Array, max_batch: int | None = None) -> dict[str, Array]:
@@ -145,13 +142,16 @@ def padded_batch(array: Any, size: int) -> Any:
     return padded
 
 
-def _join(parts: list[Any]) -> Any:
+def join_batches(parts: Sequence[Any]) -> Any:
+    """Arrays, or tensors of one device, one after the other; a single one as it is."""
+    if len(parts) == 1:
+        return parts[0]
     from lensmount.caches.tensors import is_tensor
 
     if is_tensor(parts[0]):
         import torch
 
-        return torch.cat(parts)
+        return torch.cat(list(parts))
     import numpy as np
 
     return np.concatenate(parts)

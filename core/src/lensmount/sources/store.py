@@ -21,7 +21,7 @@ from lensmount.errors import IntegrityError
 from lensmount.sources.base import Fetched, FetchOptions
 from lensmount.sources.download import Received, Wanted, download
 from lensmount.sources.files import copy_verified, hash_file, remove, require_file, store_error, sync_folder
-from lensmount.sources.lease import claim, somebody_works
+from lensmount.sources.lease import Partial, claim, somebody_works
 from lensmount.sources.ledger import Ledger, Reference, key_of
 from lensmount.sources.locking import single_flight
 from lensmount.sources.offline import Missing, MissingFilesError, is_offline, missing_error
@@ -153,27 +153,35 @@ class Store:
             partial = claim(folder)
         except OSError as error:
             raise store_error(error, folder, "creating") from error
-        asked = wanted if first is None else replace(wanted, sha256=first.sha256, size=wanted.size or first.size)
         keep = True
+        try:
+            fetched = self._download(wanted, first, partial, options)
+            keep = False
+            # recorded before lease and lock are given up: who waited for them looks the address up
+            return self._remembered(wanted, fetched)
+        except IntegrityError:
+            keep = False
+            raise
+        finally:
+            partial.release(keep=keep)
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+    def _download(self, wanted: Wanted, first: Reference | None, partial: Partial, options: FetchOptions) -> Fetched:
+        """Downloads into a partial and moves that to its place."""
+        asked = wanted if first is None else replace(wanted, sha256=first.sha256, size=wanted.size or first.size)
         try:
             with meter(wanted.name, options.progress) as bar:
                 received = download(asked, partial, self.policy, bar)
             path = self._commit(partial.path, received)
-            keep = False
-            # recorded before lease and lock are given up: who waited for them looks the address up
-            return self._remembered(wanted, Fetched(path=path, size=received.size, sha256=received.sha256))
         except IntegrityError as error:
-            keep = False
             if first is not None:
                 error.fix = (
                     "the address gave other content at its first download, which this store trusts; if the change is "
                     f"meant, accept it with `lensmount cache rm --address {wanted.address}`"
                 )
             raise
-        finally:
-            partial.release(keep=keep)
-            with contextlib.suppress(OSError):
-                folder.rmdir()
+        return Fetched(path=path, size=received.size, sha256=received.sha256)
 
     def _commit(self, part: Path, received: Received) -> Path:
         """Moves a finished, synced partial to its place."""

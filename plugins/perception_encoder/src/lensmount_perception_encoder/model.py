@@ -112,9 +112,5 @@ def export(context: ExportContext) -> Path:
         ModelFileError: The graphs do not give what the networks give.
     """
     from lensmount.embedding_export import export_pair
-    from lensmount.models import NetworkContext
-    from lensmount.options import build_options
 
-    options = build_options(LoadOptions, context.settings, f"the export of {context.card.id!r}")
-    networks = network(NetworkContext(card=context.card, package=context.package, files=context.files, options=options))
-    return export_pair(context, networks, vocabulary_package="lensmount_perception_encoder")
+    return export_pair(context, network, LoadOptions, vocabulary_package="lensmount_perception_encoder")

@@ -83,7 +83,7 @@ class Layout:
     mask_blocks: int
     mask_ratio: int
     resolution: int
-    projector_eps: float = 1e-6
+    projector_eps: float
 
     @property
     def divisor(self) -> int:

@@ -6,13 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lensmount.caches.tensors import is_tensor
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-
-def is_tensor(value: Any) -> bool:
-    """Whether a value is a torch tensor; torch is not imported to find out."""
-    return any(kind.__name__ == "Tensor" and kind.__module__ == "torch" for kind in type(value).__mro__)
 
 
 def to_array(value: Any) -> NDArray[Any]:

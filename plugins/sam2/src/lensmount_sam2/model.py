@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lensmount.backends.batching import join_batches
 from lensmount.caches.keys import image_key, make_key
+from lensmount.caches.tensors import is_tensor
 from lensmount.errors import ClosedError, InputError, OptionError, UnsupportedModelError
 from lensmount.mask_decoding import resize_logits_in_boxes
 from lensmount.options import flag
 from lensmount.results import PromptedMasks
 from lensmount.specs import Preprocess
-from lensmount_sam2.arrays import is_tensor
 from lensmount_sam2.caches import EMBEDDINGS, MASKS, MaskCache, default_caches
 from lensmount_sam2.embedding import ImageEmbedding
 from lensmount_sam2.prompts import Prompts, check_prompts, per_image
 from lensmount_sam2.runner import Runner
-from lensmount_sam2.selecting import CLAMP, choose, join
+from lensmount_sam2.selecting import CLAMP, choose
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -342,7 +343,7 @@ class Sam2:
                 None if counted is None else counted[rows],
             )
             parts.append(choose(logits, scores, several))
-        logits, scores = (join(column) for column in zip(*parts, strict=True))
+        logits, scores = (join_batches(column) for column in zip(*parts, strict=True))
         result = self.postprocess(
             logits, scores, embedding.geometry, threshold=threshold, several=prompts.several, path=embedding.path
         )

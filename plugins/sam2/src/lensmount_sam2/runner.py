@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lensmount.backends.batching import batch_policy, run_batched
+from lensmount.caches.tensors import is_tensor
 from lensmount.errors import ModelFileError, UnsupportedModelError
-from lensmount_sam2.arrays import is_tensor, to_array
+from lensmount_sam2.arrays import to_array
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lensmount_sam2.arrays import is_tensor
+from lensmount.caches.tensors import is_tensor
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -50,14 +49,3 @@ def stability(logits: Floats, threshold: float, delta: float) -> Floats:
     ones = np.ones_like(outer)
     result: Floats = np.divide(inner, outer, out=ones, where=outer > 0)
     return result
-
-
-def join(parts: Sequence[Any]) -> Any:
-    """Arrays, or tensors, one after the other."""
-    if len(parts) == 1:
-        return parts[0]
-    if is_tensor(parts[0]):
-        import torch
-
-        return torch.cat(list(parts))
-    return np.concatenate(parts)

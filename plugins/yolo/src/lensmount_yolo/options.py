@@ -36,8 +36,7 @@ class LoadOptions:
 
     def __post_init__(self) -> None:
         positive("max_candidates", self.max_candidates)
-        if not isinstance(self.rectangular, bool):
-            raise OptionError("rectangular should be a flag", found=repr(self.rectangular), expected="True or False")
+        flag("rectangular", self.rectangular)
         flag("reduced_decode", self.reduced_decode)
         for name in ("antialias", "end_to_end"):
             value = getattr(self, name)
