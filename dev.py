@@ -93,17 +93,39 @@ def workspace(pattern: str) -> list[str]:
     return sorted(path.parent.relative_to(ROOT).as_posix() for path in ROOT.glob(f"{pattern}/pyproject.toml"))
 
 
+def projects_of_workspace() -> list[str]:
+    """Every distribution's folder: the core, the libraries, the plugins and the examples."""
+    return ["core", *(path for group in ("libraries", "plugins", "examples") for path in workspace(f"{group}/*"))]
+
+
 def demo_environment(folder: str) -> Environment:
     """Core, ONNX, the evaluator, the YOLO plugin and the sample plugin; no torch."""
     if not (ROOT / EXAMPLE / "pyproject.toml").is_file():
         raise SetupError(f"{EXAMPLE} is missing from this checkout; the demo runs its model")
-    return Environment(ROOT / folder, ("./core[onnx,eval]", "./plugins/yolo", f"./{EXAMPLE}"))
+    return Environment(
+        ROOT / folder,
+        (
+            "./core",
+            "./libraries/reading",
+            "./libraries/vision",
+            "./plugins/onnx[cpu]",
+            "./plugins/bench[eval]",
+            "./plugins/yolo",
+            f"./{EXAMPLE}",
+        ),
+    )
 
 
 def dev_environment(folder: str) -> Environment:
     """Everything: all backends that run here, every plugin and example, and the tools."""
-    others = [f"./{path}" for path in workspace("plugins/*") + workspace("examples/*")]
-    return Environment(ROOT / folder, ("./core[onnx,torch,supervision,testing]", *others), DEV_REQUIREMENTS)
+    extras = {
+        "plugins/onnx": "cpu",
+        "plugins/torch": "torch",
+        "libraries/vision": "supervision",
+        "plugins/bench": "eval",
+    }
+    projects = [f"./{path}[{extras[path]}]" if path in extras else f"./{path}" for path in projects_of_workspace()]
+    return Environment(ROOT / folder, tuple(projects), DEV_REQUIREMENTS)
 
 
 def docs_environment(folder: str) -> Environment:
@@ -113,7 +135,11 @@ def docs_environment(folder: str) -> Environment:
 
 def fuzz_environment(folder: str) -> Environment:
     """What the fuzz targets read with, and the engine, which has wheels for few machines: apart from the others."""
-    return Environment(ROOT / folder, ("./core", "./plugins/yolo", "./plugins/roboflow"), FUZZ_REQUIREMENTS)
+    return Environment(
+        ROOT / folder,
+        ("./core", "./libraries/reading", "./libraries/vision", "./plugins/yolo", "./plugins/roboflow"),
+        FUZZ_REQUIREMENTS,
+    )
 
 
 def clean_environ(**more: str) -> dict[str, str]:
@@ -248,7 +274,7 @@ def test(arguments: argparse.Namespace, extra: list[str]) -> int:
 def check(arguments: argparse.Namespace, extra: list[str]) -> int:
     """Lints, formats (checking only), types, import rules, pins and the documentation's snippets."""
     environment = ensure(dev_environment(arguments.env or ".venv-dev"), not arguments.unpinned)
-    folders = [f"{path}/src" for path in ["core", *workspace("plugins/*"), *workspace("examples/*")]]
+    folders = [f"{path}/src" for path in projects_of_workspace()]
     sources = [path for path in folders if (ROOT / path).is_dir()]
     pytest: list[str | Path] = [environment.python, "-m", "pytest", "-q"]
     steps: dict[str, list[str | Path]] = {

@@ -20,8 +20,9 @@ import cv2
 import numpy as np
 from end_to_end import bare_session, interleave, load
 
-from lensmount import registry, transforms
-from lensmount.images import Image
+from lensmount import registry
+from lensmount_vision.images import transforms
+from lensmount_vision.images.loading import Image
 
 
 def main() -> None:

@@ -4,7 +4,7 @@
         [--count 120] [--calibrated 64] [--runs 40] [--threads 1]
 
 Without arguments: shapes-nano, calibrated on generated scenes of a series of their own and judged on those that
-`python -m lensmount_shapes.dataset` writes. Every graph goes through `lensmount.evaluation`, then all run in turn
+`python -m lensmount_shapes.dataset` writes. Every graph goes through `lensmount_bench.accuracy`, then all run in turn
 within one process (A B C … A B C …) through plain onnxruntime on noise; ratios are medians of those within a turn.
 Needs lensmount[eval,int8], the yolo plugin and the sample plugin.
 """
@@ -23,11 +23,11 @@ import numpy as np
 from int8 import noise, open_session, timed
 
 from lensmount import registry
-from lensmount.evaluation import evaluate
-from lensmount.exporting import describe_graph
-from lensmount.image_sources import expand_sources
-from lensmount.quantizing import quantize
-from lensmount.reading import read_onnx
+from lensmount_bench.accuracy import evaluate
+from lensmount_bench.int8 import quantize
+from lensmount_reading import read_onnx
+from lensmount_vision.images.sources import expand_sources
+from lensmount_vision.models.exporting import describe_graph
 from lensmount_yolo.float_nodes import float_nodes
 
 CALIBRATION_SEED = 3  # 1 is what the model was trained on, 2 what it is judged on

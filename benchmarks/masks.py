@@ -17,10 +17,10 @@ import time
 import cv2
 import numpy as np
 
-from lensmount.boxes import nms
-from lensmount.geometry import Geometry, plan
-from lensmount.mask_decoding import decode_prototypes, resize_logits_in_boxes
 from lensmount.specs import Preprocess
+from lensmount_vision.images.geometry import Geometry, plan
+from lensmount_vision.results.boxes import nms
+from lensmount_vision.results.mask_decoding import decode_prototypes, resize_logits_in_boxes
 
 HEIGHT, WIDTH = 1080, 1920
 LIMIT_MS = 15.0

@@ -24,9 +24,9 @@ from typing import Any
 import numpy as np
 
 from lensmount import registry
-from lensmount.bench_machine import memory as process_memory
-from lensmount.images import import_cv2
+from lensmount_bench.machine import memory as process_memory
 from lensmount_owlv2.options import LoadOptions
+from lensmount_vision.images.loading import import_cv2
 
 WIDTH, LAYERS, HEADS, HIDDEN, PATCH, SIDE, DIMENSION, TEXT_LAYERS = 768, 12, 12, 3072, 16, 60, 512, 1
 

@@ -21,7 +21,7 @@ import onnxruntime
 from faster_coco_eval import COCO, COCOeval_faster
 from faster_coco_eval.core import mask as run_lengths
 
-from lensmount.evaluation import evaluate
+from lensmount_bench.accuracy import evaluate
 
 CONFIDENCE, OVERLAP, MOST = 0.001, 0.7, 300
 

@@ -120,7 +120,7 @@ def transformers_calls(checkpoint: str, picture: np.ndarray, batch: np.ndarray):
     from transformers.models.rf_detr.image_processing_rf_detr import RfDetrImageProcessor
     from transformers.models.rf_detr.modeling_rf_detr import RfDetrForInstanceSegmentation, RfDetrForObjectDetection
 
-    from lensmount.reading import as_torch_state_dict, read_checkpoint
+    from lensmount_reading import as_torch_state_dict, read_checkpoint
     from lensmount_rfdetr.checkpoint import layout_of, read_contents
 
     contents = read_contents(read_checkpoint(checkpoint))
@@ -227,7 +227,7 @@ def drift(args) -> None:
 
 def kept(expected, found) -> int:
     """Objects of the plain load that the other one finds too: same class, overlap of 0.9."""
-    from lensmount.boxes import iou_matrix
+    from lensmount_vision.results.boxes import iou_matrix
 
     if not len(expected.xyxy) or not len(found.xyxy):
         return 0

@@ -30,7 +30,7 @@ def reference(weights, side, pixels, point):
     from transformers.models.sam2.configuration_sam2 import Sam2Config
     from transformers.models.sam2.modeling_sam2 import Sam2Model
 
-    from lensmount.reading import as_torch_state_dict, read_checkpoint
+    from lensmount_reading import as_torch_state_dict, read_checkpoint
     from lensmount_sam2.hf_keys import official_key
 
     start = clock()
@@ -70,7 +70,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     from lensmount import registry
-    from lensmount.images import load
+    from lensmount_vision.images.loading import load
 
     image = load(arguments.picture)
     height, width = image.size

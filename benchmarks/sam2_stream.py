@@ -36,7 +36,7 @@ def main() -> None:
     import cv2
 
     from lensmount import registry
-    from lensmount.image_sources import video_frames
+    from lensmount_vision.images.sources import video_frames
 
     clip = [cv2.resize(f.image.pixels, (320, 180)) for f in islice(video_frames(str(arguments.clip)), 60)]
     extra = {} if arguments.threads is None else {"threads": arguments.threads}

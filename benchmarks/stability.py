@@ -25,9 +25,9 @@ from pathlib import Path
 import numpy as np
 
 from lensmount import registry
-from lensmount.bench_machine import Moment, fingerprint, memory, warnings_between
-from lensmount.bench_report import describe_machine
-from lensmount.images import Image
+from lensmount_bench.machine import Moment, fingerprint, memory, warnings_between
+from lensmount_bench.report import describe_machine
+from lensmount_vision.images.loading import Image
 
 TARGETS = {"p90/p50": 1.1, "p99/p50": 1.3, "RSS growth": 0.01, "4 threads / 1": 1.0}
 

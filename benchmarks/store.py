@@ -75,9 +75,9 @@ def plain_copy(port: int, target: Path, sync: bool) -> float:
 
 
 def verified(port: int, home: Path, sha256: str) -> float:
-    from lensmount.sources.base import FetchOptions
-    from lensmount.sources.download import Wanted
-    from lensmount.sources.store import Store
+    from lensmount.contracts.finder import FetchOptions
+    from lensmount.store.download import Wanted
+    from lensmount.store.store import Store
 
     url = f"http://127.0.0.1:{port}/w.bin"
     started = time.perf_counter()

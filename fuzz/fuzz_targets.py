@@ -23,39 +23,39 @@ import numpy as np
 
 import fuzz_mutators as mutators
 import lensmount.caches.serial
-import lensmount.decoding
-import lensmount.image_headers
-import lensmount.image_sources
-import lensmount.images
-import lensmount.manifests
-import lensmount.peer.config
-import lensmount.peer.folder
-import lensmount.peer.schema
-import lensmount.reading.archive
-import lensmount.reading.checkpoint
-import lensmount.reading.convert
-import lensmount.reading.external_data
-import lensmount.reading.inspection
-import lensmount.reading.legacy
-import lensmount.reading.mapped
-import lensmount.reading.modules
-import lensmount.reading.onnx_file
-import lensmount.reading.pickles
-import lensmount.reading.precision
-import lensmount.reading.safetensors_file
-import lensmount.sources.addresses
-import lensmount.sources.local
-import lensmount.sources.lock
-import lensmount.sources.package
+import lensmount.store.addresses
+import lensmount.store.local
+import lensmount.store.lock
+import lensmount.store.manifests
+import lensmount.store.package
+import lensmount_reading.archive
+import lensmount_reading.checkpoint
+import lensmount_reading.convert
+import lensmount_reading.external_data
+import lensmount_reading.inspection
+import lensmount_reading.legacy
+import lensmount_reading.mapped
+import lensmount_reading.modules
+import lensmount_reading.onnx_file
+import lensmount_reading.pickles
+import lensmount_reading.precision
+import lensmount_reading.safetensors_file
 import lensmount_roboflow.client
 import lensmount_roboflow.mapping
+import lensmount_roboflow.packages.config
+import lensmount_roboflow.packages.folder
+import lensmount_roboflow.packages.schema
+import lensmount_vision.images.decoding
+import lensmount_vision.images.headers
+import lensmount_vision.images.loading
+import lensmount_vision.images.sources
 import lensmount_yolo.checkpoint
 import lensmount_yolo.metadata
 import lensmount_yolo.recognise
 from lensmount.errors import LensmountError, ModelFileError
-from lensmount.reading.facts import FileFacts, GraphValue, inspect_file
-from lensmount.reading.records import Record
 from lensmount.specs import Artifact, ModelCard, to_dict
+from lensmount_reading.facts import FileFacts, GraphValue, inspect_file
+from lensmount_reading.records import Record
 
 MAX_PIXELS = 1 << 22
 LARGEST = 1 << 22  # bytes of a tensor that is turned into an array
@@ -99,17 +99,17 @@ def checkpoint(data: bytes) -> bool:
     _ = facts.precision
     if facts.error is None:
         lensmount_yolo.recognise.recognise(facts)
-    read = lensmount.reading.checkpoint.read_checkpoint(path, modules="records")
+    read = lensmount_reading.checkpoint.read_checkpoint(path, modules="records")
     for tensor in read.tensors.values():
         if tensor.nbytes < LARGEST:
             assert tensor.numpy().shape == tuple(tensor.shape)
     tree = read.tree
     if isinstance(tree, dict) and isinstance(tree.get("model"), Record):
-        lensmount.reading.modules.module_state_dict(tree["model"])
+        lensmount_reading.modules.module_state_dict(tree["model"])
     if sum(tensor.nbytes for tensor in read.tensors.values()) < LARGEST:
         written = FOLDER / "converted.safetensors"
-        lensmount.reading.convert.to_safetensors(read, written)
-        again = lensmount.reading.checkpoint.read_checkpoint(written)
+        lensmount_reading.convert.to_safetensors(read, written)
+        again = lensmount_reading.checkpoint.read_checkpoint(written)
         assert set(again.tensors) == set(read.tensors)
         for name, tensor in again.tensors.items():
             old = read.tensors[name].numpy()
@@ -121,7 +121,7 @@ def checkpoint(data: bytes) -> bool:
 def pickle(data: bytes) -> bool:
     """The same with the pickle inside a sound archive, and by itself under each policy."""
     for policy in ("plain", "modules", "script"):
-        scan = lensmount.reading.pickles.scan_pickle(data, where="x", policy=policy)
+        scan = lensmount_reading.pickles.scan_pickle(data, where="x", policy=policy)
         assert scan.problem is None or isinstance(scan.problem, ModelFileError)
     path = FOLDER / "model"
     with zipfile.ZipFile(path, "w") as archive:
@@ -147,8 +147,8 @@ def onnx(data: bytes) -> bool:
     except ModelFileError:
         return False
     assert facts.summary().isprintable()
-    found = lensmount.reading.onnx_file.read_onnx(path)
-    for file in lensmount.reading.external_data.check_external_data(found, folder):
+    found = lensmount_reading.onnx_file.read_onnx(path)
+    for file in lensmount_reading.external_data.check_external_data(found, folder):
         assert file in (folder / "weights.bin", folder / "model.onnx"), file
     if facts.error is not None or facts.kind != "onnx":
         return False
@@ -191,12 +191,12 @@ def manifest(data: bytes) -> bool:
     """A `lensmount.json`, by itself and in its folder; what it names lies in that folder."""
     place("manifest/weights.bin", bytes(64))
     folder = place("manifest/lensmount.json", data).parent
-    card = lensmount.manifests.read_manifest(folder)
+    card = lensmount.store.manifests.read_manifest(folder)
     for package in card.packages:
         for artifact in package.artifacts:
-            path = lensmount.sources.local.path_of(artifact.uri)
+            path = lensmount.store.addresses.path_of(artifact.uri)
             assert path.resolve().is_relative_to(folder.resolve()), path
-    hub = lensmount.manifests.parse_manifest(data, base_uri="hf://owner/repo")
+    hub = lensmount.store.manifests.parse_manifest(data, base_uri="hf://owner/repo")
     assert all(a.uri.startswith("hf://owner/repo/") for p in hub.packages for a in p.artifacts)
     return check_card(card)
 
@@ -213,20 +213,22 @@ def peer(data: bytes) -> bool:
     folder.mkdir()
     for name in ("weights.onnx", "engine.plan", "model.pt", "weights.pth"):
         place(f"peer/{name}", b"x")
-    known = {file.name for files in lensmount.peer.folder.FILES.values() for file in files} | {"model_config.json"}
+    known = {file.name for files in lensmount_roboflow.packages.folder.FILES.values() for file in files} | {
+        "model_config.json"
+    }
     for name in known & set(written):
         place(f"peer/{name}", written[name].encode("utf-8", "surrogatepass"))
-    card = lensmount.peer.folder.read_peer_folder(folder)
+    card = lensmount_roboflow.packages.folder.read_peer_folder(folder)
     for package in card.packages:
         for artifact in package.artifacts:
-            assert lensmount.sources.local.path_of(artifact.uri).resolve().is_relative_to(folder.resolve())
+            assert lensmount.store.addresses.path_of(artifact.uri).resolve().is_relative_to(folder.resolve())
     return check_card(card)
 
 
 def provider(data: bytes) -> bool:
     """A page of a provider's metadata, and the small files that it names."""
     page = lensmount_roboflow.client._metadata(data, "a/1")
-    made = lensmount.peer.schema.parse(lensmount_roboflow.client.Metadata, page, "the answer")
+    made = lensmount_roboflow.packages.schema.parse(lensmount_roboflow.client.Metadata, page, "the answer")
     files = json.loads(data.decode("utf-8-sig")).get("files")
 
     def bring(artifact: Artifact) -> bytes:
@@ -243,26 +245,26 @@ def texts(data: bytes) -> bool:
     except (ValueError, RecursionError):
         tree = None
     if not isinstance(tree, str):
-        lensmount.sources.lock.read_lock(place("lensmount.lock", data))
+        lensmount.store.lock.read_lock(place("lensmount.lock", data))
         return True
-    lensmount.sources.addresses.public(tree)
-    lensmount.sources.addresses.scheme_of(tree)
+    lensmount.store.addresses.public(tree)
+    lensmount.store.addresses.scheme_of(tree)
     taken = False
     for parse in (
-        lensmount.sources.addresses.parse_hub,
-        lensmount.sources.addresses.parse_web,
-        lensmount.sources.local.path_of,
-        lensmount.sources.package._split,
+        lensmount.store.addresses.parse_hub,
+        lensmount.store.addresses.parse_web,
+        lensmount.store.addresses.path_of,
+        lensmount.store.package._split,
     ):
         try:
             found = parse(tree)
         except LensmountError:
             continue
         taken = True
-        if isinstance(found, lensmount.sources.addresses.HubAddress):
-            assert lensmount.sources.addresses.parse_hub(str(found)) == found
-        if isinstance(found, lensmount.sources.addresses.WebAddress):
-            assert lensmount.sources.addresses.parse_web(found.url).url == found.url
+        if isinstance(found, lensmount.store.addresses.HubAddress):
+            assert lensmount.store.addresses.parse_hub(str(found)) == found
+        if isinstance(found, lensmount.store.addresses.WebAddress):
+            assert lensmount.store.addresses.parse_web(found.url).url == found.url
     return taken
 
 
@@ -287,7 +289,7 @@ def cache(data: bytes) -> bool:
 def image(data: bytes) -> bool:
     """Encoded pictures as bytes, and data URIs."""
     source: Any = data.decode("latin-1") if data.startswith(b"data:") else data
-    found = lensmount.images.load(source, max_pixels=MAX_PIXELS)
+    found = lensmount_vision.images.loading.load(source, max_pixels=MAX_PIXELS)
     assert found.pixels.dtype == np.uint8
     assert found.pixels.ndim == 3
     assert found.pixels.shape[2] == 3

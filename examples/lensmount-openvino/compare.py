@@ -24,7 +24,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from lensmount import images, registry
+from lensmount import registry
+from lensmount_vision.images import loading as images
 
 BACKENDS = ("onnx", "openvino")
 

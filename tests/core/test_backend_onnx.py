@@ -11,11 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lensmount.backends import BackendOptions, OpenRequest, Session, TensorSpec, devices
-from lensmount.backends import onnx as backend
-from lensmount.backends.arrays import as_input_dtype
-from lensmount.backends.onnx import open_session, probe
-from lensmount.environment import Environment, Gpu
+from lensmount.backend import devices
+from lensmount.backend.dtypes import as_input_dtype
+from lensmount.contracts import BackendOptions, OpenRequest, Session, TensorSpec
 from lensmount.errors import (
     BackendError,
     ClosedError,
@@ -27,7 +25,10 @@ from lensmount.errors import (
     UnsafeFileError,
     UnsupportedModelError,
 )
+from lensmount.machine.environment import Environment, Gpu
 from lensmount.specs import Artifact, ModelPackage, Requirements
+from lensmount_onnx import backend as backend
+from lensmount_onnx.backend import open_session, probe
 
 ort = pytest.importorskip("onnxruntime")
 onnx = pytest.importorskip("onnx")

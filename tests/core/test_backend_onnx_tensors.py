@@ -13,11 +13,12 @@ onnx = pytest.importorskip("onnx")
 torch = pytest.importorskip("torch")
 from onnx import TensorProto, helper  # noqa: E402 - after the skips
 
-from lensmount.backends import BackendOptions, OpenRequest, onnx_binding  # noqa: E402
-from lensmount.backends.base import TensorSession  # noqa: E402
-from lensmount.backends.onnx import open_session  # noqa: E402
+from lensmount.contracts import BackendOptions, OpenRequest  # noqa: E402
+from lensmount.contracts.session import TensorSession  # noqa: E402
 from lensmount.errors import BackendError, ClosedError, DeviceMemoryError  # noqa: E402
 from lensmount.specs import Artifact, ModelPackage  # noqa: E402
+from lensmount_onnx import binding as onnx_binding  # noqa: E402
+from lensmount_onnx.backend import open_session  # noqa: E402
 
 
 def write(path, kind=TensorProto.FLOAT):

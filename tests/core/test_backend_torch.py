@@ -12,10 +12,9 @@ import warnings
 import numpy as np
 import pytest
 
-from lensmount.backends import BackendOptions, OpenRequest, Session, TensorSpec
-from lensmount.backends import torch_place as placing
-from lensmount.backends.torch import open_session, probe
-from lensmount.environment import Environment, Gpu
+from lensmount.backend import torch_place as placing
+from lensmount.contracts import BackendOptions, OpenRequest, Session, TensorSpec
+from lensmount.contracts.session import TorchNetwork
 from lensmount.errors import (
     BackendError,
     ClosedError,
@@ -26,8 +25,9 @@ from lensmount.errors import (
     ModelFileError,
     OptionError,
 )
-from lensmount.models import TorchNetwork
+from lensmount.machine.environment import Environment, Gpu
 from lensmount.specs import Artifact, ModelPackage
+from lensmount_torch.backend import open_session, probe
 
 torch = pytest.importorskip("torch")
 RNG = np.random.default_rng(11)

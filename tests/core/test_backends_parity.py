@@ -7,12 +7,12 @@ import warnings
 import numpy as np
 import pytest
 
-from lensmount.backends import OpenRequest, TensorSpec
-from lensmount.backends import onnx as onnx_backend
-from lensmount.backends import torch as torch_backend
-from lensmount.backends.batching import run_in_chunks
-from lensmount.models import TorchNetwork
+from lensmount.backend.batching import run_in_chunks
+from lensmount.contracts import OpenRequest, TensorSpec
+from lensmount.contracts.session import TorchNetwork
 from lensmount.specs import Artifact, ModelPackage
+from lensmount_onnx import backend as onnx_backend
+from lensmount_torch import backend as torch_backend
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")

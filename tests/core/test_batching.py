@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lensmount.backends import TensorSpec
-from lensmount.backends.batching import batch_policy, explain, run_batched, run_in_chunks
+from lensmount.backend.batching import batch_policy, explain, run_batched, run_in_chunks
+from lensmount.contracts import TensorSpec
 from lensmount.errors import BackendError
 from lensmount.specs import BatchPolicy
 

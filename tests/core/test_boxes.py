@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lensmount import boxes
 from lensmount.errors import InputError, OptionError
+from lensmount_vision.results import boxes
 
 
 def pair_iou(a, b) -> float:

@@ -18,9 +18,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lensmount.caches.base import Cache
 from lensmount.caches.disk import DiskCache
 from lensmount.caches.serial import MAGIC, dumps, loads
+from lensmount.contracts.cache import Cache
 from lensmount.errors import InputError, OptionError, StoreError
 
 

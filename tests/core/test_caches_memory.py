@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from lensmount.caches.base import Cache
+from lensmount.backend.tensors import measure
 from lensmount.caches.memory import MemoryCache
-from lensmount.caches.tensors import measure
+from lensmount.contracts.cache import Cache
 from lensmount.errors import OptionError
 from lensmount.specs import CacheProvider
 

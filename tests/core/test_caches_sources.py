@@ -7,9 +7,9 @@ import os
 import numpy as np
 import pytest
 
-from lensmount.caches.sources import array_digest, content_key, source_key
 from lensmount.errors import ImageError, InputError
-from lensmount.images import load
+from lensmount_vision.images.loading import load
+from lensmount_vision.images.source_keys import array_digest, content_key, source_key
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_content_keys_last(image):
     import sys
 
     code = (
-        "import numpy as np; from lensmount.caches.sources import content_key; "
+        "import numpy as np; from lensmount_vision.images.source_keys import content_key; "
         "print(content_key(np.random.default_rng(0).integers(0, 255, (200, 300, 3)).astype(np.uint8)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

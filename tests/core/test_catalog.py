@@ -7,8 +7,9 @@ import zipfile
 
 import pytest
 
-from lensmount.catalog import parse, read
 from lensmount.errors import LensmountError, ModelFileError, PluginError
+from lensmount.specs.catalog import parse
+from lensmount.specs.catalog import read_catalog as read
 
 if sys.version_info >= (3, 11):
     import tomllib as toml

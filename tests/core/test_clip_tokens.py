@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from lensmount.clip_tokens import ClipTokenizer, clean, pad
-from lensmount.clip_vocabulary import (
+from lensmount.errors import InputError, ModelFileError
+from lensmount_vision.towers.tokens import ClipTokenizer, clean, pad
+from lensmount_vision.towers.vocabulary import (
     OPEN_CLIP_SPECIALS,
     byte_letters,
     read_merges,
@@ -17,7 +18,6 @@ from lensmount.clip_vocabulary import (
     read_vocab_and_merges,
     read_vocabulary,
 )
-from lensmount.errors import InputError, ModelFileError
 
 pytest.importorskip("tokenizers")
 pytest.importorskip("ftfy")

@@ -10,8 +10,8 @@ import pytest
 
 from cases_backend import CASES
 from contract_cases import promises, run_cases
-from lensmount.testing import BackendContract
-from lensmount.testing.graphs import GRAPHS, convolve, unknown_operator
+from lensmount_testing import BackendContract
+from lensmount_testing.graphs import GRAPHS, convolve, unknown_operator
 
 
 class TestOnnx(BackendContract):
@@ -88,7 +88,7 @@ def test_feeds_are_the_same_each_time_and_differ_by_seed():
 
 def test_graphs_need_no_onnx_package():
     assert "onnx" not in sys.modules or importlib.util.find_spec("onnx")
-    code = "import sys; sys.modules['onnx'] = None; from lensmount.testing.graphs import GRAPHS; "
+    code = "import sys; sys.modules['onnx'] = None; from lensmount_testing.graphs import GRAPHS; "
     code += "[g.onnx for g in GRAPHS.values()]; assert 'torch' not in sys.modules"
     import subprocess
 

@@ -6,7 +6,7 @@ import pytest
 
 from cases_cache import CASES
 from contract_cases import promises, run_cases
-from lensmount.testing import CacheContract
+from lensmount_testing import CacheContract
 
 
 class TestMemory(CacheContract):

@@ -12,7 +12,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lensmount.results import (
+from lensmount_testing import probing
+from lensmount_testing.comparing import Tolerance, difference, require_same
+from lensmount_testing.guards import RefusedError, forbidden, kind_of, refused
+from lensmount_vision.results.kinds import (
     Classification,
     Detections,
     Embeddings,
@@ -22,9 +25,6 @@ from lensmount.results import (
     OrientedDetections,
     PromptedMasks,
 )
-from lensmount.testing import probing
-from lensmount.testing.comparing import Tolerance, difference, require_same
-from lensmount.testing.guards import RefusedError, forbidden, kind_of, refused
 
 SIZE = (40, 60)
 BOXES = np.array([[1, 2, 11, 12], [20, 5, 40, 35]], np.float32)
@@ -167,9 +167,9 @@ def test_sockets_of_one_machine_are_none(tmp_path):
 
 
 def test_what_discovery_itself_needs_is_not_held_against_a_plugin():
-    seen = probing.see(modules=["lensmount.builtin_plugin"])
+    seen = probing.see(modules=["lensmount.host.builtin"])
     assert seen.error is None
-    assert seen.modules == ("lensmount.builtin_plugin",)
+    assert seen.modules == ("lensmount.host.builtin",)
     assert seen.sockets == seen.writes == seen.processes == ()
     assert seen.foreign(()) == []
 

@@ -6,7 +6,7 @@ import pytest
 
 from cases_model import CASES
 from contract_cases import promises, run_cases
-from lensmount.testing import ModelContract
+from lensmount_testing import ModelContract
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import pytest
 
 from cases_plugin import CASES
 from contract_cases import promises, run_cases
-from lensmount.testing import PluginContract
+from lensmount_testing import PluginContract
 
 
 @pytest.fixture(scope="module")

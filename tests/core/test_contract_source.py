@@ -7,7 +7,7 @@ import pytest
 from cases_source import CASES
 from contract_cases import promises, run_cases
 from fault_server import COMMIT
-from lensmount.testing import SourceContract
+from lensmount_testing import SourceContract
 
 CONTENT = bytes(range(256)) * 300
 

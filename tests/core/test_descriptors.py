@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lensmount.descriptors import freeze, from_dict
 from lensmount.errors import ModelFileError
 from lensmount.specs import Artifact, Backend, BatchPolicy, ModelCard, ModelPackage, Preprocess, Requirements, to_dict
+from lensmount.specs.parsing import freeze, from_dict
 
 CARD = ModelCard(
     id="a/b-1",

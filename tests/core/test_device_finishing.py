@@ -7,15 +7,15 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from lensmount.boxes import cxcywh_to_xyxy, nms, nms_rotated, top_candidates  # noqa: E402 - after the skip
-from lensmount.device import masks as device_masks  # noqa: E402
-from lensmount.device import whole_masks  # noqa: E402
-from lensmount.device.ordering import top_k  # noqa: E402
-from lensmount.device.suppression import box_overlaps, rotated_overlaps, suppress  # noqa: E402
 from lensmount.errors import InputError  # noqa: E402
-from lensmount.geometry import plan  # noqa: E402
-from lensmount.mask_decoding import decode_prototypes, resize_logits_in_boxes  # noqa: E402
 from lensmount.specs import Preprocess  # noqa: E402
+from lensmount_vision.device import masks as device_masks  # noqa: E402
+from lensmount_vision.device import whole_masks  # noqa: E402
+from lensmount_vision.device.ordering import top_k  # noqa: E402
+from lensmount_vision.device.suppression import box_overlaps, rotated_overlaps, suppress  # noqa: E402
+from lensmount_vision.images.geometry import plan  # noqa: E402
+from lensmount_vision.results.boxes import cxcywh_to_xyxy, nms, nms_rotated, top_candidates  # noqa: E402 - after the skip
+from lensmount_vision.results.mask_decoding import decode_prototypes, resize_logits_in_boxes  # noqa: E402
 from tensor_reads import downloads  # noqa: E402
 
 RNG = np.random.default_rng(5)
@@ -79,7 +79,7 @@ def test_the_same_boxes_stay_as_on_the_host(count: int, threshold: float, classe
 
 
 def test_blocks_give_the_same(monkeypatch):
-    monkeypatch.setattr("lensmount.device.suppression.BLOCK", 64)
+    monkeypatch.setattr("lensmount_vision.device.suppression.BLOCK", 64)
     boxes, scores = crowd(500), scores_of(500)
     np.testing.assert_array_equal(kept_on_device(boxes, scores, None, 0.4)[0], nms(boxes, scores, iou_threshold=0.4))
 

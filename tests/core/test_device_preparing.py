@@ -12,16 +12,16 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from lensmount.backend.torch_streams import runtime_for  # noqa: E402
 from lensmount.caches.keys import image_key  # noqa: E402 - after the skip
-from lensmount.device import pictures as device_pictures  # noqa: E402
-from lensmount.device.pictures import DeviceImage  # noqa: E402
-from lensmount.device.preparing import DevicePreparer  # noqa: E402
-from lensmount.device.runtime import runtime_for  # noqa: E402
-from lensmount.device.taps import dense, taps  # noqa: E402
 from lensmount.errors import ImageError, ImageTooLargeError, InputError, OptionError  # noqa: E402
-from lensmount.images import Image, load_many  # noqa: E402
 from lensmount.specs import Preprocess  # noqa: E402
-from lensmount.transforms import prepare  # noqa: E402
+from lensmount_vision.device.preparing import DevicePreparer  # noqa: E402
+from lensmount_vision.device.taps import dense, taps  # noqa: E402
+from lensmount_vision.images import on_device as device_pictures  # noqa: E402
+from lensmount_vision.images.loading import Image, load_many  # noqa: E402
+from lensmount_vision.images.on_device import DeviceImage  # noqa: E402
+from lensmount_vision.images.transforms import prepare  # noqa: E402
 
 RNG = np.random.default_rng(3)
 HOST = runtime_for("cpu")
@@ -119,7 +119,7 @@ def test_mixed_sizes_colours_and_places_keep_their_rows():
 
 
 def test_many_pictures_are_resized_in_parts(monkeypatch):
-    monkeypatch.setattr("lensmount.device.preparing._AT_ONCE", 3 * 50 * 90 * 2)
+    monkeypatch.setattr("lensmount_vision.device.preparing._AT_ONCE", 3 * 50 * 90 * 2)
     assert difference([image(50, 90) for _ in range(5)], Preprocess(size=(64, 64))) <= STEP + 1e-6
 
 

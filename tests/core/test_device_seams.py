@@ -12,18 +12,25 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from lensmount.backends import device_tensors, memory, onnx_binding, torch_memory  # noqa: E402 - after the skip
-from lensmount.backends.base import BackendOptions, OpenRequest, TensorSession, TensorSpec  # noqa: E402
-from lensmount.backends.devices import requested_device_path  # noqa: E402
-from lensmount.backends.torch import open_session  # noqa: E402
-from lensmount.backends.torch_graphs import Recorded  # noqa: E402
-from lensmount.device import staging  # noqa: E402
-from lensmount.device.pictures import DeviceImage  # noqa: E402
-from lensmount.device.preparing import DevicePreparer  # noqa: E402
-from lensmount.device.staging import Staging  # noqa: E402
+from lensmount.backend import device_tensors, memory  # noqa: E402
+from lensmount.backend.devices import requested_device_path  # noqa: E402
+from lensmount.contracts.session import (  # noqa: E402
+    BackendOptions,
+    OpenRequest,
+    TensorSession,
+    TensorSpec,
+    TorchNetwork,
+)
 from lensmount.errors import DeviceMemoryError, OptionError  # noqa: E402
-from lensmount.models import TorchNetwork  # noqa: E402
 from lensmount.specs import Artifact, ModelPackage, Preprocess  # noqa: E402
+from lensmount_onnx import binding as onnx_binding  # noqa: E402
+from lensmount_torch import memory as torch_memory  # noqa: E402 - after the skip
+from lensmount_torch.backend import open_session  # noqa: E402
+from lensmount_torch.graphs import Recorded  # noqa: E402
+from lensmount_vision.device import staging  # noqa: E402
+from lensmount_vision.device.preparing import DevicePreparer  # noqa: E402
+from lensmount_vision.device.staging import Staging  # noqa: E402
+from lensmount_vision.images.on_device import DeviceImage  # noqa: E402
 
 WEIGHTS = Artifact(name="weights", uri="file:///weights.pt")
 
@@ -126,7 +133,7 @@ def test_each_thread_has_its_own_buffers(fake):
 
 def test_a_picture_on_the_device_is_waited_for_and_claimed():
     # The tensor may come from another stream: what prepares it must run behind it, and its memory must outlive that.
-    from lensmount.device.runtime import HostRuntime
+    from lensmount.backend.torch_streams import HostRuntime
 
     class Watched(HostRuntime):
         def __init__(self, device):

@@ -7,11 +7,11 @@ import json
 import pytest
 
 from lensmount import registry
-from lensmount.diagnosis import diagnose
-from lensmount.environment import Environment, Gpu
-from lensmount.plugins import PluginStatus
+from lensmount.host.diagnosis import diagnose
+from lensmount.host.discovery import PluginStatus, given
+from lensmount.machine.environment import Environment, Gpu
 from lensmount.specs import Backend, BackendStatus
-from machines import MACHINES, backends_of, environment_of
+from machines import BACKEND_PLUGINS, MACHINES, backends_of, environment_of
 
 BY_NAME = {facts["name"]: facts for facts in MACHINES}
 
@@ -40,7 +40,7 @@ def doctor_on(lensmount, monkeypatch, tmp_path):
     def run(name, *arguments):
         if name not in made:
             made[name] = environment_of(BY_NAME[name], tmp_path / name)
-        made_registry = registry.Registry(list, made[name])
+        made_registry = registry.Registry(lambda: [given(plugin) for plugin in BACKEND_PLUGINS], made[name])
         monkeypatch.setattr(registry, "_default", made_registry)
         return lensmount("doctor", *arguments)
 

@@ -7,13 +7,12 @@ import itertools
 import numpy as np
 import pytest
 
-from lensmount import draw as drawing
-from lensmount.colors import PALETTE, class_color, text_color
-from lensmount.draw import draw
 from lensmount.errors import ImageError, InputError, OptionError
-from lensmount.images import Image
-from lensmount.masks import Masks
-from lensmount.results import (
+from lensmount_vision.images.loading import Image
+from lensmount_vision.results import drawing
+from lensmount_vision.results.colors import PALETTE, class_color, text_color
+from lensmount_vision.results.drawing import draw
+from lensmount_vision.results.kinds import (
     Classification,
     Detections,
     Embeddings,
@@ -22,6 +21,7 @@ from lensmount.results import (
     OrientedDetections,
     PromptedMasks,
 )
+from lensmount_vision.results.masks import Masks
 
 SIZE = (200, 300)
 GREY = np.full((*SIZE, 3), 90, np.uint8)

@@ -11,8 +11,9 @@ from importlib import metadata
 
 import pytest
 
-from lensmount import machine, nvidia
-from lensmount.environment import Environment, Gpu, detect
+from lensmount.machine import nvidia
+from lensmount.machine import system as machine
+from lensmount.machine.environment import Environment, Gpu, detect
 from lensmount.specs import to_dict
 from machines import MACHINES, FakeCuda, FakeNvml, environment_of, install, make_host, write
 
@@ -42,7 +43,7 @@ def test_detecting_imports_no_runtime_and_starts_no_process():
         "import sys, subprocess\n"
         "def refuse(*a, **k): raise AssertionError('a process was started')\n"
         "subprocess.Popen.__init__ = refuse\n"
-        "from lensmount.environment import detect\n"
+        "from lensmount.machine.environment import detect\n"
         "detect()\n"
         "heavy = {'numpy', 'torch', 'onnxruntime', 'tensorrt', 'cv2'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"

@@ -11,15 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from lensmount import tuned, tuning_records
-from lensmount.backends.base import BackendOptions
-from lensmount.environment import Environment, Gpu
+from lensmount.contracts.session import BackendOptions
 from lensmount.errors import NoPackageError, NotTunedError, StoreError
-from lensmount.fastest import Measured, NotMeasured, Timing, contenders, decide
-from lensmount.loading import require_choice
-from lensmount.selection import Request, select
+from lensmount.host import measured_lookup as tuned
+from lensmount.host import measured_records as tuning_records
+from lensmount.host.measured import Measured, NotMeasured, Timing, contenders, decide
+from lensmount.host.measured_records import Record, forget, keep, list_kept
+from lensmount.host.opening import require_choice
+from lensmount.host.selection import Request, select
+from lensmount.machine.environment import Environment, Gpu
 from lensmount.specs import Architecture, Artifact, Backend, BackendStatus, ModelCard, ModelPackage
-from lensmount.tuning_records import Record, forget, keep, list_kept
 
 ARCHITECTURE = Architecture(name="yolo", tasks=("t",), factory="a:b", network="a:n")
 ONNX = Backend(
@@ -333,7 +334,7 @@ def test_a_folder_that_cannot_be_written(home):
 WRITE_OFTEN = """
 import sys
 from dataclasses import replace
-from lensmount.tuning_records import keep, list_kept
+from lensmount.host.measured_records import keep, list_kept
 (kept,) = list_kept("m")
 for i in range(25):
     keep(replace(kept.record, taken=f"{sys.argv[1]} 10:{i:02}", warnings=("x" * 5000,)), (None, None))

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lensmount.errors import OptionError
-from lensmount.geometry import Geometry, plan
 from lensmount.specs import Preprocess
+from lensmount_vision.images.geometry import Geometry, plan
 
 MODES = ["stretch", "letterbox", "letterbox-reflect", "center-crop", "short-side-crop", "fit", "pad-square", "none"]
 sides = st.integers(1, 5000)

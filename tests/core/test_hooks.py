@@ -8,10 +8,10 @@ import pytest
 
 import tiny_plugin
 from lensmount.errors import ArtifactNotFoundError, ModelNotFoundError, NoPackageError, PluginError
-from lensmount.hookspecs import LensmountHooks
-from lensmount.plugins import given
+from lensmount.host.discovery import given
 from lensmount.registry import Registry
 from lensmount.specs import Architecture, Artifact, Backend, CacheProvider, ModelCard, ModelPackage, Source, hookimpl
+from lensmount.specs.hookspecs import LensmountHooks
 
 HOOKS = [name for name in vars(LensmountHooks) if name.startswith("lensmount_")]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import doctest
 import inspect
 
-import lensmount.hookspecs
-from lensmount.hookspecs import LensmountHooks
+import lensmount.specs.hookspecs
+from lensmount.specs.hookspecs import LensmountHooks
 
 
 def test_examples_run():
-    result = doctest.testmod(lensmount.hookspecs)
+    result = doctest.testmod(lensmount.specs.hookspecs)
     assert result.failed == 0
     assert result.attempted >= 10
 
@@ -23,6 +23,9 @@ def test_every_hook_has_an_example_and_takes_nothing():
         "lensmount_backends",
         "lensmount_sources",
         "lensmount_caches",
+        "lensmount_readers",
+        "lensmount_commands",
+        "lensmount_exporters",
     }
     for name, hook in hooks.items():
         assert ">>> @hookimpl" in (hook.__doc__ or ""), name

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image as Pillow
 
 from lensmount.errors import ImageError, ImageTooLargeError, OptionError
-from lensmount.images import Image, load, load_many
+from lensmount_vision.images.loading import Image, load, load_many
 
 RNG = np.random.default_rng(0)
 ARRAY = RNG.integers(0, 256, (24, 32, 3), np.uint8)
@@ -198,7 +198,7 @@ def test_pil_limits_and_damage(tmp_path):
 
 def test_neither_torch_nor_pillow_is_imported():
     code = (
-        "import sys, numpy as np; from lensmount.images import load_many; from lensmount.transforms import prepare;"
+        "import sys, numpy as np; from lensmount_vision.images import load_many, prepare;"
         "from lensmount.specs import Preprocess; prepare(load_many([np.zeros((9, 9, 3), np.uint8)]), Preprocess());"
         "print([m for m in ('torch', 'PIL', 'onnxruntime', 'pydantic') if m in sys.modules])"
     )

@@ -16,10 +16,10 @@ import pytest
 from PIL import Image as Pillow
 from PIL import ImageOps
 
-from lensmount.decoding import import_cv2
 from lensmount.errors import ImageError, ImageTooLargeError, MissingDependencyError, OptionError
-from lensmount.image_headers import read_header
-from lensmount.images import load
+from lensmount_vision.images.decoding import import_cv2
+from lensmount_vision.images.headers import read_header
+from lensmount_vision.images.loading import load
 
 
 def scene(height: int = 96, width: int = 128) -> np.ndarray:
@@ -119,7 +119,7 @@ def test_avif_when_pillow_reads_it():
 
 def test_format_that_opencv_lacks(monkeypatch):
     data = encode(Pillow.fromarray(scene()).convert("P"), "GIF")
-    monkeypatch.setattr("lensmount.decoding._decode_cv2", lambda *_: None)
+    monkeypatch.setattr("lensmount_vision.images.decoding._decode_cv2", lambda *_: None)
     np.testing.assert_array_equal(rgb(data), pillow_rgb(data))
     monkeypatch.setitem(sys.modules, "PIL", None)  # as if not installed
     with pytest.raises(MissingDependencyError, match="does not read") as caught:
@@ -207,7 +207,7 @@ def test_absurd_header_is_refused_before_decoding(monkeypatch):
     def never(*_):
         raise AssertionError("was decoded")
 
-    monkeypatch.setattr("lensmount.decoding._decode_cv2", never)
+    monkeypatch.setattr("lensmount_vision.images.decoding._decode_cv2", never)
     with pytest.raises(ImageTooLargeError, match="larger than the limit") as caught:
         load(png_header(30000, 30000))
     assert "30000x30000" in str(caught.value)

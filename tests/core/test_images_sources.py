@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from lensmount.errors import ImageError, OfflineError
-from lensmount.image_sources import expand_sources, is_video, video_frames
-from lensmount.images import load
+from lensmount_vision.images.loading import load
+from lensmount_vision.images.sources import expand_sources, is_video, video_frames
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
 PNG = cv2.imencode(".png", PIXELS)[1].tobytes()
@@ -140,7 +140,7 @@ def test_bad_answers(server: str, path: str, text: str):
 
 
 def test_too_large_an_answer(server: str, monkeypatch):
-    monkeypatch.setattr("lensmount.image_sources._MAX_DOWNLOAD", 100)
+    monkeypatch.setattr("lensmount_vision.images.sources._MAX_DOWNLOAD", 100)
     with pytest.raises(ImageError, match="too large"):
         load(server + "/image")
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from lensmount import managing
 from lensmount.errors import (
     InputError,
     IntegrityError,
@@ -17,7 +16,8 @@ from lensmount.errors import (
     OfflineError,
     SourceError,
 )
-from lensmount.plugins import given
+from lensmount.host import exporting as managing
+from lensmount.host.discovery import given
 from lensmount.registry import Registry
 from tiny_plugin import COMMIT, artifact, card, plugin, sha
 

@@ -8,12 +8,12 @@ import time
 import numpy as np
 import pytest
 
-from lensmount import boxes as box_tools
 from lensmount.errors import InputError, OptionError
-from lensmount.geometry import Geometry, plan
-from lensmount.mask_decoding import decode_prototypes, resize_logits_in_boxes
-from lensmount.masks import Masks
 from lensmount.specs import Preprocess
+from lensmount_vision.images.geometry import Geometry, plan
+from lensmount_vision.results import boxes as box_tools
+from lensmount_vision.results.mask_decoding import decode_prototypes, resize_logits_in_boxes
+from lensmount_vision.results.masks import Masks
 
 
 def blobs(count=6, height=120, width=160, seed=0):

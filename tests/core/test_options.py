@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lensmount.errors import OptionError, UnknownOptionError
-from lensmount.options import build_options, class_ids, class_thresholds, flag, fraction, one_of, positive
+from lensmount.specs.options import build_options, class_ids, class_thresholds, flag, fraction, one_of, positive
 
 NAMES = ("cat", "dog", "hot dog")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from lensmount.errors import ModelFileError, UnsafeFileError, UnsupportedModelError
-from lensmount.peer import config as mapping
-from lensmount.peer import schema
 from lensmount.specs import BatchPolicy, Preprocess
+from lensmount_roboflow.packages import config as mapping
+from lensmount_roboflow.packages import schema
 
 
 def inference_config(**network):

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from lensmount.errors import ModelFileError, UnsafeFileError, UnsupportedModelError
-from lensmount.peer.folder import is_peer_folder, read_peer_folder
 from lensmount.specs import BatchPolicy, to_dict
+from lensmount_roboflow.packages.folder import is_peer_folder, read_peer_folder
 
 INFERENCE_CONFIG = {
     "image_pre_processing": {"auto-orient": {"enabled": True}},
@@ -203,7 +203,7 @@ def test_class_names_must_be_text(tmp_path):
 
 
 def test_an_absurd_file_is_not_read(tmp_path, monkeypatch):
-    from lensmount.peer import schema
+    from lensmount_roboflow.packages import schema
 
     monkeypatch.setattr(schema, "MAX_BYTES", 1000)
     with pytest.raises(UnsafeFileError, match="too large"):
@@ -285,7 +285,7 @@ def test_a_folder_in_place_of_a_file(tmp_path):
 
 def test_asking_imports_nothing_heavy():
     code = (
-        "import sys; from lensmount.peer.folder import is_peer_folder; is_peer_folder('.');"
+        "import sys; from lensmount_roboflow.packages.folder import is_peer_folder; is_peer_folder('.');"
         "print([m for m in ('pydantic', 'numpy', 'torch', 'cv2', 'onnxruntime') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from lensmount.errors import PluginError
-from lensmount.plugins import PluginWarning, collect, find_entry_points, given
+from lensmount.host.discovery import PluginWarning, collect, find_entry_points, given
 from lensmount.specs import Architecture, Backend, ModelCard, Source, hookimpl
 
 HEAD = "from lensmount.specs import *\nfrom lensmount.specs import hookimpl, Architecture, Backend, ModelCard, Source\n"

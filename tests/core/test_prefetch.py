@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from lensmount.prefetch import batched, count_of, prefetch
+from lensmount_vision.towers.prefetch import batched, count_of, prefetch
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])

@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import lensmount.testing
+import lensmount_testing
 import spots
-from lensmount.backends.base import Session, TensorSpec
+from lensmount.contracts.session import Session, TensorSpec
 from lensmount.errors import BackendError, ClosedError, DeviceError, MissingDependencyError, NoPackageError
 from lensmount.specs import Backend, hookimpl
-from lensmount.testing import pytest_plugin
+from lensmount_testing import pytest_plugin
 
 FIXTURES = {"isolated_registry", "sample_image", "fake_backend", "tmp_plugin"}
 HOOKS = """
@@ -45,12 +45,12 @@ def test_it_imports_only_pytest():
     code = (
         "import json, sys, typing, pytest\n"
         "before = set(sys.modules)\n"
-        "import lensmount.testing.pytest_plugin\n"
+        "import lensmount_testing.pytest_plugin\n"
         "print(json.dumps(sorted(set(sys.modules) - before)))"
     )
     done = run(code)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == ["lensmount", "lensmount.testing", "lensmount.testing.pytest_plugin"]
+    assert json.loads(done.stdout) == ["lensmount_testing", "lensmount_testing.pytest_plugin"]
 
 
 def test_a_foreign_run_imports_nothing_heavy(tmp_path):
@@ -58,12 +58,14 @@ def test_a_foreign_run_imports_nothing_heavy(tmp_path):
     (tmp_path / "test_mine.py").write_text(
         "import sys\n"
         "def test_mine():\n"
-        "    assert 'lensmount.testing.pytest_plugin' in sys.modules\n"
-        "    assert not {'numpy', 'torch', 'cv2', 'lensmount.registry', 'lensmount.plugins'} & set(sys.modules)\n"
+        "    assert 'lensmount_testing.pytest_plugin' in sys.modules\n"
+        "    assert not {'numpy', 'torch', 'cv2', 'lensmount.registry', 'lensmount.host.site'} & set(sys.modules)\n"
     )
     environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
     # pytest-cov and the like bring what they need: without other people's plugins
-    found = {point.dist.name for point in metadata.entry_points(group="pytest11") if point.dist.name != "lensmount"}
+    found = {
+        point.dist.name for point in metadata.entry_points(group="pytest11") if point.dist.name != "lensmount-testing"
+    }
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     for point in metadata.entry_points(group="pytest11"):
         command += ["-p", f"no:{point.name}"] if point.dist.name in found else []
@@ -85,8 +87,8 @@ def test_it_asks_little_of_pytest():
 
 
 def test_it_is_registered_and_can_be_left_out(tmp_path):
-    (point,) = (p for p in metadata.entry_points(group="pytest11") if p.dist.name == "lensmount")
-    assert (point.name, point.value) == ("lensmount", "lensmount.testing.pytest_plugin")
+    (point,) = (p for p in metadata.entry_points(group="pytest11") if p.dist.name == "lensmount-testing")
+    assert (point.name, point.value) == ("lensmount", "lensmount_testing.pytest_plugin")
     (tmp_path / "test_mine.py").write_text("def test_mine(sample_image):\n    assert sample_image.ndim == 3\n")
     for arguments, wanted in (((), "1 passed"), (("-p", "no:lensmount"), "1 error")):
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
@@ -98,9 +100,9 @@ def test_the_kit_says_what_it_needs():
     """Without pytest there is a kit that says so, and a package that can be imported."""
     code = (
         "import sys; sys.modules['pytest'] = None\n"
-        "import lensmount.testing\n"
+        "import lensmount_testing\n"
         "assert not {'numpy', 'lensmount.registry'} & set(sys.modules)\n"
-        "lensmount.testing.ModelContract\n"
+        "lensmount_testing.ModelContract\n"
     )
     done = run(code)
     assert "MissingDependencyError" in done.stderr
@@ -109,19 +111,19 @@ def test_the_kit_says_what_it_needs():
 
 
 def test_public_names():
-    assert sorted(lensmount.testing.__all__) == sorted(lensmount.testing._LAZY)
-    for name in lensmount.testing.__all__:
-        assert getattr(lensmount.testing, name).__name__ == name
+    assert sorted(lensmount_testing.__all__) == sorted(lensmount_testing._LAZY)
+    for name in lensmount_testing.__all__:
+        assert getattr(lensmount_testing, name).__name__ == name
     with pytest.raises(AttributeError, match="NoContract"):
-        _ = lensmount.testing.NoContract
+        _ = lensmount_testing.NoContract
 
 
 # --- isolated_registry ------------------------------------------------------------------------------------------------
 
 
 def test_isolated_registry_sees_the_core_alone(isolated_registry, tmp_path):
-    from lensmount.sources.offline import is_offline
-    from lensmount.sources.store import default_root
+    from lensmount.specs.offline import is_offline
+    from lensmount.store.store import default_root
 
     assert [status.name for status in isolated_registry.plugins()] == ["builtin"]
     assert isolated_registry.models() == []
@@ -150,7 +152,7 @@ def test_isolated_registry_forgets_the_users_settings(monkeypatch, request):
 
 
 def test_sample_image(sample_image):
-    from lensmount.testing.pictures import encode_png, sample
+    from lensmount_testing.pictures import encode_png, sample
 
     assert sample_image.shape == (120, 160, 3) and sample_image.dtype == np.uint8
     assert sample_image.flags.writeable and np.array_equal(sample_image, sample())
@@ -220,7 +222,7 @@ def test_fake_backend_is_a_backend(fake_backend):
 
 
 def test_fake_backend_is_gone_afterwards(isolated_registry):
-    from lensmount.testing.fake_backend import FakeBackend
+    from lensmount_testing.fake_backend import FakeBackend
 
     with FakeBackend() as backend:
         isolated_registry.add_plugin(spots.plugin())
@@ -273,7 +275,7 @@ def test_tmp_plugin_that_is_broken_is_left_out(tmp_plugin, isolated_registry, op
 
 
 def test_tmp_plugin_is_gone_afterwards(tmp_path, isolated_registry):
-    from lensmount.testing.throwaway import Throwaway
+    from lensmount_testing.throwaway import Throwaway
 
     before = list(sys.path)
     with Throwaway(tmp_path / "here") as write:

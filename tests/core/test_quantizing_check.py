@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from lensmount.errors import BackendError, InputError
-from lensmount.quantizing_check import Agreement, compare, read_agreement, require_agreement
-from lensmount.quantizing_export import choose_pictures
-from lensmount.results import Detections
+from lensmount_bench.int8_check import Agreement, compare, read_agreement, require_agreement
+from lensmount_bench.int8_export import choose_pictures
+from lensmount_vision.results.kinds import Detections
 
 
 def found(*rows):

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from lensmount.errors import ModelFileError, UnsafeFileError, UnsupportedModelError
-from lensmount.reading import inspect_file, read_checkpoint
-from lensmount.reading.mapped import MappedFile
-from lensmount.reading.zipdir import read_directory
+from lensmount_reading import inspect_file, read_checkpoint
+from lensmount_reading.mapped import MappedFile
+from lensmount_reading.zipdir import read_directory
 
 
 def text(value: str) -> bytes:
@@ -225,7 +225,7 @@ def test_a_directory_of_a_billion_entries(tmp_path):
 
 
 def test_more_entries_than_the_limit(tmp_path, monkeypatch):
-    monkeypatch.setattr("lensmount.reading.limits.MAX_ZIP_ENTRIES", 1)
+    monkeypatch.setattr("lensmount_reading.limits.MAX_ZIP_ENTRIES", 1)
     with pytest.raises(UnsafeFileError, match="claims 2 entries"):
         read_checkpoint(archive(tmp_path / "m.pt", b"}"))
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from lensmount.errors import InputError, ModelFileError, UnsafeFileError, UnsupportedModelError
-from lensmount.reading import (
+from lensmount_reading import (
     Record,
     TensorRef,
     as_torch_state_dict,
@@ -402,7 +402,7 @@ def test_reading_needs_neither_torch_nor_pickle_nor_numpy(tmp_path):
 import sys
 for name in ("torch", "pickle", "_pickle", "cPickle", "dill"):
     sys.modules[name] = None  # any import of these fails
-from lensmount.reading import inspect_file, read_checkpoint
+from lensmount_reading import inspect_file, read_checkpoint
 facts = inspect_file({str(path)!r})
 assert facts.tensors["s.b"].dtype == "bfloat16", facts
 assert "numpy" not in sys.modules

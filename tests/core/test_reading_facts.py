@@ -10,23 +10,23 @@ import zipfile
 
 import pytest
 
-import lensmount.reading
+import lensmount_reading
 from lensmount.errors import ModelFileError, UnsafeFileError, UnsupportedModelError
-from lensmount.reading import FileFacts, TensorFact, inspect_file, require_usable
+from lensmount_reading import FileFacts, TensorFact, inspect_file, require_usable
 
 
 def test_every_public_name_is_there():
-    for name in lensmount.reading.__all__:
-        assert getattr(lensmount.reading, name).__doc__
+    for name in lensmount_reading.__all__:
+        assert getattr(lensmount_reading, name).__doc__
     with pytest.raises(AttributeError, match="nothing"):
-        _ = lensmount.reading.nothing
-    assert set(lensmount.reading.__all__) <= set(dir(lensmount.reading))
+        _ = lensmount_reading.nothing
+    assert set(lensmount_reading.__all__) <= set(dir(lensmount_reading))
 
 
 def test_importing_is_light():
     program = """
 import sys
-from lensmount.reading import FileFacts, GraphValue, TensorFact, inspect_file, read_checkpoint, to_safetensors
+from lensmount_reading import FileFacts, GraphValue, TensorFact, inspect_file, read_checkpoint, to_safetensors
 heavy = {"numpy", "torch", "onnx", "onnxruntime", "safetensors", "pickle", "zipfile", "pydantic"} & set(sys.modules)
 assert not heavy, heavy
 """

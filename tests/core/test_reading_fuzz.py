@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lensmount.errors import ModelFileError
-from lensmount.reading import as_torch_state_dict, inspect_file, module_state_dict, read_checkpoint
-from lensmount.reading.pickles import scan_pickle
-from lensmount.reading.records import Record
+from lensmount_reading import as_torch_state_dict, inspect_file, module_state_dict, read_checkpoint
+from lensmount_reading.pickles import scan_pickle
+from lensmount_reading.records import Record
 
 torch = pytest.importorskip("torch")
 
@@ -186,8 +186,8 @@ PIECES = st.one_of(
 @given(st.lists(PIECES, max_size=40), st.sampled_from(["plain", "modules", "script"]))
 def test_any_sequence_of_opcodes(pieces, policy):
     def storage(identifier):
-        from lensmount.reading.archive import storage_identifier
-        from lensmount.reading.tensors import Storage
+        from lensmount_reading.archive import storage_identifier
+        from lensmount_reading.tensors import Storage
 
         dtype, key, _, numel, _ = storage_identifier(identifier, "x")
         return Storage(key, dtype, numel)

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from lensmount.errors import UnsafeFileError
-from lensmount.reading import (
+from lensmount_reading import (
     Record,
     as_torch_state_dict,
     inspect_file,
@@ -120,7 +120,7 @@ def test_inspection_of_a_genuine_checkpoint_without_torch(unpacked):
     program = f"""
 import sys
 sys.modules["torch"] = sys.modules["numpy"] = None
-from lensmount.reading import inspect_file
+from lensmount_reading import inspect_file
 facts = inspect_file({str(path)!r})
 assert len(facts.tensors) > 1000 and "ultralytics.nn.tasks.DetectionModel" in facts.globals
 assert facts.checkpoint.tree["model"].get("names") == {{0: "ball"}}

@@ -18,9 +18,9 @@ from pathlib import Path
 import pytest
 
 from lensmount.errors import ModelFileError, UnsafeFileError
-from lensmount.reading import inspect_file, limits, module_state_dict, read_checkpoint
-from lensmount.reading.legacy import MAGIC_NUMBER
-from lensmount.reading.pickles import scan_pickle
+from lensmount_reading import inspect_file, limits, module_state_dict, read_checkpoint
+from lensmount_reading.legacy import MAGIC_NUMBER
+from lensmount_reading.pickles import scan_pickle
 
 STOP = b"."
 MAGIC_BYTES = pickle.dumps(MAGIC_NUMBER, protocol=2)

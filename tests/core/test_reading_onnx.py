@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lensmount.errors import ModelFileError, UnsafeFileError
-from lensmount.reading import check_external_data, inspect_file, read_checkpoint, read_onnx, require_usable
+from lensmount_reading import check_external_data, inspect_file, read_checkpoint, read_onnx, require_usable
 
 onnx = pytest.importorskip("onnx")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402  (after the check that onnx is there)
@@ -319,7 +319,7 @@ def test_neither_onnx_nor_numpy_is_needed(tmp_path):
 import sys
 for name in ("onnx", "onnxruntime", "numpy", "torch", "google.protobuf"):
     sys.modules[name] = None
-from lensmount.reading import inspect_file
+from lensmount_reading import inspect_file
 assert inspect_file({str(path)!r}).inputs[0].name == "x"
 """
     subprocess.run([sys.executable, "-c", program], check=True)

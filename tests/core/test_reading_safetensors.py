@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from lensmount.errors import ModelFileError, StoreError, UnsafeFileError, UnsupportedModelError
-from lensmount.reading import as_torch_state_dict, inspect_file, read_checkpoint, to_safetensors
+from lensmount_reading import as_torch_state_dict, inspect_file, read_checkpoint, to_safetensors
 
 safetensors = pytest.importorskip("safetensors")
 library = pytest.importorskip("safetensors.numpy")
@@ -101,7 +101,7 @@ def test_writing_is_whole_or_nothing(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("lensmount.reading.convert._write", full)
+        patch.setattr("lensmount_reading.convert._write", full)
         with pytest.raises(StoreError, match="No space left"):
             to_safetensors(checkpoint, target)
     assert target.read_bytes() == b"the old one"

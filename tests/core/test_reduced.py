@@ -11,14 +11,14 @@ import pytest
 from PIL import Image as Pillow
 from PIL import ImageOps
 
-from lensmount.draw import draw
 from lensmount.errors import InputError, OptionError
-from lensmount.geometry import Geometry, plan
-from lensmount.images import Image, load, load_many
-from lensmount.reduced import Reduced, denominator, plan_reduced
-from lensmount.results import Detections
 from lensmount.specs import Preprocess
-from lensmount.transforms import prepare
+from lensmount_vision.images.geometry import Geometry, plan
+from lensmount_vision.images.loading import Image, load, load_many
+from lensmount_vision.images.reduced import Reduced, denominator, plan_reduced
+from lensmount_vision.images.transforms import prepare
+from lensmount_vision.results.drawing import draw
+from lensmount_vision.results.kinds import Detections
 
 MODES = ["letterbox", "letterbox-reflect", "stretch", "short-side-crop", "fit", "pad-square"]
 PLAIN = Preprocess(size=(160, 160), scale=1.0, color="bgr")
@@ -196,8 +196,8 @@ def test_reduced_and_whole_pictures_share_a_batch():
 
 def test_on_the_device_as_on_the_host():
     pytest.importorskip("torch")
-    from lensmount.device.preparing import DevicePreparer
-    from lensmount.device.runtime import runtime_for
+    from lensmount.backend.torch_streams import runtime_for
+    from lensmount_vision.device.preparing import DevicePreparer
 
     data = jpeg(ramps(961, 1283), 3)
     for mode in MODES:

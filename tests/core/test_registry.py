@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import pytest
 
-from lensmount.environment import Environment
 from lensmount.errors import (
     AmbiguousModelError,
     DeviceError,
@@ -21,8 +20,9 @@ from lensmount.errors import (
     UnknownBackendError,
     UnknownOptionError,
 )
-from lensmount.loading import LicenceNotice
-from lensmount.plugins import PluginWarning, given
+from lensmount.host.discovery import PluginWarning, given
+from lensmount.host.opening import LicenceNotice
+from lensmount.machine.environment import Environment
 from lensmount.registry import Registry
 from lensmount.specs import (
     Architecture,
@@ -208,7 +208,7 @@ def test_every_rejection_carries_every_reason(registry):
 
 
 def test_a_silent_fallback_is_an_error_and_the_session_is_closed(weights):
-    from lensmount.environment import Gpu
+    from lensmount.machine.environment import Gpu
 
     environment = Environment(system="linux", machine="x86_64", gpus=(Gpu(index=0, name="T4"),))
     registry = Registry(lambda: [plugin(weights)], environment)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lensmount.images import load
-from lensmount.resample import resize
 from lensmount.specs import Preprocess
-from lensmount.transforms import prepare
+from lensmount_vision.images.loading import load
+from lensmount_vision.images.resample import resize
+from lensmount_vision.images.transforms import prepare
 
 
 def reference(pixels, size):

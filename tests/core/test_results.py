@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from lensmount.errors import InputError, MissingDependencyError, OptionError
-from lensmount.masks import Masks
-from lensmount.results import (
+from lensmount_vision.results.kinds import (
     Classification,
     Detections,
     Embeddings,
@@ -22,6 +21,7 @@ from lensmount.results import (
     PromptedMasks,
     from_dict,
 )
+from lensmount_vision.results.masks import Masks
 
 NAMES = ("person", "car", "dog")
 SIZE = (60, 80)
@@ -385,7 +385,7 @@ def test_without_supervision_says_what_to_install(monkeypatch):
 
 def test_results_need_numpy_alone():
     code = (
-        "import sys, lensmount.results; "
+        "import sys, lensmount_vision.results.kinds; "
         "print([m for m in ('cv2', 'torch', 'supervision', 'PIL', 'onnxruntime', 'pydantic') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

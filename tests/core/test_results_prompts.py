@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lensmount.errors import InputError
-from lensmount.results import Masks, PromptedMasks, VideoMasks, from_dict
+from lensmount_vision.results.kinds import Masks, PromptedMasks, VideoMasks, from_dict
 
 SIZE = (6, 8)
 DENSE = np.random.default_rng(0).random((4, *SIZE)) > 0.5

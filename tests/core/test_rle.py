@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from lensmount import rle
 from lensmount.errors import InputError
-from lensmount.masks import Masks
+from lensmount_vision.results import rle
+from lensmount_vision.results.masks import Masks
 
 
 def reference():

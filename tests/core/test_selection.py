@@ -7,8 +7,8 @@ import itertools
 
 import pytest
 
-from lensmount.environment import Environment, Gpu
-from lensmount.selection import Reason, Request, normalise_device, select
+from lensmount.host.selection import Reason, Request, normalise_device, select
+from lensmount.machine.environment import Environment, Gpu
 from lensmount.specs import Architecture, Artifact, Backend, BackendStatus, ModelCard, ModelPackage, Requirements
 
 YOLO = Architecture(name="yolo", tasks=("t",), factory="a:b", network="a:n")

@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from lensmount.contracts.finder import FetchOptions
 from lensmount.errors import (
     ArtifactNotFoundError,
     AuthenticationError,
@@ -15,11 +16,10 @@ from lensmount.errors import (
     OfflineError,
     SourceError,
 )
-from lensmount.sources.addresses import HubAddress, parse_hub
-from lensmount.sources.base import FetchOptions
-from lensmount.sources.hf import HubFinder
-from lensmount.sources.store import Store
 from lensmount.specs import Artifact, ModelCard
+from lensmount.store.addresses import HubAddress, parse_hub
+from lensmount.store.hf import HubFinder
+from lensmount.store.store import Store
 
 WEIGHTS = b"weights" * 10_000
 SHA = hashlib.sha256(WEIGHTS).hexdigest()
@@ -85,7 +85,7 @@ def test_what_another_tool_cached_is_used_offline(finder, hub, request):
 
 
 def test_hash_is_taken_once(finder, monkeypatch):
-    from lensmount.sources import store
+    from lensmount.store import store
 
     finder.fetch(artifact(sha256=SHA), OPTIONS)
     monkeypatch.setattr(store, "hash_file", lambda path: pytest.fail("hashed again"))

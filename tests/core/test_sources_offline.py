@@ -28,8 +28,8 @@ assert found.plugins() is not None
 import os
 os.environ["LENSMOUNT_OFFLINE"] = "1"
 from lensmount.errors import OfflineError
-from lensmount.sources.base import FetchOptions
-from lensmount.sources.fetch import default_finders, fetch_artifact, fetch_uri
+from lensmount.contracts.finder import FetchOptions
+from lensmount.store.fetch import default_finders, fetch_artifact, fetch_uri
 from lensmount.specs import Artifact
 finders = default_finders()
 for uri in ("hf://owner/repo@main/w.onnx", "https://host.example/w.onnx"):
@@ -63,15 +63,15 @@ def test_no_socket(path, tmp_path, monkeypatch):
 
 def test_offline_load_of_a_cached_catalogue_file(web, home, tmp_path):
     """What one process brought, another loads with every socket refused."""
-    from lensmount.sources.base import FetchOptions
-    from lensmount.sources.fetch import default_finders, fetch_artifact
+    from lensmount.contracts.finder import FetchOptions
     from lensmount.specs import Artifact
+    from lensmount.store.fetch import default_finders, fetch_artifact
 
     uri = web.put("/w.onnx", b"graph" * 100)
     fetch_artifact(Artifact(name="w.onnx", uri=uri), default_finders(), FetchOptions(allow_insecure=True))
     code = f"""
-from lensmount.sources.base import FetchOptions
-from lensmount.sources.fetch import default_finders, fetch_artifact
+from lensmount.contracts.finder import FetchOptions
+from lensmount.store.fetch import default_finders, fetch_artifact
 from lensmount.specs import Artifact
 options = FetchOptions(allow_insecure=True, offline=True)
 got = fetch_artifact(Artifact(name="w.onnx", uri={uri!r}), default_finders(), options)

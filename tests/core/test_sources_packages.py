@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from lensmount.contracts.finder import FetchOptions, Finder
 from lensmount.errors import ArtifactNotFoundError, IntegrityError, ModelFileError, OfflineError, SourceError
-from lensmount.sources import files
-from lensmount.sources.base import FetchOptions, Finder
-from lensmount.sources.fetch import default_finders, fetch_artifact, fetch_package, fetch_uri
-from lensmount.sources.local import path_of
-from lensmount.sources.offline import is_offline
-from lensmount.sources.store import Store, default_root
 from lensmount.specs import Artifact, ModelCard, ModelPackage
+from lensmount.specs.offline import is_offline
+from lensmount.store import files
+from lensmount.store.addresses import path_of
+from lensmount.store.fetch import default_finders, fetch_artifact, fetch_package, fetch_uri
+from lensmount.store.store import Store, default_root
 
 GRAPH, DATA = b"graph" * 1000, b"external" * 2000
 HTTP = FetchOptions(allow_insecure=True, progress=False)
@@ -322,12 +322,12 @@ def test_home(monkeypatch, tmp_path):
 @pytest.mark.parametrize("value", ["1", "true", "YES", "on"])
 def test_is_offline(home, monkeypatch, value):
     assert not is_offline()
-    assert is_offline(FetchOptions(offline=True))
+    assert is_offline(True)
     monkeypatch.setenv("LENSMOUNT_OFFLINE", "0")
     assert not is_offline()
     monkeypatch.setenv("HF_HUB_OFFLINE", value)
     assert is_offline()
-    assert is_offline(FetchOptions(offline=False))
+    assert is_offline(False)
 
 
 def test_progress_bar_on_demand_only(web, store, finders, capfd):
@@ -345,7 +345,7 @@ def test_importing_sources_is_light():
     import subprocess
 
     code = (
-        "import sys, lensmount.sources.fetch, lensmount.manifests, lensmount.sources.cachetool, lensmount.sources.hf;"
+        "import sys, lensmount.store.fetch, lensmount.store.manifests, lensmount.store.cachetool, lensmount.store.hf;"
         "heavy = {'numpy', 'torch', 'cv2', 'onnxruntime', 'pydantic', 'huggingface_hub', 'rich'} & set(sys.modules);"
         "assert not heavy, heavy"
     )

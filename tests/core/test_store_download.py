@@ -8,14 +8,14 @@ import time
 
 import pytest
 
+from lensmount.contracts.finder import FetchOptions
 from lensmount.errors import ArtifactNotFoundError, AuthenticationError, IntegrityError, SourceError, StoreError
-from lensmount.sources.base import FetchOptions
-from lensmount.sources.download import Wanted
-from lensmount.sources.fetch import default_finders, fetch_artifact
-from lensmount.sources.https import HttpsFinder
-from lensmount.sources.store import Store
-from lensmount.sources.transport import Policy
 from lensmount.specs import Artifact
+from lensmount.store.download import Wanted
+from lensmount.store.fetch import default_finders, fetch_artifact
+from lensmount.store.https import HttpsFinder
+from lensmount.store.store import Store
+from lensmount.store.transport import Policy
 
 QUICK = Policy(base=0.001, cap=0.01, timeout=2.0, retry_after_cap=2.0)
 INSECURE = FetchOptions(allow_insecure=True)
@@ -227,7 +227,7 @@ def test_redirect_to_another_scheme(web, store):
 def test_redirect_never_leaves_https():
     import urllib.request
 
-    from lensmount.sources.transport import _Redirects
+    from lensmount.store.transport import _Redirects
 
     request = urllib.request.Request("https://a.example/x", headers={"Authorization": "Bearer t"})
     with pytest.raises(SourceError, match="away from https"):

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lensmount.contracts.finder import FetchOptions
 from lensmount.errors import (
     InputError,
     IntegrityError,
@@ -20,14 +21,13 @@ from lensmount.errors import (
     ModelNotFoundError,
     UnsafeFileError,
 )
-from lensmount.manifests import parse_manifest, read_manifest, write_manifest
-from lensmount.sources import cachetool
-from lensmount.sources.base import FetchOptions
-from lensmount.sources.bundle import read_bundle, write_bundle
-from lensmount.sources.fetch import default_finders, fetch_package
-from lensmount.sources.lock import Lock, make_lock, read_lock, write_lock
-from lensmount.sources.store import Store
 from lensmount.specs import Artifact, BatchPolicy, ModelCard, ModelPackage, Preprocess, Requirements
+from lensmount.store import cachetool
+from lensmount.store.bundle import read_bundle, write_bundle
+from lensmount.store.fetch import default_finders, fetch_package
+from lensmount.store.lock import Lock, make_lock, read_lock, write_lock
+from lensmount.store.manifests import parse_manifest, read_manifest, write_manifest
+from lensmount.store.store import Store
 
 GRAPH, DATA = b"graph" * 1000, b"external" * 2000
 HTTP = FetchOptions(allow_insecure=True, progress=False)
@@ -136,7 +136,7 @@ def test_damaged_bundle_is_not_loaded(card, fetched, tmp_path, finders, store):
 
 
 def test_bundle_is_written_whole_or_not_at_all(card, fetched, tmp_path, monkeypatch):
-    from lensmount import manifests
+    from lensmount.store import manifests
 
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from lensmount.sources import lease, locking
-from lensmount.sources.base import FetchOptions
-from lensmount.sources.download import Wanted
-from lensmount.sources.store import Store
-from lensmount.sources.transport import Policy
+from lensmount.contracts.finder import FetchOptions
+from lensmount.store import lease, locking
+from lensmount.store.download import Wanted
+from lensmount.store.store import Store
+from lensmount.store.transport import Policy
 
 DATA = random.Random(5).randbytes(3_000_001)
 SHA = hashlib.sha256(DATA).hexdigest()
@@ -29,9 +29,9 @@ QUICK = Policy(base=0.001, cap=0.01)
 CHILD = """
 import sys
 from pathlib import Path
-from lensmount.sources.base import FetchOptions
-from lensmount.sources.download import Wanted
-from lensmount.sources.store import Store
+from lensmount.contracts.finder import FetchOptions
+from lensmount.store.download import Wanted
+from lensmount.store.store import Store
 home, url, sha = sys.argv[1:4]
 wanted = Wanted(address=url, url=url, name="w.bin", sha256=sha or None)
 print("start", flush=True)
@@ -196,7 +196,7 @@ def test_a_partial_with_wrong_bytes_is_thrown_away(web, home, damage):
 
 
 def test_unhashed_partial_of_an_earlier_boot_is_not_resumed(web, home):
-    from lensmount.sources.ledger import key_of
+    from lensmount.store.ledger import key_of
 
     url = web.put("/w.bin", DATA)
     folder = home / "partials" / f"address-{key_of(url)}"

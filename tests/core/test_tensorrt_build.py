@@ -10,7 +10,6 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from lensmount.backends.tensorrt_settings import profile_shapes, settings_of
 from lensmount.errors import (
     BuildError,
     DeviceMemoryError,
@@ -19,6 +18,7 @@ from lensmount.errors import (
     UnknownOptionError,
     UnsupportedModelError,
 )
+from lensmount_tensorrt.settings import profile_shapes, settings_of
 from tensorrt_machine import machine
 
 
@@ -52,7 +52,7 @@ def graph(path: Path, dtype: int = TensorProto.FLOAT, shape=("batch", 3, "h", "w
 
 
 def source(path: Path, precision: str = "fp32", image_size=(8, 8)):
-    from lensmount.backends.tensorrt_build import Source
+    from lensmount_tensorrt.build import Source
 
     return Source(
         model="toy", path=path, sha256="0" * 64, precision=precision, metadata={}, image_size=image_size, gpu="H200"
@@ -61,8 +61,8 @@ def source(path: Path, precision: str = "fp32", image_size=(8, 8)):
 
 def built(path: Path, precision: str = "fp32", stored: str = "fp32", image_size=(8, 8), **settings):
     """The engine's header as the stand-in wrote it, and the manifest."""
-    from lensmount.backends.cuda_memory import Cuda
-    from lensmount.backends.tensorrt_build import build_engine
+    from lensmount_tensorrt.build import build_engine
+    from lensmount_tensorrt.cuda_memory import Cuda
 
     engine, manifest = build_engine(
         source(path, stored, image_size), precision, settings_of(settings), Cuda(0), progress=False
@@ -193,8 +193,9 @@ def test_a_timing_cache_that_cannot_be_written(gpu, tmp_path):
 
 
 def test_progress_is_shown_and_ctrl_c_stops_the_build(gpu, tmp_path, capsys, monkeypatch):
-    from lensmount.backends import tensorrt_build, tensorrt_progress
-    from lensmount.backends.cuda_memory import Cuda
+    from lensmount_tensorrt import build as tensorrt_build
+    from lensmount_tensorrt import progress as tensorrt_progress
+    from lensmount_tensorrt.cuda_memory import Cuda
 
     path = graph(tmp_path / "m.onnx")
     tensorrt_build.build_engine(source(path), "fp32", settings_of({}), Cuda(0), progress=True)

@@ -11,8 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lensmount.backends import tensorrt as backend
-from lensmount.environment import Environment, Gpu
 from lensmount.errors import (
     EngineMismatchError,
     LensmountError,
@@ -23,7 +21,9 @@ from lensmount.errors import (
     UnsafeFileError,
     UnsupportedModelError,
 )
-from lensmount.host import Registry
+from lensmount.host.registry_class import Registry
+from lensmount.machine.environment import Environment, Gpu
+from lensmount_tensorrt import backend as backend
 from tensorrt_machine import machine
 
 SCENE = resources.files("lensmount_shapes") / "data/scene.jpg"
@@ -123,7 +123,7 @@ def test_an_engine_is_built_once_and_found_by_load(registry, gpu, home):
 
 
 def export(registry, model="shapes-nano", **options) -> Path:
-    from lensmount import managing
+    from lensmount.host import exporting as managing
 
     return managing.export(registry, model, to="tensorrt", progress=False, **options)
 
@@ -152,7 +152,7 @@ def test_the_manifest_says_where_the_engine_comes_from(registry, gpu):
     assert (said["tensorrt"], said["compute_capability"], said["gpu"]) == ("10.13.0.35", "9.0", "Simulated H200")
     assert said["profiles"] == [{"images": [[1, 3, 256, 256], [8, 3, 256, 256], [32, 3, 256, 256]]}]
     assert said["metadata"]["names"]  # class names come from here when the engine is opened
-    from lensmount.sources.files import hash_file
+    from lensmount.store.files import hash_file
 
     graph = resources.files("lensmount_shapes") / "data/shapes-nano.onnx"
     assert said["graph_sha256"] == hash_file(Path(str(graph)))[0]
@@ -257,7 +257,7 @@ def test_settings_are_checked_before_anything_is_built(registry, gpu, home):
 
 
 def test_several_batches_are_for_engines(registry, gpu, tmp_path):
-    from lensmount import managing
+    from lensmount.host import exporting as managing
 
     with pytest.raises(OptionError, match="batch"):
         managing.export(registry, "shapes-nano", to="onnx", batch=(1, 2, 4), output=tmp_path / "m.onnx")

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from lensmount.backends import tensorrt as backend
-from lensmount.backends.base import BackendOptions, Session
+from lensmount.contracts.session import BackendOptions, Session
 from lensmount.errors import (
     BackendError,
     ClosedError,
@@ -25,6 +24,7 @@ from lensmount.errors import (
     UnsafeFileError,
     UnsupportedModelError,
 )
+from lensmount_tensorrt import backend as backend
 from tensorrt_engines import TYPES, X, build, doubling, graph, nonzero, opened, request
 from tensorrt_machine import machine
 
@@ -163,7 +163,7 @@ def test_every_copy_is_of_page_locked_memory_and_buffers_are_made_once(gpu, tmp_
 
 
 def test_the_shapes_kept_are_bounded(gpu, tmp_path):
-    from lensmount.backends.tensorrt_lanes import SHAPES_PER_LANE
+    from lensmount_tensorrt.lanes import SHAPES_PER_LANE
 
     session = opened(build(doubling(tmp_path / "m.onnx"), tmp_path / "e.plan"))
     for _ in range(2):
@@ -426,7 +426,7 @@ def test_version_compatible_engines_follow_nvidias_matrix(built, here, runs):
 
     from packaging.specifiers import SpecifierSet
 
-    from lensmount.backends.tensorrt_manifest import EngineManifest, _runs_on
+    from lensmount_tensorrt.manifest import EngineManifest, _runs_on
 
     manifest = EngineManifest(
         model="m",

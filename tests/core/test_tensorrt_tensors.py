@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 
 from onnx import TensorProto, helper  # noqa: E402 - after the skip
 
-from lensmount.backends.base import Session, TensorSession  # noqa: E402
+from lensmount.contracts.session import Session, TensorSession  # noqa: E402
 from lensmount.errors import (  # noqa: E402
     BackendError,
     ClosedError,
@@ -33,7 +33,7 @@ def gpu():
 @pytest.fixture
 def there(gpu, monkeypatch):
     """torch on the simulated GPU; its functions are watched."""
-    import lensmount.backends.tensorrt_session  # noqa: F401 - what looks for torch has to be there
+    import lensmount_tensorrt.session  # noqa: F401 - what looks for torch has to be there
 
     with simulated(gpu, monkeypatch) as made, made:
         yield made
@@ -99,7 +99,7 @@ def test_the_streams_of_the_caller_are_respected(gpu, there, tmp_path, own: bool
 
 def test_memory_that_torch_gives_to_others_is_read_and_written_in_order(gpu, there, session, monkeypatch):
     """Inputs are gone when the call returns, and outputs lie where others have been, who may not have ended."""
-    from lensmount.backends.tensorrt_tensors import PreparedTensors
+    from lensmount_tensorrt.tensors import PreparedTensors
 
     launch, others = PreparedTensors._launch, []
 
@@ -236,7 +236,7 @@ def test_a_machine_whose_torch_has_no_cuda_keeps_to_the_host(gpu, tmp_path, inst
     def missing():
         raise MissingDependencyError("the torch backend needs torch")
 
-    from lensmount.backends import device_tensors
+    from lensmount.backend import device_tensors
 
     monkeypatch.delenv("LENSMOUNT_DEVICE_PATH", raising=False)
     if not installed:

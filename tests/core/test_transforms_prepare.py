@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from lensmount.contrast import adjust_contrast
 from lensmount.errors import ImageTooLargeError, InputError, OptionError
-from lensmount.images import Image, load
 from lensmount.specs import Preprocess
-from lensmount.transforms import prepare
+from lensmount_vision.images.contrast import adjust_contrast
+from lensmount_vision.images.loading import Image, load
+from lensmount_vision.images.transforms import prepare
 
 RNG = np.random.default_rng(0)
 WIDE = RNG.integers(0, 256, (54, 96, 3), np.uint8)

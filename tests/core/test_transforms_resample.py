@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as Pillow
 
-from lensmount.resample import resize
+from lensmount_vision.images.resample import resize
 
 FILTERS = {
     "bilinear": Pillow.Resampling.BILINEAR,

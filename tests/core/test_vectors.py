@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lensmount.errors import InputError, LensmountError
-from lensmount.vectors import Journal, VectorTable, join, read_vectors, stamp, write_vectors
+from lensmount_vision.towers.vectors import Journal, VectorTable, join, read_vectors, stamp, write_vectors
 
 
 def table(*paths: str, fingerprint: str = "f" * 64, value: float = 1.0) -> VectorTable:

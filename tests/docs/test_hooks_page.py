@@ -11,7 +11,8 @@ from typing import get_type_hints
 
 import pytest
 
-from lensmount import hookspecs, specs
+from lensmount.specs import descriptors as specs
+from lensmount.specs import hookspecs
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/hooks.md").read_text(encoding="utf-8")
 HOOKS = {name: spec for name, spec in vars(hookspecs.LensmountHooks).items() if name.startswith("lensmount_")}
@@ -44,7 +45,9 @@ def test_signature_and_example(name: str) -> None:
     assert f"@hookimpl\ndef {name}(" in sections()[name]
 
 
-@pytest.mark.parametrize("descriptor", ["Architecture", "Backend", "Source", "CacheProvider"])
+@pytest.mark.parametrize(
+    "descriptor", ["Architecture", "Backend", "Source", "CacheProvider", "Reader", "Command", "Exporter"]
+)
 def test_fields(descriptor: str) -> None:
     kind = getattr(specs, descriptor)
     (section,) = (text for text in sections().values() if f"field of `{descriptor}`" in text)

@@ -86,8 +86,10 @@ def test_what_the_nav_misses_is_found(tmp_path: Path) -> None:
     nav = "  - Start:\n      - One: one.md\n  - Rest: rest/*\n"
     assert left_out(nav, {"one.md", "two.md", "rest/a.md", "rest/deeper/b.md"}) == {"two.md", "rest/deeper/b.md"}
     page = tmp_path / "page.md"
-    page.write_text("[a][lensmount.results.Masks] [b][lensmount.results.Nothing]\n\n::: lensmount.nowhere\n")
-    assert missing_objects(page) == ["lensmount.results.Nothing", "lensmount.nowhere"]
+    page.write_text(
+        "[a][lensmount_vision.results.Masks] [b][lensmount_vision.results.Nothing]\n\n::: lensmount.nowhere\n"
+    )
+    assert missing_objects(page) == ["lensmount_vision.results.Nothing", "lensmount.nowhere"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from lensmount.environment import Environment
-from lensmount.selection import LoadPlan, Request, select
+from lensmount.host.selection import LoadPlan, Request, select
+from lensmount.machine.environment import Environment
 from lensmount.specs import Architecture, Artifact, ModelCard, ModelPackage, Requirements
 from machines import MACHINES, backends_of, environment_of
 

@@ -16,14 +16,14 @@ torch = pytest.importorskip("torch")
 
 import device_models  # noqa: E402 - after the skip
 from lensmount import registry  # noqa: E402
-from lensmount.backends.torch_graphs import MOST  # noqa: E402
-from lensmount.device.preparing import DevicePreparer  # noqa: E402
-from lensmount.device.runtime import runtime_for  # noqa: E402
-from lensmount.device.staging import SLOT_BYTES, Staging  # noqa: E402
+from lensmount.backend.torch_streams import runtime_for  # noqa: E402
 from lensmount.errors import DeviceMemoryError  # noqa: E402
-from lensmount.images import Image, load  # noqa: E402
 from lensmount.specs import Preprocess  # noqa: E402
-from lensmount.transforms import prepare  # noqa: E402
+from lensmount_torch.graphs import MOST  # noqa: E402
+from lensmount_vision.device.preparing import DevicePreparer  # noqa: E402
+from lensmount_vision.device.staging import SLOT_BYTES, Staging  # noqa: E402
+from lensmount_vision.images.loading import Image, load  # noqa: E402
+from lensmount_vision.images.transforms import prepare  # noqa: E402
 
 pytestmark = [
     pytest.mark.gpu,
@@ -243,7 +243,7 @@ def onnxruntime_on_cuda():
 
 
 def test_onnxruntime_takes_tensors_on_torchs_stream(onnxruntime_on_cuda):
-    from lensmount.backends.onnx_binding import SharedStream
+    from lensmount_onnx.binding import SharedStream
 
     host, device = (registry.load("shapes-nano", backend="onnx", device=CUDA, device_path=way) for way in (False, True))
     assert device.tensor_device == CUDA

@@ -153,7 +153,7 @@ def by_name(answer: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 def owned(plugin: Plugin) -> set[str]:
     """Ids of a plugin's own catalogue, read apart from discovery."""
-    from lensmount.catalog import read
+    from lensmount.specs.catalog import read_catalog as read
 
     package = plugin.module.partition(".")[0]
     catalogue = list(ROOT.glob(f"*/*/src/{package}/catalog.toml"))

@@ -7,10 +7,10 @@ import re
 import pytest
 
 from lensmount import registry
-from lensmount.sources.addresses import parse_hub, parse_web, scheme_of
-from lensmount.sources.base import FetchOptions
-from lensmount.sources.files import safe_name
-from lensmount.sources.package import PackageFinder
+from lensmount.contracts.finder import FetchOptions
+from lensmount.store.addresses import parse_hub, parse_web, scheme_of
+from lensmount.store.files import safe_name
+from lensmount.store.package import PackageFinder
 
 SPDX_LIKE = re.compile(r"^(LicenseRef-)?[A-Za-z0-9][A-Za-z0-9.+-]*$")
 SECOND_HAND = ("third-party", "unverified")

@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 
 import device_models  # noqa: E402 - after the skip
 from lensmount import registry  # noqa: E402
-from lensmount.device.pictures import DeviceImage  # noqa: E402
+from lensmount_vision.images.on_device import DeviceImage  # noqa: E402
 
 
 def test_onnx_on_a_cpu_imports_neither_torch_nor_what_needs_it():

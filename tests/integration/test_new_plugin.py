@@ -17,8 +17,8 @@ import pytest
 
 from clean_environment import ROOT, Clean, build_wheels
 from lensmount.errors import InputError
-from lensmount.scaffold.names import derive, require_free
-from lensmount.scaffold.render import KINDS, LICENCES, bounds, render, write
+from lensmount_testing.scaffold.names import derive, require_free
+from lensmount_testing.scaffold.render import KINDS, LICENCES, bounds, render, write
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -102,7 +102,7 @@ USE_ALL = """
 import sys
 import numpy as np
 from lensmount import registry
-from lensmount.imports import import_string
+from lensmount.specs.imports import import_string
 
 picture, address, file = sys.argv[1:]
 with registry.load("hello-model", backend="onnx") as a, registry.load(address, backend="hello-backend") as b:

@@ -79,9 +79,9 @@ def test_hooks_open_no_socket(point, no_sockets):
 @pytest.mark.parametrize("how", ["HF_HUB_OFFLINE", "LENSMOUNT_OFFLINE", "offline"])
 def test_every_installed_model_offline_says_what_to_bring(how, home, hub, monkeypatch, no_sockets):
     """With an empty store, each package of each card fails on its missing files alone, and names every one."""
-    from lensmount.loading import finders_for
-    from lensmount.sources.base import FetchOptions
-    from lensmount.sources.fetch import fetch_package
+    from lensmount.contracts.finder import FetchOptions
+    from lensmount.host.opening import finders_for
+    from lensmount.store.fetch import fetch_package
 
     if how != "offline":
         monkeypatch.setenv(how, "1")

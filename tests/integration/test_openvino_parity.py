@@ -20,8 +20,8 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("openvino")
 
 from lensmount import registry
-from lensmount.boxes import iou_matrix
 from lensmount_shapes.scenes import make_scene
+from lensmount_vision.results.boxes import iou_matrix
 
 PLUGIN_TESTS = Path(__file__).resolve().parents[1] / "plugins"
 

@@ -39,7 +39,7 @@ if job["kind"] == "sam2":
     frame = np.load(job["picture"])
     print(json.dumps(model(frame, point_coordinates=[[40, 60]])[0].scores.tolist()))
 else:
-    from lensmount.embedding_text import TextEncoder
+    from lensmount_vision.towers.text import TextEncoder
 
     def refuse(self, tokens):
         raise AssertionError("the text was embedded again")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lensmount.testing import ModelContract, PluginContract
+from lensmount_testing import ModelContract, PluginContract
 
 pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
@@ -20,6 +20,6 @@ class TestShapes(ModelContract):
 
     @pytest.fixture
     def picture(self, workspace):
-        from lensmount.images import load
+        from lensmount_vision.images.loading import load
 
         return load(workspace / "examples/lensmount-shapes/src/lensmount_shapes/data/scene.jpg").array()

@@ -11,7 +11,7 @@ pytest.importorskip("lensmount_yolo")
 pytest.importorskip("faster_coco_eval")
 pytest.importorskip("onnxruntime")
 
-from lensmount.evaluation import evaluate
+from lensmount_bench.accuracy import evaluate
 
 
 def test_shapes_nano_on_written_scenes(tmp_path):

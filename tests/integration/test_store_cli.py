@@ -179,7 +179,7 @@ def test_cache_prune_says_before_it_does(filled, lensmount, home, monkeypatch):
     stray = home / "blobs" / "sha256" / "ff" / ("f" * 64)
     stray.parent.mkdir(parents=True, exist_ok=True)
     stray.write_bytes(b"nobody's")
-    monkeypatch.setattr("lensmount.sources.cachetool._age", lambda path: 1e9)
+    monkeypatch.setattr("lensmount.store.cachetool._age", lambda path: 1e9)
     done = lensmount("cache", "prune")
     assert done.status == 0
     assert f"would remove {stray}" in done.out
@@ -342,7 +342,7 @@ def test_plugins_are_shown_with_what_became_of_them(lensmount, known, monkeypatc
     builtin = found["builtin"]
     assert (builtin["distribution"], builtin["state"]) == ("lensmount", "active")
     assert {"lensmount_backends", "lensmount_sources", "lensmount_caches"} <= set(builtin["hooks"])
-    assert builtin["module"] == "lensmount.builtin_plugin"
+    assert builtin["module"] == "lensmount.host.builtin"
     assert (found["plugin-0"]["state"], found["plugin-0"]["version"]) == ("active", "added by hand")
     assert (found["plugin-1"]["state"], found["plugin-1"]["stage"]) == ("broken", "hooks")
     assert "it broke" in found["plugin-1"]["error"]

@@ -15,11 +15,14 @@ pytest.importorskip("lensmount_shapes")
 
 from filelock import FileLock
 
-from lensmount import registry, tuned, tuning, tuning_records
-from lensmount.environment import Gpu, detect
+from lensmount import registry
 from lensmount.errors import InputError, NoPackageError, NotTunedError, OptionError, UnknownOptionError
-from lensmount.fastest import FASTEST, Timing
+from lensmount.host import measured_lookup as tuned
+from lensmount.host import measured_records as tuning_records
+from lensmount.host.measured import FASTEST, Timing
+from lensmount.machine.environment import Gpu, detect
 from lensmount.specs import Artifact, ModelCard, ModelPackage
+from lensmount_bench import tune as tuning
 
 pytestmark = pytest.mark.slow
 MODEL = "shapes-nano"

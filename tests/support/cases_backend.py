@@ -11,11 +11,11 @@ import pytest
 
 import numpy_backend
 from contract_cases import Case, classes
-from lensmount.backends.base import TensorSpec
-from lensmount.backends.devices import requested_threads, split_device
+from lensmount.backend.devices import requested_threads, split_device
+from lensmount.contracts.session import TensorSpec
 from lensmount.errors import BackendError, DeviceError
 from lensmount.specs import BackendStatus
-from lensmount.testing import BackendContract
+from lensmount_testing import BackendContract
 from numpy_backend import DESCRIPTOR, NumpySession, find_graph, open_session
 
 
@@ -197,7 +197,7 @@ class OneBuffer(NumpySession):
 
 class LendsWeights(NumpySession):
     def compute(self, feeds):
-        from lensmount.testing.graphs import GRAPHS
+        from lensmount_testing.graphs import GRAPHS
 
         found = self.graph.reference(feeds)
         self.table = getattr(self, "table", GRAPHS["weights"].tensors["constant"].copy())

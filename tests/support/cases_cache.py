@@ -12,7 +12,7 @@ import pytest
 from contract_cases import Case, classes
 from lensmount.caches.disk import DiskCache
 from lensmount.caches.memory import MemoryCache
-from lensmount.testing import CacheContract
+from lensmount_testing import CacheContract
 
 
 class Copying(MemoryCache):

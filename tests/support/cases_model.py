@@ -17,10 +17,10 @@ import pytest
 
 import spots
 from contract_cases import Case, classes
-from lensmount.images import load_many
-from lensmount.results import Detections, Embeddings, Masks
-from lensmount.testing import ModelContract
-from lensmount.testing.isolation import IsolatedRegistry
+from lensmount_testing import ModelContract
+from lensmount_testing.isolation import IsolatedRegistry
+from lensmount_vision.images.loading import load_many
+from lensmount_vision.results.kinds import Detections, Embeddings, Masks
 
 
 def body(kind=None, task="object-detection", *, plugin=None, **more):

@@ -7,8 +7,8 @@ import hashlib
 import pytest
 
 from contract_cases import Case, classes
-from lensmount.testing import PluginContract
-from lensmount.testing.throwaway import compatible
+from lensmount_testing import PluginContract
+from lensmount_testing.throwaway import compatible
 
 WEIGHTS = b"these are weights"
 HOOKS = """
@@ -106,7 +106,7 @@ CASES = [
          written([("def lensmount_sources():\n", "def lensmount_sources():\n    import PACKAGE.model\n")],
                  model="import numpy\n" + MODEL), "in a hook"),
     Case("test_discovery_is_light", "lensmount.specs has all",
-         written(first("import lensmount.selection")), "core"),
+         written(first("import lensmount.host.selection")), "core"),
     Case("test_discovery_opens_no_socket", "reaches for the network",
          written(first("import socket; socket.socket().close()"))),
     Case("test_discovery_writes_nothing", "writes", written(first("import tempfile; tempfile.mkdtemp()"))),

@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 
 from contract_cases import Case, classes
+from lensmount.contracts.finder import Fetched
 from lensmount.errors import ArtifactNotFoundError, LensmountError, SourceError
-from lensmount.sources.base import Fetched
-from lensmount.sources.https import HttpsFinder
-from lensmount.sources.store import Store
-from lensmount.testing import SourceContract
+from lensmount.store.https import HttpsFinder
+from lensmount.store.store import Store
+from lensmount_testing import SourceContract
 
 pytest_plugins = ("fault_server",)
 CONTENT = bytes(range(256)) * 500
@@ -30,7 +30,7 @@ class Quick(HttpsFinder):
     """The core's own finder, without patience."""
 
     def __init__(self):
-        from lensmount.sources.transport import Policy
+        from lensmount.store.transport import Policy
 
         super().__init__(Store(policy=Policy(attempts=1)))
 

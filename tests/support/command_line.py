@@ -45,7 +45,7 @@ def lensmount(monkeypatch, capsys):
 @pytest.fixture
 def known(monkeypatch):
     """Makes these plugins, and no installed ones, the ones that the facade and the command line know."""
-    from lensmount.plugins import given
+    from lensmount.host.discovery import given
 
     def use(*plugins):
         made = registry.Registry(lambda: [given(plugin, f"plugin-{i}") for i, plugin in enumerate(plugins)])

@@ -6,7 +6,10 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-from lensmount.environment import Environment, Host, detect
+import lensmount_onnx.plugin
+import lensmount_tensorrt.plugin
+import lensmount_torch.plugin
+from lensmount.machine.environment import Environment, Host, detect
 from lensmount.specs import Backend, BackendStatus
 
 if sys.version_info >= (3, 11):
@@ -191,39 +194,13 @@ def _libraries(facts: dict) -> dict[str, object]:
 
 # --- backends ---------------------------------------------------------------------------------------------------------
 
-TENSORRT = Backend(
-    name="tensorrt",
-    formats=("engine",),
-    probe="machines:probe_tensorrt",
-    opener="machines:none",
-    preference=(("cuda", 30),),
-    extra="lensmount[tensorrt]",
-)
-"""The descriptor of TensorRT, where the core does not bring the backend itself."""
-
-
-def probe_tensorrt(environment: Environment) -> BackendStatus:
-    """What a TensorRT backend can say from the environment alone."""
-    names = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")
-    version = next((environment.version(name) for name in names if environment.version(name)), None)
-    if not environment.gpus:
-        return BackendStatus(usable=False, reason="no NVIDIA GPU")
-    if version is None:
-        return BackendStatus(usable=False, reason="TensorRT is not installed", fix='pip install "lensmount[tensorrt]"')
-    if int(version.split(".")[0]) < 10:
-        return BackendStatus(usable=False, reason=f"TensorRT {version} is too old", fix="TensorRT 10 or newer")
-    devices = tuple(f"cuda:{gpu.index}" for gpu in environment.gpus)
-    return BackendStatus(
-        usable=True, version=version, devices=devices, precisions=(("cuda", ("fp32", "fp16", "int8")),)
-    )
+BACKEND_PLUGINS = (lensmount_onnx.plugin, lensmount_torch.plugin, lensmount_tensorrt.plugin)
+"""Our own backends' hook modules, the most general first."""
 
 
 def backends_of(environment: Environment) -> list[tuple[Backend, BackendStatus]]:
-    """The core's backends, by their own probes, and TensorRT."""
-    from lensmount import builtin_plugin
-    from lensmount.imports import import_string
+    """Our own backends, by their own probes."""
+    from lensmount.specs import import_string
 
-    backends = [*builtin_plugin.lensmount_backends()]
-    if "tensorrt" not in [backend.name for backend in backends]:
-        backends.append(TENSORRT)
+    backends = [backend for plugin in BACKEND_PLUGINS for backend in plugin.lensmount_backends()]
     return [(backend, import_string(backend.probe, backend.name)(environment)) for backend in backends]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lensmount.backends.base import check_feeds
-from lensmount.backends.devices import requested_threads, split_device
+from lensmount.backend.devices import requested_threads, split_device
+from lensmount.contracts.session import check_feeds
 from lensmount.errors import BackendError, ClosedError, DeviceError, ModelFileError
 from lensmount.specs import Backend, BackendStatus
 
@@ -31,7 +31,7 @@ def asking_probe(environment):
 
 
 def find_graph(path):
-    from lensmount.testing.graphs import GRAPHS
+    from lensmount_testing.graphs import GRAPHS
 
     if path is None or not path.is_file():
         raise ModelFileError("there is no graph", found=str(path))

@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 
 from lensmount.caches.memory import MemoryCache
+from lensmount.contracts.finder import Fetched
 from lensmount.errors import ArtifactNotFoundError
-from lensmount.sources.base import Fetched
 
 
 class Shelf:

@@ -131,7 +131,7 @@ def simulated(machine: Any, monkeypatch: Any) -> Iterator[SimulatedTorch]:
     import importlib
 
     made = SimulatedTorch(machine.gpu, importlib.import_module("simulated_gpu").Work)
-    for module in ("device_tensors", "tensorrt_tensors"):
-        monkeypatch.setattr(f"lensmount.backends.{module}.import_torch", lambda: made)
+    for module in ("lensmount.backend.device_tensors", "lensmount_tensorrt.tensors"):
+        monkeypatch.setattr(f"{module}.import_torch", lambda: made)
     yield made
     machine.gpu.drain(made.stream)

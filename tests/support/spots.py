@@ -9,20 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lensmount.backends.base import TensorSpec, check_feeds
+from lensmount.contracts.session import TensorSpec, check_feeds
 from lensmount.errors import ClosedError, InputError
-from lensmount.options import fraction, positive
-from lensmount.results import (
-    Classification,
-    Detections,
-    Embeddings,
-    InstanceSegmentation,
-    Keypoints,
-    Masks,
-    OrientedDetections,
-    PromptedMasks,
-)
-from lensmount.single_graph import SingleGraph
 from lensmount.specs import (
     Architecture,
     Artifact,
@@ -32,6 +20,18 @@ from lensmount.specs import (
     ModelPackage,
     Preprocess,
     hookimpl,
+)
+from lensmount.specs.options import fraction, positive
+from lensmount_vision.models.single_graph import SingleGraph
+from lensmount_vision.results.kinds import (
+    Classification,
+    Detections,
+    Embeddings,
+    InstanceSegmentation,
+    Keypoints,
+    Masks,
+    OrientedDetections,
+    PromptedMasks,
 )
 
 TASKS = (

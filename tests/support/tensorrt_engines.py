@@ -8,9 +8,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from lensmount.backends import tensorrt as backend
-from lensmount.backends.base import BackendOptions, OpenRequest
+from lensmount.contracts.session import BackendOptions, OpenRequest
 from lensmount.specs import Artifact, ModelPackage
+from lensmount_tensorrt import backend as backend
 
 
 def graph(
@@ -40,18 +40,18 @@ def doubling(path: Path, kind: int = TensorProto.FLOAT, batch: int | str = "batc
 
 def build(path: Path, output: Path, precision: str = "fp32", **settings) -> Path:
     """An engine with its manifest."""
-    from lensmount.backends import onnx_graph, tensorrt_manifest
-    from lensmount.backends.cuda_memory import Cuda
-    from lensmount.backends.tensorrt_build import Source, build_engine
-    from lensmount.backends.tensorrt_settings import settings_of
-    from lensmount.reading import read_onnx
+    from lensmount_reading import onnx_graph, read_onnx
+    from lensmount_tensorrt import manifest as tensorrt_manifest
+    from lensmount_tensorrt.build import Source, build_engine
+    from lensmount_tensorrt.cuda_memory import Cuda
+    from lensmount_tensorrt.settings import settings_of
 
     package = ModelPackage(name="p", format="onnx", artifacts=(Artifact(name=path.name, uri=path.as_uri()),))
     source = Source(
         model="toy",
         path=path,
         sha256="0" * 64,
-        precision=onnx_graph.inspect(path, package).precision,
+        precision=onnx_graph.inspect_graph(path, package).precision,
         metadata=read_onnx(path).metadata,
         image_size=None,
         gpu="Simulated H200",

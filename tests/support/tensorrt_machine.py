@@ -9,19 +9,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lensmount.environment import Environment, Gpu
+from lensmount.machine.environment import Environment, Gpu
 
 STUB = Path(__file__).with_name("tensorrt_stub")
 OURS = (
-    "lensmount.backends.cuda_memory",
-    "lensmount.backends.tensorrt_build",
-    "lensmount.backends.tensorrt_engine",
-    "lensmount.backends.tensorrt_lanes",
-    "lensmount.backends.tensorrt_log",
-    "lensmount.backends.tensorrt_pool",
-    "lensmount.backends.tensorrt_progress",
-    "lensmount.backends.tensorrt_session",
-    "lensmount.backends.tensorrt_tensors",
+    "lensmount_tensorrt.cuda_memory",
+    "lensmount_tensorrt.build",
+    "lensmount_tensorrt.engine",
+    "lensmount_tensorrt.lanes",
+    "lensmount_tensorrt.log",
+    "lensmount_tensorrt.pool",
+    "lensmount_tensorrt.progress",
+    "lensmount_tensorrt.session",
+    "lensmount_tensorrt.tensors",
 )
 """Modules of ours that keep a reference to TensorRT's."""
 
@@ -48,7 +48,7 @@ class Machine:
 
     @property
     def environment(self) -> Environment:
-        """What `lensmount.environment.detect` would say of it."""
+        """What `lensmount.machine.environment.detect` would say of it."""
         version = self.trt.__version__
         return Environment(
             gpus=tuple(
@@ -91,7 +91,7 @@ def _forget() -> None:
     for name in [*sys.modules]:
         if name in OURS or name.partition(".")[0] in stubs:
             del sys.modules[name]
-    package = sys.modules.get("lensmount.backends")
+    package = sys.modules.get("lensmount_tensorrt")
     for name in OURS:
         if package is not None and hasattr(package, name.rpartition(".")[2]):
             delattr(package, name.rpartition(".")[2])

@@ -17,25 +17,25 @@ __version__ = "0.1.0"
 
 _LAZY = {
     "AutoModel": "lensmount.auto",
-    "Classification": "lensmount.results",
-    "Detections": "lensmount.results",
-    "Embeddings": "lensmount.results",
-    "InstanceSegmentation": "lensmount.results",
+    "Classification": "lensmount_vision.results.kinds",
+    "Detections": "lensmount_vision.results.kinds",
+    "Embeddings": "lensmount_vision.results.kinds",
+    "InstanceSegmentation": "lensmount_vision.results.kinds",
     "LensmountError": "lensmount.errors",
-    "PromptedMasks": "lensmount.results",
-    "VideoMasks": "lensmount.results",
+    "PromptedMasks": "lensmount_vision.results.kinds",
+    "VideoMasks": "lensmount_vision.results.kinds",
 }
 
 if TYPE_CHECKING:
     from lensmount import registry as registry
     from lensmount.auto import AutoModel as AutoModel
     from lensmount.errors import LensmountError as LensmountError
-    from lensmount.results import Classification as Classification
-    from lensmount.results import Detections as Detections
-    from lensmount.results import Embeddings as Embeddings
-    from lensmount.results import InstanceSegmentation as InstanceSegmentation
-    from lensmount.results import PromptedMasks as PromptedMasks
-    from lensmount.results import VideoMasks as VideoMasks
+    from lensmount_vision.results.kinds import Classification as Classification
+    from lensmount_vision.results.kinds import Detections as Detections
+    from lensmount_vision.results.kinds import Embeddings as Embeddings
+    from lensmount_vision.results.kinds import InstanceSegmentation as InstanceSegmentation
+    from lensmount_vision.results.kinds import PromptedMasks as PromptedMasks
+    from lensmount_vision.results.kinds import VideoMasks as VideoMasks
 
 __all__ = ["__version__", "registry", *sorted(_LAZY)]
 

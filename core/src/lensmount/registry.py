@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lensmount.host import Name, Registry
+from lensmount.host.registry_class import Name, Registry
 
 if TYPE_CHECKING:
-    from lensmount.plugins import PluginStatus
-    from lensmount.selection import LoadPlan
-    from lensmount.sources.fetch import FetchedPackage
+    from lensmount.host.discovery import PluginStatus
+    from lensmount.host.selection import LoadPlan
     from lensmount.specs import Backend, BackendStatus, ModelCard
-    from lensmount.tuning import Tuning
+    from lensmount.store.fetch import FetchedPackage
+    from lensmount_bench.tune import Tuning
 
 __all__ = [
     "Name",
@@ -187,8 +187,8 @@ def tune(
     progress: Callable[[str, int, int], None] | None = None,
     **options: Any,
 ) -> Tuning:
-    """Measures what can run here and keeps the times for `backend="fastest"`; see `lensmount.tuning.tune`."""
-    from lensmount import tuning
+    """Measures what can run here and keeps the times for `backend="fastest"`; see `lensmount_bench.tune.tune`."""
+    from lensmount_bench import tune as tuning
 
     return tuning.tune(
         default(),
@@ -220,8 +220,8 @@ def pull(
     api_key: str | None = None,
     allow_insecure: bool = False,
 ) -> dict[str, FetchedPackage]:
-    """Fetches a model's files, so that later loads need no network; see `lensmount.managing.pull`."""
-    from lensmount import managing
+    """Fetches a model's files, so that later loads need no network; see `lensmount.host.exporting.pull`."""
+    from lensmount.host import exporting as managing
 
     return managing.pull(
         default(),
@@ -239,8 +239,8 @@ def pull(
 def lock(
     names: Iterable[Name], path: str | os.PathLike[str] = "lensmount.lock", *, allow_insecure: bool = False
 ) -> Path:
-    """Fetches models and writes what their files are; see `lensmount.managing.lock`."""
-    from lensmount import managing
+    """Fetches models and writes what their files are; see `lensmount.host.exporting.lock`."""
+    from lensmount.host import exporting as managing
 
     return managing.lock(default(), names, path, allow_insecure=allow_insecure)
 
@@ -261,8 +261,8 @@ def export(
     calibration: str | os.PathLike[str] | None = None,
     calibration_count: int | None = None,
 ) -> Path:
-    """Writes another format of a model, checked against the original; see `lensmount.managing.export`."""
-    from lensmount import managing
+    """Writes another format of a model, checked against the original; see `lensmount.host.exporting.export`."""
+    from lensmount.host import exporting as managing
 
     return managing.export(
         default(),

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from lensmount.backends import BackendOptions, OpenRequest
+from lensmount.contracts import BackendOptions, OpenRequest
 from lensmount.specs import Artifact, ModelPackage
 
 RNG = np.random.default_rng(11)

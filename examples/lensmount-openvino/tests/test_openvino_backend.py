@@ -13,8 +13,8 @@ import types
 import numpy as np
 import pytest
 
-from lensmount.backends import Session, TensorSpec, devices
-from lensmount.environment import Environment
+from lensmount.backend import devices
+from lensmount.contracts import Session, TensorSpec
 from lensmount.errors import (
     BackendError,
     ClosedError,
@@ -26,6 +26,7 @@ from lensmount.errors import (
     UnsafeFileError,
     UnsupportedModelError,
 )
+from lensmount.machine.environment import Environment
 
 ov = pytest.importorskip("openvino")
 onnx = pytest.importorskip("onnx")
@@ -569,7 +570,7 @@ def test_probe_without_openvino():
 
 def test_probe_imports_no_openvino():
     code = (
-        "import sys; from lensmount.environment import detect; from lensmount_openvino.probing import probe\n"
+        "import sys; from lensmount.machine.environment import detect; from lensmount_openvino.probing import probe\n"
         "status = probe(detect()); assert status.usable and status.devices[0] == 'cpu', status\n"
         "assert not {'openvino', 'numpy'} & set(sys.modules)"
     )

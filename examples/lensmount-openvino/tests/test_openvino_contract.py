@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lensmount.testing import BackendContract, PluginContract
+from lensmount_testing import BackendContract, PluginContract
 
 pytest.importorskip("openvino")
 

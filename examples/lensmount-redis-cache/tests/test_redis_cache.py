@@ -13,7 +13,8 @@ import warnings
 import numpy as np
 import pytest
 
-from lensmount.caches import Cache, dumps, make_key
+from lensmount.caches import dumps, make_key
+from lensmount.contracts import Cache
 from lensmount.errors import AuthenticationError, InputError, OfflineError, OptionError, StoreError
 
 redis = pytest.importorskip("redis")

@@ -6,7 +6,7 @@ import uuid
 
 import pytest
 
-from lensmount.testing import CacheContract, PluginContract
+from lensmount_testing import CacheContract, PluginContract
 
 pytest.importorskip("redis")
 

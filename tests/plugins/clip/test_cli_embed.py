@@ -17,7 +17,7 @@ testing = pytest.importorskip("typer.testing")
 from lensmount import registry  # noqa: E402 - after the skips
 from lensmount.cli.app import app  # noqa: E402
 from lensmount.errors import InputError  # noqa: E402
-from lensmount.vectors import Journal, read_vectors  # noqa: E402
+from lensmount_vision.towers.vectors import Journal, read_vectors  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_a_second_run_embeds_what_is_new_or_changed(weights: Path, folder: Path,
 
 
 def test_a_stopped_run_goes_on(weights: Path, folder: Path, tmp_path: Path, monkeypatch) -> None:
-    from lensmount.embedding import EmbeddingModel
+    from lensmount_vision.towers.model import EmbeddingModel
 
     out, batches = tmp_path / "v.npz", []
 

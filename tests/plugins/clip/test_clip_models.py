@@ -26,7 +26,7 @@ from lensmount.errors import (  # noqa: E402
     UnknownOptionError,
     UnsupportedModelError,
 )
-from lensmount.results import Embeddings  # noqa: E402
+from lensmount_vision.results.kinds import Embeddings  # noqa: E402
 
 MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
 STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
@@ -275,7 +275,7 @@ def test_another_vocabulary_without_its_tokeniser(embedding_goldens, tmp_path: P
 
 def test_the_models_own_tokeniser_wins(embedding_goldens, tmp_path: Path) -> None:
     torch.save(tiny_state(embedding_goldens.recipe, vocabulary=516), tmp_path / "m.pt")
-    from lensmount.clip_vocabulary import read_merges
+    from lensmount_vision.towers.vocabulary import read_merges
 
     merges = "#version: 0.2\nd o\ndo g</w>\n"
     ids = {**read_merges(merges.encode(), "m").ids, "<|startoftext|>": 514, "<|endoftext|>": 515}
@@ -298,7 +298,7 @@ def test_pairs_of_inference_models_and_static_graphs(weights: Path, model, pictu
     """Graphs without our metadata: of static batch, texts always 77 tokens as int32."""
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
-    from lensmount.models import NetworkContext
+    from lensmount.contracts.model import NetworkContext
     from lensmount_clip.model import network
 
     card = registry.describe(weights)

@@ -162,8 +162,8 @@ def test_golden_hugging_face_folder(reference_data: Path, tmp_path: Path) -> Non
 
 
 def test_tokeniser_equals_openais_on_random_strings(embedding_goldens) -> None:
-    from lensmount.clip_tokens import ClipTokenizer
-    from lensmount.embedding_build import packaged_vocabulary
+    from lensmount_vision.towers.build import packaged_vocabulary
+    from lensmount_vision.towers.tokens import ClipTokenizer
 
     rows = embedding_goldens.strings
     found = ClipTokenizer(packaged_vocabulary("lensmount_clip"), 77).encode([text for text, _, _ in rows])
@@ -175,8 +175,8 @@ def test_tokeniser_equals_the_installed_reference_on_10000_strings() -> None:
     reference = pytest.importorskip("clip.simple_tokenizer").SimpleTokenizer()
     import runpy
 
-    from lensmount.clip_tokens import ClipTokenizer
-    from lensmount.embedding_build import packaged_vocabulary
+    from lensmount_vision.towers.build import packaged_vocabulary
+    from lensmount_vision.towers.tokens import ClipTokenizer
 
     root = Path(__file__).resolve().parents[2]
     texts = runpy.run_path(str(root / "goldens" / "embeddings" / "make.py"))["strings"](10_000)

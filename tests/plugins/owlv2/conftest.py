@@ -9,8 +9,8 @@ import shutil
 import numpy as np
 import pytest
 
-from lensmount.images import import_cv2
-from lensmount.reading import Storage, TensorRef, to_safetensors
+from lensmount_reading import Storage, TensorRef, to_safetensors
+from lensmount_vision.images.loading import import_cv2
 
 SIZES = {
     "patch": 16, "side": 6, "width": 48, "layers": 2, "hidden": 96, "text_width": 32, "text_layers": 2,

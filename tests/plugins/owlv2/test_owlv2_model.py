@@ -103,7 +103,7 @@ def test_infer_and_fit_agree(model, pictures, data):
 def test_every_input_form_gives_the_same(model, pictures):
     from PIL import Image as PilImage
 
-    from lensmount.images import load
+    from lensmount_vision.images.loading import load
 
     array = load(pictures[0]).array("bgr")
     reference = model(pictures[0], classes=["a"], confidence=0.0)[0]

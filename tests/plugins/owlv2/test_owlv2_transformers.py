@@ -25,7 +25,7 @@ def test_same_outputs(tiny, tmp_path, activation):
     config["vision_config"]["hidden_act"] = activation
     (folder / "config.json").write_text(json.dumps(config))
     reference = Owlv2ForObjectDetection(Owlv2Config(**config)).eval()
-    from lensmount.reading import as_torch_state_dict, read_checkpoint
+    from lensmount_reading import as_torch_state_dict, read_checkpoint
 
     state = as_torch_state_dict(read_checkpoint(folder / "model.safetensors"))
     missing, unexpected = reference.load_state_dict(state, strict=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lensmount import registry
-from lensmount.testing import ModelContract, PluginContract
+from lensmount_testing import ModelContract, PluginContract
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")

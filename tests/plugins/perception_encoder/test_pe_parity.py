@@ -66,7 +66,7 @@ def test_golden_from_bytes_to_vectors(reference_data: Path, tmp_path: Path) -> N
 
 
 def test_golden_patch_features(reference_data: Path, tmp_path: Path) -> None:
-    from lensmount.models import NetworkContext
+    from lensmount.contracts.model import NetworkContext
     from lensmount_perception_encoder.model import network
 
     goldens = reference_data / "goldens"
@@ -100,9 +100,9 @@ def test_heads_are_an_option(embedding_goldens, tmp_path: Path) -> None:
 
 
 def test_tokeniser_equals_open_clips_on_random_strings(embedding_goldens) -> None:
-    from lensmount.clip_tokens import ClipTokenizer
-    from lensmount.clip_vocabulary import OPEN_CLIP_SPECIALS
-    from lensmount.embedding_build import packaged_vocabulary
+    from lensmount_vision.towers.build import packaged_vocabulary
+    from lensmount_vision.towers.tokens import ClipTokenizer
+    from lensmount_vision.towers.vocabulary import OPEN_CLIP_SPECIALS
 
     rows = embedding_goldens.strings
     tokenizer = ClipTokenizer(packaged_vocabulary("lensmount_perception_encoder"), 32, OPEN_CLIP_SPECIALS)

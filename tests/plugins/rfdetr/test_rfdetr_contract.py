@@ -7,7 +7,7 @@ from types import MappingProxyType
 import pytest
 
 from lensmount import registry
-from lensmount.testing import ModelContract, PluginContract
+from lensmount_testing import ModelContract, PluginContract
 
 pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")

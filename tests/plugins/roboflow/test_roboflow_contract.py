@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 import pytest
 
-from lensmount.testing import PluginContract, SourceContract
+from lensmount_testing import PluginContract, SourceContract
 from roboflow_provider import KEY, MODEL, ONNX
 
 CONTENT = b"graph" * 9999

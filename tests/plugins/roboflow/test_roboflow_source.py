@@ -7,6 +7,7 @@ import socket
 
 import pytest
 
+from lensmount.contracts.finder import FetchOptions, Finder
 from lensmount.errors import (
     ArtifactNotFoundError,
     AuthenticationError,
@@ -16,11 +17,10 @@ from lensmount.errors import (
     SourceError,
     UnsupportedModelError,
 )
-from lensmount.sources.base import FetchOptions, Finder
-from lensmount.sources.fetch import default_finders, fetch_package
-from lensmount.sources.store import Store
-from lensmount.sources.transport import Policy
 from lensmount.specs import BatchPolicy, Preprocess
+from lensmount.store.fetch import default_finders, fetch_package
+from lensmount.store.store import Store
+from lensmount.store.transport import Policy
 from lensmount_roboflow.finder import RoboflowFinder
 from roboflow_provider import KEY, MODEL, ONNX
 
@@ -343,7 +343,7 @@ def test_hook_module_is_light_and_found():
     code = (
         "import sys, lensmount_roboflow.plugin as p;"
         "(source,) = p.lensmount_sources(); assert source.scheme == 'roboflow';"
-        "heavy = {'pydantic', 'numpy', 'lensmount.sources.store', 'http.client'} & set(sys.modules);"
+        "heavy = {'pydantic', 'numpy', 'lensmount.store.store', 'http.client'} & set(sys.modules);"
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -176,7 +176,7 @@ def test_everything(tiny_model):
     again = tiny_model.generate(FRAME, 6, points_per_batch=36, **settings)
     assert len(again) == len(result)
     assert (result.masks.iou(again.masks).max(axis=1) > 0.99).all()
-    from lensmount.boxes import iou_matrix
+    from lensmount_vision.results.boxes import iou_matrix
 
     overlaps = iou_matrix(result.masks.boxes, result.masks.boxes)
     assert (overlaps[~np.eye(len(result), dtype=bool)] <= 0.7).all()

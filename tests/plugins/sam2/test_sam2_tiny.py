@@ -74,7 +74,7 @@ def test_official_names_mean_the_same(tmp_path, tiny_model):
     path = sam2_tiny.write_official(tmp_path / "weights.pt")
     with pytest.raises(UnsupportedModelError, match="none of the released ones"):
         registry.load(path)
-    from lensmount.reading import read_checkpoint
+    from lensmount_reading import read_checkpoint
     from lensmount_sam2.checkpoint import official_names
 
     official = official_names(read_checkpoint(path).tensors)

@@ -242,7 +242,7 @@ def test_propagate_refuses(tiny_model):
 
 
 def test_results_travel(tiny_model):
-    from lensmount.results import VideoMasks, from_dict
+    from lensmount_vision.results.kinds import VideoMasks, from_dict
 
     tracker = tiny_model.track()
     result = tracker.prompt(FRAMES[0], boxes=[BOX, [5, 5, 60, 60]])

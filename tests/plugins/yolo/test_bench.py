@@ -14,11 +14,11 @@ import pytest
 
 pytest.importorskip("onnxruntime")
 
-from lensmount import bench
-from lensmount.bench_machine import Moment, fingerprint, memory, warnings_between
-from lensmount.bench_report import summarise
-from lensmount.bench_worker import synthetic
 from lensmount.errors import BackendError, ImageError, InputError, OptionError
+from lensmount_bench import harness as bench
+from lensmount_bench.machine import Moment, fingerprint, memory, warnings_between
+from lensmount_bench.report import summarise
+from lensmount_bench.worker import synthetic
 
 ROWS = [(32, 32, 8, 16, 0, 0.9)]
 PHASES = ["python", "import", "find", "fetch", "open", "first result", "total"]

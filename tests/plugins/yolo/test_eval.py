@@ -18,9 +18,9 @@ pytest.importorskip("faster_coco_eval")
 
 from lensmount import registry
 from lensmount.errors import InputError, OptionError
-from lensmount.eval_confusion import Confusion
-from lensmount.eval_data import map_classes, read_coco, read_folders
-from lensmount.evaluation import evaluate
+from lensmount_bench.accuracy import evaluate
+from lensmount_bench.confusion import Confusion
+from lensmount_bench.truth import map_classes, read_coco, read_folders
 
 ROWS = [(32, 32, 8, 16, 0, 0.9), (12, 40, 8, 8, 2, 0.5)]  # every picture: a cat, and a bird
 CAT, BIRD = [28, 24, 8, 16], [8, 36, 8, 8]  # xywh of these

@@ -218,8 +218,8 @@ def test_oriented_boxes_and_keypoints_come_back_in_the_picture(tmp_path):
 
 
 def test_turned_boxes_keep_their_corners_under_unequal_scales():
-    from lensmount.geometry import Geometry
-    from lensmount.rotated_boxes import xywhr_to_corners
+    from lensmount_vision.images.geometry import Geometry
+    from lensmount_vision.results.rotated_boxes import xywhr_to_corners
     from lensmount_yolo.oriented import boxes_to_image
 
     geometry = Geometry((100, 200), (64, 64), scale=(0.32, 0.3217), offset=(0.0, 16.0))

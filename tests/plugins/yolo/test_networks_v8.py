@@ -14,7 +14,7 @@ import pytest
 torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 
-from lensmount.reading import as_torch_state_dict, module_state_dict, read_checkpoint  # noqa: E402
+from lensmount_reading import as_torch_state_dict, module_state_dict, read_checkpoint  # noqa: E402
 from lensmount_yolo.networks import v8  # noqa: E402 - after the skips
 from lensmount_yolo.networks.blocks import BATCH_NORM_EPS, Conv  # noqa: E402
 from lensmount_yolo.networks.build import (  # noqa: E402

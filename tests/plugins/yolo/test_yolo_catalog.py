@@ -12,7 +12,7 @@ import pytest
 
 import lensmount_yolo
 import lensmount_yolo.plugin
-from lensmount.plugins import collect, given
+from lensmount.host.discovery import collect, given
 from lensmount.specs import read_catalog
 
 #: Model ids that inference-models documents for architectures of this plugin.

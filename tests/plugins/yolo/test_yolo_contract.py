@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 import pytest
 
-from lensmount.testing import ModelContract, PluginContract
+from lensmount_testing import ModelContract, PluginContract
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")

@@ -10,11 +10,11 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from lensmount import registry  # noqa: E402
-from lensmount.boxes import nms_rotated  # noqa: E402
 from lensmount.errors import InputError  # noqa: E402
-from lensmount.geometry import plan  # noqa: E402
-from lensmount.images import load  # noqa: E402
 from lensmount.specs import Preprocess  # noqa: E402
+from lensmount_vision.images.geometry import plan  # noqa: E402
+from lensmount_vision.images.loading import load  # noqa: E402
+from lensmount_vision.results.boxes import nms_rotated  # noqa: E402
 from lensmount_yolo import on_device  # noqa: E402
 from lensmount_yolo.head import Head  # noqa: E402
 from lensmount_yolo.postprocess import Filter, keep_boxes  # noqa: E402

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from lensmount import registry
-from lensmount.geometry import Geometry
+from lensmount_vision.images.geometry import Geometry
 
 pytest.importorskip("onnxruntime")
 

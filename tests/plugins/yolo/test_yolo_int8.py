@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from lensmount import quantizing_check, registry
+from lensmount import registry
 from lensmount.errors import (
     BackendError,
     ImageError,
@@ -18,9 +18,10 @@ from lensmount.errors import (
     OptionError,
     UnsupportedModelError,
 )
-from lensmount.quantizing import quantize
-from lensmount.quantizing_check import read_agreement
-from lensmount.reading import read_onnx
+from lensmount_bench import int8_check as quantizing_check
+from lensmount_bench.int8 import quantize
+from lensmount_bench.int8_check import read_agreement
+from lensmount_reading import read_onnx
 from lensmount_shapes.scenes import make_scene
 from lensmount_yolo.float_nodes import float_nodes
 
@@ -173,7 +174,9 @@ def test_what_is_missing_is_named(pictures, tmp_path, monkeypatch, graph):
         export(calibration=pictures, precision="fp16")
     with pytest.raises(UnsupportedModelError, match="nothing that int8 could be made from"):
         export(graph, calibration=pictures, dynamic=True)
-    monkeypatch.setattr("lensmount.exporting.find_spec", lambda name: None if name == "onnx" else object())
+    monkeypatch.setattr(
+        "lensmount_vision.models.exporting.find_spec", lambda name: None if name == "onnx" else object()
+    )
     with pytest.raises(MissingDependencyError, match=r"lensmount\[int8\]"):
         export(calibration=pictures)
     assert not (tmp_path / "bad.onnx").exists()

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lensmount.caches.tensors import is_tensor
+from lensmount.backend.tensors import is_tensor
 from lensmount.errors import InputError
 
 if TYPE_CHECKING:
-    from lensmount.images import Image
+    from lensmount_vision.images.loading import Image
 
 _DIGEST_BYTES = 20
 
@@ -104,7 +104,9 @@ def _feed_array(digest: Any, tag: bytes, array: np.ndarray[Any, Any]) -> None:
 def _feed_dataclass(digest: Any, value: Any) -> None:
     kind = type(value)
     # An image is the same picture whatever file it came from.
-    skipped = {"path"} if (kind.__module__, kind.__qualname__) == ("lensmount.images", "Image") else set()
+    skipped = (
+        {"path"} if (kind.__module__, kind.__qualname__) == ("lensmount_vision.images.loading", "Image") else set()
+    )
     names = [field.name for field in dataclasses.fields(value) if field.name not in skipped]
     _add(digest, b"dataclass", f"{kind.__module__}.{kind.__qualname__} {names}".encode())
     for name in names:

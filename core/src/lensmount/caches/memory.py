@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 from typing import Any
 
-from lensmount.caches.tensors import measure, on_device, to_device, to_host
+from lensmount.backend.tensors import measure, on_device, to_device, to_host
 from lensmount.errors import OptionError
 
 DEFAULT_BYTES = 512 * 1024 * 1024

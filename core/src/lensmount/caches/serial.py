@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from lensmount.caches.tensors import is_tensor
+from lensmount.backend.tensors import is_tensor
 from lensmount.errors import InputError
 
 MAGIC = b"LMCACHE1"

@@ -9,23 +9,11 @@ from typing import Annotated
 
 import typer
 
-from lensmount.cli import (
-    bench,
-    catalogue,
-    doctor,
-    embed,
-    errors,
-    evaluate,
-    export,
-    few_shot,
-    files,
-    new_plugin,
-    predict,
-    search,
-    store,
-    track,
-    tune,
-)
+from lensmount.cli import catalogue, doctor, errors, export, store
+from lensmount_bench.cli import bench, evaluate, tune
+from lensmount_reading import cli as files
+from lensmount_testing import cli as new_plugin
+from lensmount_vision.cli import embed, few_shot, predict, search, track
 
 app = typer.Typer(
     name="lensmount",

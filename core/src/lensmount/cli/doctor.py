@@ -9,7 +9,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from lensmount.environment import Environment
+    from lensmount.machine.environment import Environment
     from lensmount.specs import Backend, BackendStatus
 
 
@@ -26,7 +26,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
     """
     from lensmount import registry
     from lensmount.cli.output import write_json
-    from lensmount.diagnosis import diagnose
+    from lensmount.host.diagnosis import diagnose
     from lensmount.specs import to_dict
 
     found = registry.default().environment

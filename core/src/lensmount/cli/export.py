@@ -77,7 +77,7 @@ def export(
         settings={name: value for name, value in given.items() if value is not None} | load_options(options),
     )
     if calibration is not None:
-        from lensmount.quantizing_check import read_agreement
+        from lensmount_bench.int8_check import read_agreement
 
         err().print(str(read_agreement(written)), highlight=False, markup=False)
     err().print("wrote", end=" ")

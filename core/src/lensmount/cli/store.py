@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from lensmount.sources.cachetool import Removal
+    from lensmount.store.cachetool import Removal
 
 Models = Annotated[list[str], typer.Argument(help="Model ids or addresses.")]
 Force = Annotated[bool, typer.Option("--yes", help="Do it; without this, only say what would go.")]
@@ -76,8 +76,8 @@ def lock(
 def cache_ls() -> None:
     """List the packages in the store."""
     from lensmount.cli.output import out, size, table
-    from lensmount.sources.cachetool import list_packages
-    from lensmount.sources.store import Store
+    from lensmount.store.cachetool import list_packages
+    from lensmount.store.store import Store
 
     rows = table("model", "package", "size", "complete", "folder")
     for found in list_packages(Store()):
@@ -89,8 +89,8 @@ def cache_ls() -> None:
 def cache_size() -> None:
     """Show how much the store takes."""
     from lensmount.cli.output import out, size
-    from lensmount.sources import cachetool
-    from lensmount.sources.store import Store
+    from lensmount.store import cachetool
+    from lensmount.store.store import Store
 
     found = cachetool.size(Store())
     parts = f"files {size(found.blobs)}, unfinished {size(found.partials)}, records {size(found.records)}"
@@ -101,8 +101,8 @@ def cache_size() -> None:
 def cache_verify(remove: Annotated[bool, typer.Option("--remove", help="Remove what is damaged.")] = False) -> None:
     """Hash every file again; exit status 1 when one is damaged."""
     from lensmount.cli.output import out
-    from lensmount.sources.cachetool import remove_damaged, verify
-    from lensmount.sources.store import Store
+    from lensmount.store.cachetool import remove_damaged, verify
+    from lensmount.store.store import Store
 
     findings = verify(Store())
     bad = [finding for finding in findings if finding.state != "sound"]
@@ -125,7 +125,7 @@ def cache_add(
     sha256: Annotated[str | None, typer.Option(help="What the file has to be.")] = None,
 ) -> None:
     """Put a file into the store for an address that publishes no hash; it is compared with it ever after."""
-    from lensmount.sources.store import Store
+    from lensmount.store.store import Store
 
     added = Store().adopt(file, address=address.partition("#")[0], sha256=sha256)
     print(f"{address} is {added.path} (sha256 {added.sha256})")
@@ -141,8 +141,8 @@ def cache_rm(
 ) -> None:
     """Remove models from the store, or forget addresses (only says so without --yes)."""
     from lensmount.errors import InputError
-    from lensmount.sources.cachetool import remove_model
-    from lensmount.sources.store import Store
+    from lensmount.store.cachetool import remove_model
+    from lensmount.store.store import Store
 
     if not model and not address:
         raise InputError("nothing was named", expected="model ids, or --address", fix="lensmount cache ls")
@@ -160,8 +160,8 @@ def cache_rm(
 @cache.command("prune")
 def cache_prune(yes: Force = False) -> None:
     """Remove what nothing uses: unfinished downloads without an owner, files of no package."""
-    from lensmount.sources.cachetool import prune
-    from lensmount.sources.store import Store
+    from lensmount.store.cachetool import prune
+    from lensmount.store.store import Store
 
     _say([prune(Store(), dry_run=not yes)])
 

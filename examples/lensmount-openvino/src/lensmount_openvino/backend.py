@@ -14,7 +14,8 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
-from lensmount.backends import GraphFile, OpenRequest, inspect_graph, session_threads, split_device
+from lensmount.backend import session_threads, split_device
+from lensmount.contracts import OpenRequest
 from lensmount.errors import (
     BackendError,
     DeviceError,
@@ -26,6 +27,7 @@ from lensmount.errors import (
 from lensmount_openvino import errors
 from lensmount_openvino.probing import INSTALL
 from lensmount_openvino.session import OpenVinoSession, describe
+from lensmount_reading import GraphFile, inspect_graph
 
 DEVICES = {"cpu": "CPU", "xpu": "GPU", "npu": "NPU"}
 """OpenVINO's word for a kind of device."""

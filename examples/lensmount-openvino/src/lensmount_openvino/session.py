@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lensmount.backends import TensorSpec, check_feeds
+from lensmount.contracts import TensorSpec, check_feeds
 from lensmount.errors import BackendError, ClosedError, ModelFileError, UnsupportedModelError
-from lensmount.reading import GraphValue
 from lensmount_openvino import errors
+from lensmount_reading import GraphValue
 
 DTYPES = frozenset(
     ("float32", "float16", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool")
@@ -43,7 +43,7 @@ def describe(values: Iterable[GraphValue], subject: str) -> tuple[TensorSpec, ..
 
 
 class OpenVinoSession:
-    """A graph opened on OpenVINO; satisfies `lensmount.backends.Session`.
+    """A graph opened on OpenVINO; satisfies `lensmount.contracts.Session`.
 
     Each run takes an infer request of its own from a pool, so that several threads may run at once.
 
@@ -93,7 +93,7 @@ class OpenVinoSession:
         self.outputs: tuple[TensorSpec, ...] = taken
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Runs once; see `lensmount.backends.Session.run`.
+        """Runs once; see `lensmount.contracts.Session.run`.
 
         Raises:
             BackendError: Also for integers beyond 32 bits, which OpenVINO would cut.

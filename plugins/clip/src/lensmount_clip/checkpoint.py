@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from lensmount.embedding_layouts import (
+from lensmount.errors import ModelFileError, UnsupportedModelError
+from lensmount_clip.options import LoadOptions
+from lensmount_clip.recognise import layout
+from lensmount_vision.towers.layouts import (
     count_blocks,
     heads_of,
     read_config,
@@ -20,13 +23,10 @@ from lensmount.embedding_layouts import (
     table,
     whole,
 )
-from lensmount.errors import ModelFileError, UnsupportedModelError
-from lensmount_clip.options import LoadOptions
-from lensmount_clip.recognise import layout
 
 if TYPE_CHECKING:
-    from lensmount.reading import Checkpoint
-    from lensmount.torch_networks.transformer import Activation
+    from lensmount_reading import Checkpoint
+    from lensmount_vision.towers.transformer import Activation
 
 #: Channels of a head in the image towers of open_clip that do not have 64, by width (its model_configs).
 HEAD_WIDTHS = {1280: 80, 1408: 88, 1664: 104, 1792: 112}
@@ -114,7 +114,7 @@ def to_openai(checkpoint: Checkpoint) -> dict[str, Tensor]:
     Raises:
         UnsupportedModelError: They are not CLIP's.
     """
-    from lensmount.reading import tensor_to_torch
+    from lensmount_reading import tensor_to_torch
 
     names = strip_names(checkpoint.tensors)
     kind = layout(names)

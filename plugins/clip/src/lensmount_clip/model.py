@@ -8,17 +8,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lensmount.clip_vocabulary import OPENAI_SPECIALS
-from lensmount.embedding import EmbeddingModel, tower
-from lensmount.embedding_build import build_model, text_network, visual_network
-from lensmount.embedding_files import BIAS, SCALE
-from lensmount.embedding_layouts import read_config, table, triple
 from lensmount.errors import UnsupportedModelError
 from lensmount.specs import Preprocess
 from lensmount_clip.options import LoadOptions
+from lensmount_vision.towers.build import build_model, text_network, visual_network
+from lensmount_vision.towers.layouts import read_config, table, triple
+from lensmount_vision.towers.model import EmbeddingModel, tower
+from lensmount_vision.towers.recognise import BIAS, SCALE
+from lensmount_vision.towers.vocabulary import OPENAI_SPECIALS
 
 if TYPE_CHECKING:
-    from lensmount.models import BuildContext, ExportContext, NetworkContext, TorchNetwork
+    from lensmount.contracts.model import BuildContext, ExportContext, NetworkContext
+    from lensmount.contracts.session import TorchNetwork
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
@@ -27,7 +28,7 @@ SCALE_OF_OPENAI = 100.0
 
 
 class ClipModel(EmbeddingModel):
-    """Embeds pictures and texts with CLIP; see `lensmount.embedding.EmbeddingModel`."""
+    """Embeds pictures and texts with CLIP; see `lensmount_vision.towers.model.EmbeddingModel`."""
 
 
 def build(context: BuildContext) -> ClipModel:
@@ -94,11 +95,11 @@ def network(context: NetworkContext) -> dict[str, TorchNetwork]:
         ModelFileError: The file is corrupt, or its tensors contradict one another.
         UnsupportedModelError: The tensors are not those of a CLIP.
     """
-    from lensmount.embedding_layouts import text_geometry
-    from lensmount.reading import read_checkpoint
-    from lensmount.torch_networks.transformer import TextTower, fold_quick_gelu, load
     from lensmount_clip.checkpoint import read_settings, to_openai, vision_geometry
     from lensmount_clip.network import ModifiedResNet, VisionTransformer
+    from lensmount_reading import read_checkpoint
+    from lensmount_vision.towers.layouts import text_geometry
+    from lensmount_vision.towers.transformer import TextTower, fold_quick_gelu, load
 
     path = next(context.files[a.name] for a in context.package.artifacts if a.role == "weights")
     checkpoint = read_checkpoint(path)
@@ -140,6 +141,6 @@ def export(context: ExportContext) -> Path:
         UnsupportedModelError: Another target than `onnx`, or a precision that is not exported.
         ModelFileError: The graphs do not give what the networks give.
     """
-    from lensmount.embedding_export import export_pair
+    from lensmount_vision.towers.export import export_pair
 
     return export_pair(context, network, LoadOptions, vocabulary_package="lensmount_clip")

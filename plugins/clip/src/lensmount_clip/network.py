@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lensmount.torch_networks.transformer import Activation, Transformer, split_heads
+from lensmount_vision.towers.transformer import Activation, Transformer, split_heads
 
 
 class VisionTransformer(nn.Module):
@@ -25,7 +25,7 @@ class VisionTransformer(nn.Module):
         heads: Heads.
         hidden: Channels in the MLPs.
         dimension: Length of the embedding.
-        activation: See `lensmount.torch_networks.transformer.Mlp`.
+        activation: See `lensmount_vision.towers.transformer.Mlp`.
     """
 
     def __init__(

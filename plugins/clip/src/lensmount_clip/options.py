@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from lensmount.options import one_of, positive
+from lensmount.specs.options import one_of, positive
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,16 +6,16 @@ import hashlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from lensmount.backends.base import TensorSpec
+from lensmount.contracts.model import NetworkContext
+from lensmount.contracts.session import TensorSpec, TorchNetwork
 from lensmount.errors import UnsupportedModelError
-from lensmount.models import NetworkContext, TorchNetwork
 from lensmount_owlv2.layout import Layout, Tower, read_json, read_layout
 from lensmount_owlv2.settings import environment_flag
 
 if TYPE_CHECKING:
     import torch
 
-    from lensmount.torch_networks.transformer import Activation
+    from lensmount_vision.towers.transformer import Activation
 
 #: Names in the metadata of networks and exported graphs.
 NETWORK, CONTEXT, VOCABULARY = "lensmount.network", "lensmount.context_length", "lensmount.vocabulary"
@@ -32,8 +32,8 @@ def network(context: NetworkContext) -> dict[str, TorchNetwork]:
     """
     import torch
 
-    from lensmount.reading import as_torch_state_dict, read_checkpoint
-    from lensmount.torch_networks.transformer import load
+    from lensmount_reading import as_torch_state_dict, read_checkpoint
+    from lensmount_vision.towers.transformer import load
 
     path = next(context.files[a.name] for a in context.package.artifacts if a.role == "weights")
     checkpoint = read_checkpoint(path)
@@ -117,7 +117,7 @@ def _image_module(layout: Layout) -> Any:
 
 
 def _text_module(layout: Layout) -> Any:
-    from lensmount.torch_networks.transformer import TextTower
+    from lensmount_vision.towers.transformer import TextTower
 
     tower = layout.text
     module = TextTower(
@@ -169,7 +169,7 @@ def _blocks(state: Mapping[str, torch.Tensor], prefix: str, tower: Tower) -> dic
     """The blocks under the shared names: one projection for queries, keys and values."""
     import torch
 
-    from lensmount.torch_networks.transformer import fold_quick_gelu
+    from lensmount_vision.towers.transformer import fold_quick_gelu
 
     names = {
         "attn.out_proj": "self_attn.out_proj",

@@ -8,19 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lensmount.errors import InputError
-from lensmount.options import fraction
+from lensmount.specs.options import fraction
 from lensmount_owlv2.options import max_detections as limit
 
 if TYPE_CHECKING:
     import os
 
-    from lensmount.images import Color
-    from lensmount.results import Detections
     from lensmount.specs import ModelCard, ModelPackage
     from lensmount_owlv2.model import Owlv2
     from lensmount_owlv2.proposals import Proposals
     from lensmount_owlv2.references import UnmatchedBox
     from lensmount_owlv2.scoring import Bank
+    from lensmount_vision.images.loading import Color
+    from lensmount_vision.results.kinds import Detections
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,17 +9,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lensmount.embedding_files import COMPANIONS
+from lensmount.contracts.model import NetworkContext
 from lensmount.errors import InputError, MissingDependencyError, ModelFileError, OptionError, UnsupportedModelError
-from lensmount.models import NetworkContext
 from lensmount.specs import Artifact, ModelPackage
 from lensmount_owlv2.checkpoint import CONTEXT, VOCABULARY, network
 from lensmount_owlv2.queries import resolve_preprocess
+from lensmount_vision.towers.recognise import COMPANIONS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from lensmount.models import ExportContext, TorchNetwork
+    from lensmount.contracts.model import ExportContext
+    from lensmount.contracts.session import TorchNetwork
 
 OPSET = 17
 #: Largest difference from the network, as a share of an output's range, in float32.
@@ -171,7 +172,7 @@ def _compare(found: TorchNetwork, path: Path, batch: int | None) -> None:
 
 
 def _write_card(context: ExportContext, folder: Path) -> None:
-    from lensmount.manifests import write_manifest
+    from lensmount.store.manifests import write_manifest
 
     artifacts = tuple(
         Artifact(name=path.name, uri=f"file:///{path.name}", role="graph" if path.suffix == ".onnx" else "data")

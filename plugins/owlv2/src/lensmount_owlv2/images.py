@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from lensmount.caches.sources import source_key
 from lensmount_owlv2.proposals import Proposals, from_outputs, on_host
+from lensmount_vision.images.source_keys import source_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lensmount.caches.base import Cache
-    from lensmount.geometry import Geometry
-    from lensmount.images import Color, Image
+    from lensmount.contracts.cache import Cache
+    from lensmount_vision.images.geometry import Geometry
+    from lensmount_vision.images.loading import Color, Image
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class ImageEmbedder:
         Args:
             sources: Single inputs.
             count: Proposals of each, those most likely to be an object; None for all.
-            color: See `lensmount.images.load`.
+            color: See `lensmount_vision.images.loading.load`.
 
         Raises:
             ImageError: A picture cannot be used.
@@ -105,7 +105,7 @@ class ImageEmbedder:
         return None if kept is None else kept.top(count)
 
     def _run(self, pending: Sequence[tuple[str, Any]], count: int | None, color: Color | None) -> dict[str, Proposals]:
-        from lensmount.images import load
+        from lensmount_vision.images.loading import load
 
         pictures = [load(source, color=color) for _, source in pending]
         batch, _ = self._prepare(pictures)
@@ -122,7 +122,7 @@ class ImageEmbedder:
 def settle(source: Any, color: Color | None) -> Any:
     """An input that can be looked at twice: a file object is read."""
     if callable(getattr(source, "read", None)):
-        from lensmount.images import load
+        from lensmount_vision.images.loading import load
 
         return load(source, color=color)
     return source

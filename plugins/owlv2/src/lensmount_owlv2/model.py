@@ -7,10 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lensmount.caches.keys import make_key
-from lensmount.caches.sources import content_key, source_key
-from lensmount.images import split
-from lensmount.options import class_thresholds, fraction, one_of
-from lensmount.results import Detections
+from lensmount.specs.options import class_thresholds, fraction, one_of
 from lensmount_owlv2.detector import FewShotDetector, Parameters
 from lensmount_owlv2.images import settle
 from lensmount_owlv2.options import CONFIDENCE, IOU_THRESHOLD
@@ -19,13 +16,16 @@ from lensmount_owlv2.queries import QueryModel, result
 from lensmount_owlv2.references import POLICIES, make_bank, report
 from lensmount_owlv2.scoring import Bank, few_shot
 from lensmount_owlv2.training import TrainBox, TrainingData, TrainingImage, read_training_data
+from lensmount_vision.images.loading import split
+from lensmount_vision.images.source_keys import content_key, source_key
+from lensmount_vision.results.kinds import Detections
 
 if TYPE_CHECKING:
     import os
 
-    from lensmount.images import Color
-    from lensmount.models import BuildContext
+    from lensmount.contracts.model import BuildContext
     from lensmount_owlv2.references import UnmatchedBox
+    from lensmount_vision.images.loading import Color
 
 
 def build(context: BuildContext) -> Owlv2 | FewShotDetector:

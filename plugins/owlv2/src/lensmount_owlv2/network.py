@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lensmount.torch_networks.transformer import Activation, Transformer
+from lensmount_vision.towers.transformer import Activation, Transformer
 
 #: Added to a box's bias before the logarithm, as in the reference.
 _TINY = 1e-4

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lensmount.errors import OptionError
-from lensmount.options import positive
+from lensmount.specs.options import positive
 from lensmount_owlv2.settings import environment_count
 
 CONFIDENCE = 0.99  # few-shot: (cos + 1) / 2

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lensmount.backends.arrays import host_array
-from lensmount.boxes import cxcywh_to_xyxy, top_candidates
-from lensmount.caches.tensors import is_tensor
+from lensmount.backend.dtypes import host_array
+from lensmount.backend.tensors import is_tensor
+from lensmount_vision.results.boxes import cxcywh_to_xyxy, top_candidates
 
 #: Added to norms before dividing, as the network's class head does.
 EPSILON = np.float32(1e-6)

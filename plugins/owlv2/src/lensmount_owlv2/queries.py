@@ -9,11 +9,8 @@ from typing import TYPE_CHECKING, Any
 from lensmount.caches.keys import make_key
 from lensmount.caches.memory import DEFAULT_BYTES, MemoryCache
 from lensmount.errors import ClosedError, ModelFileError, OptionError
-from lensmount.images import split
-from lensmount.options import class_thresholds, fraction
-from lensmount.results import Detections
-from lensmount.single_graph import SingleGraph
 from lensmount.specs import Preprocess
+from lensmount.specs.options import class_thresholds, fraction
 from lensmount_owlv2.checkpoint import NETWORK
 from lensmount_owlv2.images import ImageEmbedder, Seen
 from lensmount_owlv2.layout import read_json
@@ -23,14 +20,17 @@ from lensmount_owlv2.references import make_bank
 from lensmount_owlv2.scoring import Found, by_query
 from lensmount_owlv2.texts import TextEmbedder
 from lensmount_owlv2.training import TrainBox, read_training_data
+from lensmount_vision.images.loading import split
+from lensmount_vision.models.single_graph import SingleGraph
+from lensmount_vision.results.kinds import Detections
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from lensmount.backends.base import Session
-    from lensmount.caches.base import Cache
-    from lensmount.images import Color
-    from lensmount.models import BuildContext
+    from lensmount.contracts.cache import Cache
+    from lensmount.contracts.model import BuildContext
+    from lensmount.contracts.session import Session
+    from lensmount_vision.images.loading import Color
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 

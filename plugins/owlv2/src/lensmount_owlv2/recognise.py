@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lensmount.embedding_files import companions, weights_card
 from lensmount_owlv2.checkpoint import IMAGE_OUTPUTS
 from lensmount_owlv2.layout import is_owlv2, read_json, read_layout
+from lensmount_vision.towers.recognise import companions, weights_card
 
 if TYPE_CHECKING:
-    from lensmount.reading import FileFacts
     from lensmount.specs import ModelCard
+    from lensmount_reading import FileFacts
 
 TASK = "open-vocabulary-detection"
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lensmount.boxes import iou_matrix
 from lensmount.errors import InputError
 from lensmount_owlv2.proposals import Proposals
 from lensmount_owlv2.scoring import Bank
 from lensmount_owlv2.training import TrainBox, TrainingImage, class_names
+from lensmount_vision.results.boxes import iou_matrix
 
 POLICIES = ("warn", "nearest", "error")
 

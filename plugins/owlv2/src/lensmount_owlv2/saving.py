@@ -65,9 +65,9 @@ def save_detector(detector: FewShotDetector, folder: Path, images: Mapping[str, 
 
 
 def _write(detector: FewShotDetector, folder: Path, images: Mapping[str, Proposals]) -> None:
-    from lensmount.manifests import write_manifest
-    from lensmount.reading import to_safetensors
     from lensmount.specs import Artifact, ModelCard, ModelPackage
+    from lensmount.store.manifests import write_manifest
+    from lensmount_reading import to_safetensors
 
     bank, model = detector.bank, detector.model
     arrays: dict[str, NDArray[Any]] = {
@@ -110,7 +110,7 @@ def _write(detector: FewShotDetector, folder: Path, images: Mapping[str, Proposa
 
 def base_of(model: Owlv2) -> str:
     """What `registry.load` would be given for the network alone: its id, or where its files lie."""
-    from lensmount.sources.local import path_of
+    from lensmount.store.addresses import path_of
 
     if model.card.base is not None:
         return model.card.base
@@ -123,7 +123,7 @@ def base_of(model: Owlv2) -> str:
 
 
 def _reference(name: str, array: NDArray[Any]) -> Any:
-    from lensmount.reading import Storage, TensorRef
+    from lensmount_reading import Storage, TensorRef
 
     packed = np.ascontiguousarray(array)
     storage = Storage(name, str(packed.dtype), packed.size, packed.tobytes())
@@ -192,7 +192,7 @@ def read_image_embeddings(source: str | os.PathLike[str], network: str, model_id
 
 
 def _arrays(path: Path) -> dict[str, NDArray[Any]]:
-    from lensmount.reading import read_checkpoint
+    from lensmount_reading import read_checkpoint
 
     return {name: np.array(ref.numpy()) for name, ref in read_checkpoint(path).tensors.items()}
 
@@ -219,7 +219,7 @@ def _check(document: Mapping[str, Any], network: str, model_id: str, where: Path
 def _parse(
     document: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
 ) -> tuple[Bank, Parameters, tuple[UnmatchedBox, ...]]:
-    from lensmount.options import class_thresholds, fraction, one_of, positive
+    from lensmount.specs.options import class_thresholds, fraction, one_of, positive
     from lensmount_owlv2.references import POLICIES
 
     names = tuple(str(name) for name in document["class_names"])

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lensmount.boxes import nms
-from lensmount.resample import matmul_single_threaded
 from lensmount_owlv2.proposals import Floats, Proposals
+from lensmount_vision.images.resample import matmul_single_threaded
+from lensmount_vision.results.boxes import nms
 
 Indices = NDArray[np.int64]
 

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lensmount.caches.keys import make_key
-from lensmount.clip_tokens import ClipTokenizer, pad
-from lensmount.clip_vocabulary import Vocabulary, read_vocabulary
-from lensmount.embedding_build import packaged_vocabulary
-from lensmount.embedding_files import number
 from lensmount.errors import InputError, ModelFileError
 from lensmount_owlv2.checkpoint import CONTEXT, VOCABULARY
 from lensmount_owlv2.proposals import Floats, normalise
+from lensmount_vision.towers.build import packaged_vocabulary
+from lensmount_vision.towers.recognise import number
+from lensmount_vision.towers.tokens import ClipTokenizer, pad
+from lensmount_vision.towers.vocabulary import Vocabulary, read_vocabulary
 
 if TYPE_CHECKING:
-    from lensmount.backends.base import Session
-    from lensmount.caches.base import Cache
-    from lensmount.models import BuildContext
+    from lensmount.contracts.cache import Cache
+    from lensmount.contracts.model import BuildContext
+    from lensmount.contracts.session import Session
 
 _BATCH = 64
 

@@ -50,7 +50,7 @@ class TrainingImage:
     """A picture with reference boxes.
 
     Attributes:
-        image: Anything `lensmount.images.load` takes.
+        image: Anything `lensmount_vision.images.loading.load` takes.
         boxes: The boxes on it; none is allowed.
     """
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from lensmount.embedding_layouts import count_blocks, heads_of, square, strip_names
 from lensmount.errors import UnsupportedModelError
 from lensmount_perception_encoder.network import rope_rows, rope_table
 from lensmount_perception_encoder.options import LoadOptions
 from lensmount_perception_encoder.recognise import layout
+from lensmount_vision.towers.layouts import count_blocks, heads_of, square, strip_names
 
 if TYPE_CHECKING:
-    from lensmount.reading import Checkpoint
+    from lensmount_reading import Checkpoint
 
 #: Heads of the image tower that are not width / 64 (Meta's core/vision_encoder/config.py: G14).
 HEADS = {1536: 16}
@@ -41,7 +41,7 @@ def to_meta(checkpoint: Checkpoint) -> dict[str, Tensor]:
     Raises:
         UnsupportedModelError: They are not PE-Core's.
     """
-    from lensmount.reading import tensor_to_torch
+    from lensmount_reading import tensor_to_torch
 
     names = strip_names(checkpoint.tensors)
     kind = layout(names)

@@ -7,23 +7,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lensmount.clip_vocabulary import OPEN_CLIP_SPECIALS
-from lensmount.embedding import EmbeddingModel, tower
-from lensmount.embedding_build import build_model, text_network, visual_network
-from lensmount.embedding_files import BIAS, SCALE
 from lensmount.errors import UnsupportedModelError
 from lensmount.specs import Preprocess
 from lensmount_perception_encoder.options import LoadOptions
+from lensmount_vision.towers.build import build_model, text_network, visual_network
+from lensmount_vision.towers.model import EmbeddingModel, tower
+from lensmount_vision.towers.recognise import BIAS, SCALE
+from lensmount_vision.towers.vocabulary import OPEN_CLIP_SPECIALS
 
 if TYPE_CHECKING:
-    from lensmount.models import BuildContext, ExportContext, NetworkContext, TorchNetwork
+    from lensmount.contracts.model import BuildContext, ExportContext, NetworkContext
+    from lensmount.contracts.session import TorchNetwork
 
 #: For graphs that do not say; our exports do. The released models' own factor is in their weights.
 USUAL_SCALE = 100.0
 
 
 class PerceptionEncoder(EmbeddingModel):
-    """Embeds pictures and texts with PE-Core; see `lensmount.embedding.EmbeddingModel`."""
+    """Embeds pictures and texts with PE-Core; see `lensmount_vision.towers.model.EmbeddingModel`."""
 
 
 def build(context: BuildContext) -> PerceptionEncoder:
@@ -69,11 +70,11 @@ def network(context: NetworkContext) -> dict[str, TorchNetwork]:
         ModelFileError: The file is corrupt, or its tensors contradict one another.
         UnsupportedModelError: The tensors are not those of a PE-Core.
     """
-    from lensmount.embedding_layouts import text_geometry
-    from lensmount.reading import read_checkpoint
-    from lensmount.torch_networks.transformer import TextTower, load
     from lensmount_perception_encoder.checkpoint import to_meta, vision_geometry, vision_tensors
     from lensmount_perception_encoder.network import VisionTower
+    from lensmount_reading import read_checkpoint
+    from lensmount_vision.towers.layouts import text_geometry
+    from lensmount_vision.towers.transformer import TextTower, load
 
     options = context.options or LoadOptions()
     path = next(context.files[a.name] for a in context.package.artifacts if a.role == "weights")
@@ -111,6 +112,6 @@ def export(context: ExportContext) -> Path:
         UnsupportedModelError: Another target than `onnx`, or a precision that is not exported.
         ModelFileError: The graphs do not give what the networks give.
     """
-    from lensmount.embedding_export import export_pair
+    from lensmount_vision.towers.export import export_pair
 
     return export_pair(context, network, LoadOptions, vocabulary_package="lensmount_perception_encoder")

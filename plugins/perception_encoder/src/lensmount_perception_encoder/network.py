@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lensmount.torch_networks.transformer import Mlp, Transformer, split_heads
+from lensmount_vision.towers.transformer import Mlp, Transformer, split_heads
 
 _BASE = 10_000.0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lensmount.options import positive
+from lensmount.specs.options import positive
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lensmount.embedding_files import pair_card, weights_card
-from lensmount.embedding_layouts import has_text_tower, strip_names
+from lensmount_vision.towers.layouts import has_text_tower, strip_names
+from lensmount_vision.towers.recognise import pair_card, weights_card
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from lensmount.reading import FileFacts
     from lensmount.specs import ModelCard
+    from lensmount_reading import FileFacts
 
 _META = ("visual.attn_pool.probe", "visual.attn_pool.layernorm.weight", "visual.proj", "visual.conv1.weight")
 _TIMM = ("visual.trunk.attn_pool.latent", "visual.trunk.norm_pre.weight", "visual.trunk.head.weight")

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lensmount.backends.base import TensorSpec
+from lensmount.contracts.model import NetworkContext
+from lensmount.contracts.session import TensorSpec, TorchNetwork
 from lensmount.errors import ModelFileError, OptionError, UnsupportedModelError
-from lensmount.models import NetworkContext, TorchNetwork
 from lensmount_rfdetr.keys import original_keys
 from lensmount_rfdetr.layout import SYNONYMS, VARIANTS, Layout, find_variant, is_rfdetr, read_layout
 from lensmount_rfdetr.names import NAMES, column_names, names_of, to_metadata
@@ -19,7 +19,7 @@ from lensmount_rfdetr.options import LoadOptions
 if TYPE_CHECKING:
     from torch.nn import Module
 
-    from lensmount.reading import Checkpoint, TensorRef
+    from lensmount_reading import Checkpoint, TensorRef
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 _MAX_JSON = 4 << 20
@@ -158,7 +158,7 @@ def network(context: NetworkContext) -> TorchNetwork:
 
 def load(context: NetworkContext) -> tuple[Contents, Layout]:
     """Reads the package's weights and their sizes, and compares them with the card; see `network`."""
-    from lensmount.reading import read_checkpoint
+    from lensmount_reading import read_checkpoint
 
     path = next(context.files[a.name] for a in context.package.artifacts if a.role == "weights")
     config = read_config(context.files.get(CONFIG), context.files.get(PREPROCESSOR))
@@ -182,7 +182,7 @@ def build(context: NetworkContext, contents: Contents, layout: Layout) -> TorchN
     """Builds the network for the input size that was asked for; see `network`."""
     import torch
 
-    from lensmount.reading import as_torch_state_dict
+    from lensmount_reading import as_torch_state_dict
     from lensmount_rfdetr.networks.weights import build as assemble
 
     options = context.options or LoadOptions()

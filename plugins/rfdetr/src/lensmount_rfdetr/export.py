@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lensmount import exporting
+from lensmount.contracts.model import ExportContext, NetworkContext
 from lensmount.errors import BackendError, OptionError
-from lensmount.models import ExportContext, NetworkContext
-from lensmount.options import check_names, one_of, positive
+from lensmount.specs.options import check_names, one_of, positive
 from lensmount_rfdetr.checkpoint import build, check_size, load, metadata_of
 from lensmount_rfdetr.names import NAMES, column_names, to_metadata
 from lensmount_rfdetr.options import LoadOptions
+from lensmount_vision.models import exporting
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -9,25 +9,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lensmount.caches.tensors import is_tensor
+from lensmount.backend.tensors import is_tensor
 from lensmount.errors import ModelFileError, OptionError, UnsupportedModelError
-from lensmount.mask_decoding import resize_logits_in_boxes
-from lensmount.options import class_ids, class_thresholds, positive
-from lensmount.results import Detections, InstanceSegmentation
-from lensmount.single_graph import SingleGraph
 from lensmount.specs import ModelPackage, Preprocess
+from lensmount.specs.options import class_ids, class_thresholds, positive
 from lensmount_rfdetr.head import Head, read_head
 from lensmount_rfdetr.names import column_names, from_metadata
 from lensmount_rfdetr.options import LoadOptions
 from lensmount_rfdetr.postprocess import Filter, Kept, keep_pairs
+from lensmount_vision.models.single_graph import SingleGraph
+from lensmount_vision.results.kinds import Detections, InstanceSegmentation
+from lensmount_vision.results.mask_decoding import resize_logits_in_boxes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from lensmount.geometry import Geometry
-    from lensmount.images import Color
-    from lensmount.masks import Masks
-    from lensmount.models import BuildContext, Model
+    from lensmount.contracts.model import BuildContext, Model
+    from lensmount_vision.images.geometry import Geometry
+    from lensmount_vision.images.loading import Color
+    from lensmount_vision.results.masks import Masks
 
 CONFIDENCE = 0.5
 BATCH = 16  # pictures prepared at once when the caller passes more
@@ -128,7 +128,7 @@ class RFDETRDetector(SingleGraph):
 
         Args:
             images: A picture or several: paths, URLs, bytes, PIL images, arrays, tensors; see
-                `lensmount.images.load_many`.
+                `lensmount_vision.images.loading.load_many`.
             confidence: Lowest score, 0..1, or one per class (`{"dog": 0.5}`); None for what the package recommends,
                 else 0.5.
             max_detections: Most objects per picture; None for as many as the network has queries (300; 100 to 300

@@ -9,17 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lensmount.device.masks import resize_logits
-from lensmount.device.ordering import top_k
-from lensmount.device.runtime import fetch, put
-from lensmount.device.whole_masks import resize_whole
+from lensmount.backend.torch_streams import fetch, put
 from lensmount_rfdetr.postprocess import Filter, Kept
+from lensmount_vision.device.masks import resize_logits
+from lensmount_vision.device.ordering import top_k
+from lensmount_vision.device.whole_masks import resize_whole
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from lensmount.geometry import Geometry
-    from lensmount.masks import Masks
+    from lensmount_vision.images.geometry import Geometry
+    from lensmount_vision.results.masks import Masks
 
 
 @torch.inference_mode()

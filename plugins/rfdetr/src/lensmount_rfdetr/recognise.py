@@ -11,7 +11,7 @@ from lensmount_rfdetr.head import Head, read_head
 from lensmount_rfdetr.layout import find_variant, is_rfdetr
 
 if TYPE_CHECKING:
-    from lensmount.reading import FileFacts
+    from lensmount_reading import FileFacts
 
 _WEIGHTS = ("torch", "torch-legacy", "safetensors")
 

@@ -7,13 +7,13 @@ import os
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
+from lensmount.contracts.finder import FetchOptions
 from lensmount.errors import ArtifactNotFoundError, AuthenticationError, ModelFileError, SourceError
-from lensmount.peer.schema import decode_json, parse
-from lensmount.sources.base import FetchOptions
-from lensmount.sources.files import write_atomic
-from lensmount.sources.ledger import key_of
-from lensmount.sources.store import Store
-from lensmount.sources.transport import read_small
+from lensmount.store.files import write_atomic
+from lensmount.store.ledger import key_of
+from lensmount.store.store import Store
+from lensmount.store.transport import read_small
+from lensmount_roboflow.packages.schema import decode_json, parse
 from lensmount_roboflow.wire import METADATA, Metadata
 
 DEFAULT_HOST = "https://api.roboflow.com"

@@ -5,16 +5,17 @@ from __future__ import annotations
 import re
 from urllib.parse import unquote
 
+from lensmount.contracts.finder import Fetched, FetchOptions
 from lensmount.errors import ArtifactNotFoundError, AuthenticationError, IntegrityError, SourceError
-from lensmount.peer.schema import parse
-from lensmount.sources.addresses import parse_web
-from lensmount.sources.base import Fetched, FetchOptions
-from lensmount.sources.download import Wanted
-from lensmount.sources.offline import is_offline, missing, missing_error
-from lensmount.sources.store import Store
 from lensmount.specs import Artifact, ModelCard
+from lensmount.specs.offline import is_offline
+from lensmount.store.addresses import parse_web
+from lensmount.store.download import Wanted
+from lensmount.store.offline import missing, missing_error
+from lensmount.store.store import Store
 from lensmount_roboflow import client, wire
 from lensmount_roboflow.mapping import card_of
+from lensmount_roboflow.packages.schema import parse
 
 _FILE = re.compile(r"^roboflow://(?P<model>.+?)/-/(?P<package>[^/]+)/(?P<file>.+)$")
 _MODEL = re.compile(r"^roboflow://(?P<model>[^?#]+?)/?$")
@@ -45,7 +46,7 @@ class RoboflowFinder:
         if match is None or _FILE.match(uri):
             raise SourceError("this is not a model on Roboflow", found=uri, expected="roboflow://project/version")
         model = unquote(match["model"])
-        if is_offline(options):
+        if is_offline(options.offline):
             pages = client.kept(model, self._store)
             if pages is None:
                 place = f"{self._store.root}, by a load with a network"

@@ -8,11 +8,11 @@ from typing import Any, Literal
 from urllib.parse import quote
 
 from lensmount.errors import LensmountError, ModelFileError, UnsupportedModelError
-from lensmount.peer import config as mapping
-from lensmount.peer import schema
-from lensmount.peer.folder import CLASS_NAMES, INFERENCE_CONFIG, VARIANTS
 from lensmount.specs import MODEL_ID, Artifact, BatchPolicy, ModelCard, ModelPackage, Pairs, Preprocess, Requirements
 from lensmount_roboflow import wire
+from lensmount_roboflow.packages import config as mapping
+from lensmount_roboflow.packages import schema
+from lensmount_roboflow.packages.folder import CLASS_NAMES, INFERENCE_CONFIG, VARIANTS
 
 Role = Literal["graph", "weights", "data"]
 Bring = Callable[[Artifact], bytes]

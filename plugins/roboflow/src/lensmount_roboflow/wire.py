@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StrictBool, StrictInt, StrictStr
 
-from lensmount.peer.schema import Form, RecommendedParameters
+from lensmount_roboflow.packages.schema import Form, RecommendedParameters
 
 METADATA = "external-model-metadata-v1"
 PACKAGE = "external-model-package-v1"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lensmount.caches.tensors import is_tensor
+from lensmount.backend.tensors import is_tensor
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

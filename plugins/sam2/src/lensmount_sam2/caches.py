@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from lensmount.caches.base import Cache
+    from lensmount.contracts.cache import Cache
     from lensmount_sam2.prompts import Prompts
 
 EMBEDDINGS, MASKS = "embeddings", "masks"

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lensmount.backends.base import TensorSpec
+from lensmount.contracts.model import NetworkContext
+from lensmount.contracts.session import TensorSpec, TorchNetwork
 from lensmount.errors import ModelFileError, UnsupportedModelError
-from lensmount.models import NetworkContext, TorchNetwork
 from lensmount_sam2.geometry import IMAGE_SIZE, Geometry, Trunk, read_geometry
 from lensmount_sam2.hf_keys import is_hf, official_key, read_config
 from lensmount_sam2.options import LoadOptions
@@ -17,8 +17,8 @@ from lensmount_sam2.options import LoadOptions
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from lensmount.reading import TensorRef
     from lensmount.specs import ModelPackage
+    from lensmount_reading import TensorRef
 
 CONFIG = "config.json"
 
@@ -64,7 +64,7 @@ def network(context: NetworkContext) -> dict[str, TorchNetwork]:
         ModelFileError: The file is corrupt.
         UnsupportedModelError: The tensors are not those of a SAM 2.
     """
-    from lensmount.reading import read_checkpoint
+    from lensmount_reading import read_checkpoint
 
     path = next(context.files[a.name] for a in context.package.artifacts if a.role == "weights")
     configured = read_config_file(context.files.get(CONFIG))
@@ -89,7 +89,7 @@ def build(tensors: Mapping[str, TensorRef], geometry: Geometry, side: int) -> di
     """The modules, on the CPU in float32, weights loaded."""
     import torch
 
-    from lensmount.reading import as_torch_state_dict
+    from lensmount_reading import as_torch_state_dict
     from lensmount_sam2.networks.decoder import MaskDecoder
     from lensmount_sam2.networks.encoder import ImageEncoder
     from lensmount_sam2.networks.memory import Memory

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from lensmount.geometry import Geometry
+from lensmount_vision.images.geometry import Geometry
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lensmount.boxes import nms
 from lensmount.errors import InputError, OptionError
-from lensmount.mask_decoding import resize_logits_in_boxes
-from lensmount.options import flag, fraction, positive
-from lensmount.results import Masks, PromptedMasks
+from lensmount.specs.options import flag, fraction, positive
 from lensmount_sam2.prompts import Prompts
 from lensmount_sam2.selecting import choose, stability
+from lensmount_vision.results.boxes import nms
+from lensmount_vision.results.kinds import Masks, PromptedMasks
+from lensmount_vision.results.mask_decoding import resize_logits_in_boxes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lensmount.contracts.model import ExportContext, NetworkContext
 from lensmount.errors import BackendError, InputError, MissingDependencyError, OptionError
-from lensmount.models import ExportContext, NetworkContext
 from lensmount.specs import Artifact, BatchPolicy, ModelPackage
 from lensmount_sam2.checkpoint import network, specs
 from lensmount_sam2.options import LoadOptions
@@ -160,7 +160,7 @@ def _check(path: Path, module: Any, name: str, side: int, batch: int | None) -> 
 
 
 def _describe(context: ExportContext, folder: Path, batch: int | None) -> None:
-    from lensmount.manifests import write_manifest
+    from lensmount.store.manifests import write_manifest
 
     names = ("encoder.onnx", "decoder.onnx")
     package = ModelPackage(

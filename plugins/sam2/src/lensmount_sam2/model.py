@@ -8,30 +8,30 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lensmount.backends.batching import join_batches
+from lensmount.backend.batching import join_batches
+from lensmount.backend.tensors import is_tensor
 from lensmount.caches.keys import image_key, make_key
-from lensmount.caches.tensors import is_tensor
 from lensmount.errors import ClosedError, InputError, OptionError, UnsupportedModelError
-from lensmount.mask_decoding import resize_logits_in_boxes
-from lensmount.options import flag
-from lensmount.results import PromptedMasks
 from lensmount.specs import Preprocess
+from lensmount.specs.options import flag
 from lensmount_sam2.caches import EMBEDDINGS, MASKS, MaskCache, default_caches
 from lensmount_sam2.embedding import ImageEmbedding
 from lensmount_sam2.prompts import Prompts, check_prompts, per_image
 from lensmount_sam2.runner import Runner
 from lensmount_sam2.selecting import CLAMP, choose
+from lensmount_vision.results.kinds import PromptedMasks
+from lensmount_vision.results.mask_decoding import resize_logits_in_boxes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from lensmount.caches.base import Cache
-    from lensmount.geometry import Geometry
-    from lensmount.images import Color, Image
-    from lensmount.models import BuildContext
-    from lensmount.results import VideoMasks
+    from lensmount.contracts.cache import Cache
+    from lensmount.contracts.model import BuildContext
     from lensmount.specs import ModelCard, ModelPackage
     from lensmount_sam2.tracker import Tracker
+    from lensmount_vision.images.geometry import Geometry
+    from lensmount_vision.images.loading import Color, Image
+    from lensmount_vision.results.kinds import VideoMasks
 
     Floats = NDArray[np.float32]
 
@@ -150,8 +150,8 @@ class Sam2:
     # --- pictures -----------------------------------------------------------------------------------------------------
 
     def load_images(self, images: Any, color: Color | None = None) -> list[Image]:
-        """Turns whatever the caller passed into pictures; see `lensmount.images.load_many`."""
-        from lensmount.images import load_many
+        """Turns whatever the caller passed into pictures; see `lensmount_vision.images.loading.load_many`."""
+        from lensmount_vision.images.loading import load_many
 
         self.check_open()
         return load_many(images, color=color)
@@ -165,13 +165,13 @@ class Sam2:
         """Pictures to the encoder's input.
 
         Args:
-            images: One picture or several; see `lensmount.images.load_many`.
+            images: One picture or several; see `lensmount_vision.images.loading.load_many`.
             color: Channel order of arrays and tensors, `"bgr"` or `"rgb"`; None for their usual one.
 
         Returns:
             The batch float32 `(B, 3, S, S)`, and one geometry per picture.
         """
-        from lensmount.transforms import prepare
+        from lensmount_vision.images.transforms import prepare
 
         return prepare(self.load_images(images, color), self.preprocess_spec)
 
@@ -222,7 +222,7 @@ class Sam2:
         return make_key("sam2 embedding", self.fingerprint, key)
 
     def _geometry(self, picture: Image) -> Geometry:
-        from lensmount.geometry import plan
+        from lensmount_vision.images.geometry import plan
 
         return plan(picture.size, self.preprocess_spec)
 
@@ -423,7 +423,7 @@ class Sam2:
             UnknownOptionError: An unknown setting.
             OptionError: A setting is out of range.
         """
-        from lensmount.options import build_options
+        from lensmount.specs.options import build_options
         from lensmount_sam2.everything import Settings, generate
 
         values = {"points_per_side": points_per_side, **settings}

@@ -8,16 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lensmount.device.runtime import fetch, put
-from lensmount.device.whole_masks import resize_whole
+from lensmount.backend.torch_streams import fetch, put
 from lensmount_sam2.selecting import CLAMP, STABILITY_DELTA, STABILITY_THRESHOLD, choose
+from lensmount_vision.device.whole_masks import resize_whole
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from lensmount.geometry import Geometry
-    from lensmount.masks import Masks
     from lensmount_sam2.everything import Settings
+    from lensmount_vision.images.geometry import Geometry
+    from lensmount_vision.results.masks import Masks
 
     Floats = NDArray[np.float32]
 

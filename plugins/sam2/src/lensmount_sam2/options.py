@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lensmount.errors import OptionError
-from lensmount.options import positive
+from lensmount.specs.options import positive
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from lensmount_sam2.arrays import to_array
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from lensmount.geometry import Geometry
+    from lensmount_vision.images.geometry import Geometry
 
     Floats = NDArray[np.float32]
 

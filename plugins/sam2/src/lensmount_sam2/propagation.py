@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lensmount.errors import InputError, OptionError
-from lensmount.options import check_names, positive
+from lensmount.specs.options import check_names, positive
 from lensmount_sam2.geometry import POINTERS
 from lensmount_sam2.tracker import Tracker
 
 if TYPE_CHECKING:
-    from lensmount.images import Color, Image
-    from lensmount.results import VideoMasks
     from lensmount_sam2.model import Sam2
+    from lensmount_vision.images.loading import Color, Image
+    from lensmount_vision.results.kinds import VideoMasks
 
 PROMPT_KEYS = ("points", "labels", "boxes", "mask", "object_id")
 
@@ -125,8 +125,8 @@ def _can_reopen(video: Any) -> bool:
 
 
 def _frames(video: Any, color: Color | None) -> Iterator[Image]:
-    from lensmount.image_sources import expand_sources, is_video, video_frames
-    from lensmount.images import load, load_many
+    from lensmount_vision.images.loading import load, load_many
+    from lensmount_vision.images.sources import expand_sources, is_video, video_frames
 
     if isinstance(video, int) or (isinstance(video, str | os.PathLike) and is_video(video)):
         for frame in video_frames(str(video)):

@@ -10,7 +10,7 @@ from lensmount_sam2.geometry import read_geometry, variant
 from lensmount_sam2.hf_keys import is_hf
 
 if TYPE_CHECKING:
-    from lensmount.reading import FileFacts
+    from lensmount_reading import FileFacts
 
 _WANTED = ("image_encoder.trunk.pos_embed_window", "sam_mask_decoder.obj_score_token.weight", "no_mem_embed")
 

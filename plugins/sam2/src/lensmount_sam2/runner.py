@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lensmount.backends.batching import batch_policy, run_batched
-from lensmount.caches.tensors import is_tensor
+from lensmount.backend.batching import batch_policy, run_batched
+from lensmount.backend.tensors import is_tensor
 from lensmount.errors import ModelFileError, UnsupportedModelError
 from lensmount_sam2.arrays import to_array
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from lensmount.backends.base import Session
-    from lensmount.geometry import Geometry
-    from lensmount.images import Image
-    from lensmount.models import BuildContext
+    from lensmount.contracts.model import BuildContext
+    from lensmount.contracts.session import Session
     from lensmount.specs import Preprocess
+    from lensmount_vision.images.geometry import Geometry
+    from lensmount_vision.images.loading import Image
 
     Maps = tuple[Any, Any, Any]
     Floats = NDArray[np.float32]
@@ -104,13 +104,13 @@ class Runner:
         """Pictures to the encoder's input `(B, 3, S, S)`: on its device where it takes tensors, else on the host."""
         device = getattr(self.encoder, "tensor_device", None)
         if device is None:
-            from lensmount.transforms import prepare
+            from lensmount_vision.images.transforms import prepare
 
             return prepare(pictures, spec)
         preparer = self._preparers.get(spec)
         if preparer is None:
-            from lensmount.device.preparing import DevicePreparer
-            from lensmount.device.runtime import runtime_for
+            from lensmount.backend.torch_streams import runtime_for
+            from lensmount_vision.device.preparing import DevicePreparer
 
             # Two specs at most, of pictures and of frames; two threads that make one at once do no harm.
             preparer = self._preparers[spec] = DevicePreparer(spec, runtime_for(device), "float32")

@@ -10,23 +10,23 @@ import numpy as np
 
 from lensmount.caches.keys import image_key
 from lensmount.errors import InputError
-from lensmount.mask_decoding import resize_logits_in_boxes
-from lensmount.options import positive
-from lensmount.results import VideoMasks
+from lensmount.specs.options import positive
 from lensmount_sam2.arrays import to_array
 from lensmount_sam2.geometry import POINTERS
 from lensmount_sam2.memory_bank import Bank, Record
 from lensmount_sam2.prompts import check_prompts
 from lensmount_sam2.selecting import CLAMP
 from lensmount_sam2.stepping import Stepper
+from lensmount_vision.results.kinds import VideoMasks
+from lensmount_vision.results.mask_decoding import resize_logits_in_boxes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from lensmount.geometry import Geometry
-    from lensmount.images import Color, Image
     from lensmount_sam2.model import Sam2
     from lensmount_sam2.prompts import Prompts
+    from lensmount_vision.images.geometry import Geometry
+    from lensmount_vision.images.loading import Color, Image
 
 MASK_AREA = "(H, W) or (P, H, W) of the frame's size"
 
@@ -309,7 +309,7 @@ class Tracker:
 
 
 def _nothing(image: Image | None, number: int, size: tuple[int, int] | None = None) -> VideoMasks:
-    from lensmount.results import Masks
+    from lensmount_vision.results.kinds import Masks
 
     height, width = size or (image.size if image is not None else (0, 0))
     return VideoMasks(

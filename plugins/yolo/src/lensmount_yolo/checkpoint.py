@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lensmount.backends.base import TensorSpec
+from lensmount.contracts.model import NetworkContext
+from lensmount.contracts.session import TensorSpec, TorchNetwork
 from lensmount.errors import ModelFileError, UnsupportedModelError
-from lensmount.models import NetworkContext, TorchNetwork
 from lensmount.specs import ModelCard, Preprocess
 from lensmount_yolo.metadata import TASKS, parse
 from lensmount_yolo.networks.nodes import from_json
@@ -31,7 +31,7 @@ from lensmount_yolo.options import LoadOptions
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from lensmount.reading import Checkpoint, FileFacts, TensorRef
+    from lensmount_reading import Checkpoint, FileFacts, TensorRef
     from lensmount_yolo.networks.assemble import Network
 
 #: Key of a safetensors header under which the tree of the network stands.
@@ -87,7 +87,7 @@ def load_network(path: Path, *, end_to_end: bool | None = None) -> Loaded:
     """
     import torch
 
-    from lensmount.reading import as_torch_state_dict, read_checkpoint
+    from lensmount_reading import as_torch_state_dict, read_checkpoint
     from lensmount_yolo.networks.assemble import assemble
 
     checkpoint = read_checkpoint(path, modules="records")
@@ -116,7 +116,7 @@ def describe(checkpoint: Checkpoint) -> tuple[Described, Mapping[str, TensorRef]
     Raises:
         UnsupportedModelError: There is no network that is known here.
     """
-    from lensmount.reading import module_state_dict
+    from lensmount_reading import module_state_dict
 
     root = find_model(checkpoint)
     if root is not None:

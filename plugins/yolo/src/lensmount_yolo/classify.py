@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lensmount.backends.arrays import host_array
+from lensmount.backend.dtypes import host_array
 from lensmount.errors import ModelFileError
-from lensmount.results import Classification
-from lensmount.single_graph import SingleGraph
 from lensmount.specs import Preprocess
+from lensmount_vision.models.single_graph import SingleGraph
+from lensmount_vision.results.kinds import Classification
 from lensmount_yolo.metadata import parse
 from lensmount_yolo.model import BATCH, class_names
 from lensmount_yolo.options import LoadOptions
 
 if TYPE_CHECKING:
-    from lensmount.geometry import Geometry
-    from lensmount.images import Color
-    from lensmount.models import BuildContext
+    from lensmount.contracts.model import BuildContext
+    from lensmount_vision.images.geometry import Geometry
+    from lensmount_vision.images.loading import Color
 
 #: Short side to the input size with Pillow's antialiased bilinear kernel, then the middle: what the reference does.
 PREPROCESS = Preprocess(size=(224, 224), resize="short-side-crop", interpolation="bilinear", antialias=True)
@@ -65,7 +65,7 @@ class YoloClassifier(SingleGraph):
 
         Args:
             images: A picture or several: paths, URLs, bytes, PIL images, arrays, tensors; see
-                `lensmount.images.load_many`.
+                `lensmount_vision.images.loading.load_many`.
             color: Channel order of arrays and tensors, `"bgr"` or `"rgb"`.
 
         Returns:

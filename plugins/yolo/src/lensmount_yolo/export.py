@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lensmount.contracts.model import ExportContext
 from lensmount.errors import MissingDependencyError, OptionError, UnsupportedModelError
-from lensmount.exporting import keep
-from lensmount.models import ExportContext
-from lensmount.options import check_names, fraction, one_of, positive
+from lensmount.specs.options import check_names, fraction, one_of, positive
+from lensmount_vision.models.exporting import keep
 from lensmount_yolo.metadata import parse
 
 if TYPE_CHECKING:
@@ -229,7 +229,7 @@ def _with_metadata(
 
 def _safetensors(context: ExportContext) -> Path:
     """The same tensors, with the description of the network in the header: no pickle, no guessing."""
-    from lensmount.reading import read_checkpoint, to_safetensors
+    from lensmount_reading import read_checkpoint, to_safetensors
     from lensmount_yolo.checkpoint import NETWORK_KEY, describe
     from lensmount_yolo.networks.nodes import to_json
 

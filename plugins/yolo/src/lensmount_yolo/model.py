@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lensmount.backends.arrays import host_array
-from lensmount.caches.tensors import is_tensor
+from lensmount.backend.dtypes import host_array
+from lensmount.backend.tensors import is_tensor
 from lensmount.errors import OptionError, UnsupportedModelError
-from lensmount.mask_decoding import decode_prototypes
-from lensmount.options import class_ids, class_thresholds, flag, fraction, positive
-from lensmount.results import Detections, InstanceSegmentation
-from lensmount.single_graph import SingleGraph
 from lensmount.specs import ModelCard, ModelPackage, Preprocess
+from lensmount.specs.options import class_ids, class_thresholds, flag, fraction, positive
+from lensmount_vision.models.single_graph import SingleGraph
+from lensmount_vision.results.kinds import Detections, InstanceSegmentation
+from lensmount_vision.results.mask_decoding import decode_prototypes
 from lensmount_yolo.head import Head, read_head
 from lensmount_yolo.metadata import GraphMetadata, parse
 from lensmount_yolo.options import LoadOptions
@@ -25,10 +25,10 @@ from lensmount_yolo.postprocess import Filter, Kept, keep_boxes
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from lensmount.geometry import Geometry
-    from lensmount.images import Color
-    from lensmount.masks import Masks
-    from lensmount.models import BuildContext, Model
+    from lensmount.contracts.model import BuildContext, Model
+    from lensmount_vision.images.geometry import Geometry
+    from lensmount_vision.images.loading import Color
+    from lensmount_vision.results.masks import Masks
 
 CONFIDENCE = 0.25
 IOU_THRESHOLD = 0.7
@@ -144,7 +144,7 @@ class YoloDetector(SingleGraph):
 
         Args:
             images: A picture or several: paths, URLs, bytes, PIL images, arrays, tensors; see
-                `lensmount.images.load_many`.
+                `lensmount_vision.images.loading.load_many`.
             confidence: Lowest score, 0..1, or one per class (`{"dog": 0.5}`); None for what the package recommends,
                 else 0.25.
             iou_threshold: Overlap, 0..1, above which the weaker of two boxes is dropped. Heads without suppression
@@ -290,7 +290,7 @@ class YoloSegmenter(YoloDetector):
             )
         prototypes = raw[self.head.prototypes]
         if is_tensor(prototypes):
-            from lensmount.device import masks
+            from lensmount_vision.device import masks
 
             return masks.decode_prototypes([part.extra for part in kept], prototypes, boxes, geometries)
         return [

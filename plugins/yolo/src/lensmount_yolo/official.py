@@ -11,7 +11,7 @@ from lensmount_yolo.networks.nodes import Node
 from lensmount_yolo.networks.records import HEADS, network_node
 
 if TYPE_CHECKING:
-    from lensmount.reading import Checkpoint, Record
+    from lensmount_reading import Checkpoint, Record
 
 #: Kind of the head -> task in ultralytics' words.
 TASK_OF_HEAD = {

@@ -9,16 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lensmount.device.ordering import top_k
-from lensmount.device.runtime import fetch, put
-from lensmount.device.suppression import Overlapping, box_overlaps, rotated_overlaps, suppress
+from lensmount.backend.torch_streams import fetch, put
 from lensmount.errors import InputError
+from lensmount_vision.device.ordering import top_k
+from lensmount_vision.device.suppression import Overlapping, box_overlaps, rotated_overlaps, suppress
 from lensmount_yolo.postprocess import Filter, Kept
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from lensmount.geometry import Geometry
+    from lensmount_vision.images.geometry import Geometry
     from lensmount_yolo.head import Head
 
 CANDIDATES = 512

@@ -6,19 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lensmount.boxes import nms_rotated, xyxy_to_cxcywh
 from lensmount.errors import UnsupportedModelError
-from lensmount.results import OrientedDetections
-from lensmount.rotated_boxes import xywhr_to_corners
+from lensmount_vision.results.boxes import nms_rotated, xyxy_to_cxcywh
+from lensmount_vision.results.kinds import OrientedDetections
+from lensmount_vision.results.rotated_boxes import xywhr_to_corners
 from lensmount_yolo.model import YoloDetector
 from lensmount_yolo.postprocess import Filter, Kept, candidates, take
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from lensmount.geometry import Geometry
-    from lensmount.masks import Masks
-    from lensmount.models import BuildContext
+    from lensmount.contracts.model import BuildContext
+    from lensmount_vision.images.geometry import Geometry
+    from lensmount_vision.results.masks import Masks
 
 
 class YoloOrientedDetector(YoloDetector):

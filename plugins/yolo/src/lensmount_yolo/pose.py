@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lensmount.results import KeypointDetections
+from lensmount_vision.results.kinds import KeypointDetections
 from lensmount_yolo.metadata import GraphMetadata
 from lensmount_yolo.model import YoloDetector
 from lensmount_yolo.postprocess import Kept
@@ -14,9 +14,9 @@ from lensmount_yolo.postprocess import Kept
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from lensmount.geometry import Geometry
-    from lensmount.masks import Masks
-    from lensmount.models import BuildContext
+    from lensmount.contracts.model import BuildContext
+    from lensmount_vision.images.geometry import Geometry
+    from lensmount_vision.results.masks import Masks
 
 #: COCO's keypoints of a person, the points of every released pose model, and the lines that join them.
 PERSON = (

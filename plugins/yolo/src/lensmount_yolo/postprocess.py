@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lensmount.boxes import cxcywh_to_xyxy, nms
+from lensmount_vision.results.boxes import cxcywh_to_xyxy, nms
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from lensmount.geometry import Geometry
+    from lensmount_vision.images.geometry import Geometry
     from lensmount_yolo.head import Head
 
 

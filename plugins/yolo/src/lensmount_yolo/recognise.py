@@ -11,7 +11,7 @@ from lensmount_yolo.head import read_head
 from lensmount_yolo.metadata import TASKS, GraphMetadata, parse
 
 if TYPE_CHECKING:
-    from lensmount.reading import FileFacts
+    from lensmount_reading import FileFacts
 
 _LEVELS = ((8, 16, 32), (4, 8, 16, 32), (8, 16, 32, 64))
 

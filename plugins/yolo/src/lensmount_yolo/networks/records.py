@@ -9,7 +9,7 @@ from lensmount.errors import ModelFileError, UnsupportedModelError
 from lensmount_yolo.networks.nodes import Node, NodeBudget, setting
 
 if TYPE_CHECKING:
-    from lensmount.reading import Record
+    from lensmount_reading import Record
 
 _CONV = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
 #: Settings of each kind, as the records name them. A kind that is not here has none.
@@ -80,7 +80,7 @@ def _is_record(value: object) -> bool:
 
 
 def _children(record: Record) -> Mapping[str, Record]:
-    from lensmount.reading import submodules
+    from lensmount_reading import submodules
 
     return submodules(record)
 

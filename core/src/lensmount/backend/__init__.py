@@ -1,0 +1,47 @@
+"""What a backend is built from: devices and threads, dtypes, batches, memory, and torch's places and streams.
+
+Backends, models and vision's `device` and `models` rooms import it; it imports `contracts`, `specs` and `errors`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lensmount.lazy import lazy_names
+
+_LAZY = {
+    "batch_policy": "lensmount.backend.batching",
+    "host_array": "lensmount.backend.dtypes",
+    "is_tensor": "lensmount.backend.tensors",
+    "join_batches": "lensmount.backend.batching",
+    "padded_batch": "lensmount.backend.batching",
+    "requested_threads": "lensmount.backend.devices",
+    "run_batched": "lensmount.backend.batching",
+    "session_threads": "lensmount.backend.devices",
+    "split_device": "lensmount.backend.devices",
+}
+
+if TYPE_CHECKING:
+    from lensmount.backend.batching import batch_policy as batch_policy
+    from lensmount.backend.batching import join_batches as join_batches
+    from lensmount.backend.batching import padded_batch as padded_batch
+    from lensmount.backend.batching import run_batched as run_batched
+    from lensmount.backend.devices import requested_threads as requested_threads
+    from lensmount.backend.devices import session_threads as session_threads
+    from lensmount.backend.devices import split_device as split_device
+    from lensmount.backend.dtypes import host_array as host_array
+    from lensmount.backend.tensors import is_tensor as is_tensor
+
+__all__ = [
+    "batch_policy",
+    "host_array",
+    "is_tensor",
+    "join_batches",
+    "padded_batch",
+    "requested_threads",
+    "run_batched",
+    "session_threads",
+    "split_device",
+]
+
+__getattr__, __dir__ = lazy_names(__name__, _LAZY)

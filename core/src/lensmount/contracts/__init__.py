@@ -1,0 +1,75 @@
+"""What the core and a plugin's code promise each other: sessions, models, finders of files, and caches.
+
+Protocols and the frozen dataclasses that they exchange; no behaviour but the check of a session's feeds. Every room
+above `specs` and every distribution may import it; it imports `errors` and `specs`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lensmount.lazy import lazy_names
+
+_LAZY = {
+    "Array": "lensmount.contracts.session",
+    "BackendOptions": "lensmount.contracts.session",
+    "BuildContext": "lensmount.contracts.model",
+    "Cache": "lensmount.contracts.cache",
+    "ExportContext": "lensmount.contracts.model",
+    "FetchOptions": "lensmount.contracts.finder",
+    "Fetched": "lensmount.contracts.finder",
+    "Finder": "lensmount.contracts.finder",
+    "Folder": "lensmount.contracts.finder",
+    "FolderFinder": "lensmount.contracts.finder",
+    "Model": "lensmount.contracts.model",
+    "NetworkContext": "lensmount.contracts.model",
+    "OpenRequest": "lensmount.contracts.session",
+    "Session": "lensmount.contracts.session",
+    "TensorSession": "lensmount.contracts.session",
+    "TensorSpec": "lensmount.contracts.session",
+    "TorchNetwork": "lensmount.contracts.session",
+    "check_feeds": "lensmount.contracts.session",
+}
+
+if TYPE_CHECKING:
+    from lensmount.contracts.cache import Cache as Cache
+    from lensmount.contracts.finder import Fetched as Fetched
+    from lensmount.contracts.finder import FetchOptions as FetchOptions
+    from lensmount.contracts.finder import Finder as Finder
+    from lensmount.contracts.finder import Folder as Folder
+    from lensmount.contracts.finder import FolderFinder as FolderFinder
+    from lensmount.contracts.model import BuildContext as BuildContext
+    from lensmount.contracts.model import ExportContext as ExportContext
+    from lensmount.contracts.model import Model as Model
+    from lensmount.contracts.model import NetworkContext as NetworkContext
+    from lensmount.contracts.session import Array as Array
+    from lensmount.contracts.session import BackendOptions as BackendOptions
+    from lensmount.contracts.session import OpenRequest as OpenRequest
+    from lensmount.contracts.session import Session as Session
+    from lensmount.contracts.session import TensorSession as TensorSession
+    from lensmount.contracts.session import TensorSpec as TensorSpec
+    from lensmount.contracts.session import TorchNetwork as TorchNetwork
+    from lensmount.contracts.session import check_feeds as check_feeds
+
+__all__ = [
+    "Array",
+    "BackendOptions",
+    "BuildContext",
+    "Cache",
+    "ExportContext",
+    "FetchOptions",
+    "Fetched",
+    "Finder",
+    "Folder",
+    "FolderFinder",
+    "Model",
+    "NetworkContext",
+    "OpenRequest",
+    "Session",
+    "TensorSession",
+    "TensorSpec",
+    "TorchNetwork",
+    "check_feeds",
+]
+
+__getattr__, __dir__ = lazy_names(__name__, _LAZY)

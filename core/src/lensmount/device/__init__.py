@@ -1,5 +1,0 @@
-"""Pictures to network input, and outputs to results, in torch on the device that runs the network.
-
-The same results as the host's `transforms`, `boxes` and `mask_decoding`; what differs, and by how much, stands in
-docs/gpu.md. Nothing here is imported before a session says where its tensors lie (`Session.tensor_device`).
-"""

@@ -1,0 +1,36 @@
+"""What the core itself brings, registered through the same hooks as a third party's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from lensmount.specs import CacheProvider, Source, hookimpl
+
+
+@hookimpl
+def lensmount_sources() -> Iterable[Source]:
+    """The Hugging Face hub, web addresses, local files and files inside installed packages."""
+    yield Source(scheme="hf", finder="lensmount.store.hf:HubFinder", description="a Hugging Face repository")
+    yield Source(scheme="https", finder="lensmount.store.https:HttpsFinder", description="a web address")
+    yield Source(
+        scheme="http",
+        finder="lensmount.store.https:HttpsFinder",
+        description="an unencrypted web address; refused unless a hash or the user vouches for the file",
+    )
+    yield Source(scheme="file", finder="lensmount.store.local:LocalFinder", description="a file or folder")
+    yield Source(
+        scheme="package",
+        finder="lensmount.store.package:PackageFinder",
+        description="a file inside an installed Python package",
+    )
+
+
+@hookimpl
+def lensmount_caches() -> Iterable[CacheProvider]:
+    """In memory and on disk."""
+    yield CacheProvider(
+        name="memory", factory="lensmount.caches.memory:MemoryCache", description="bounded by entries and bytes"
+    )
+    yield CacheProvider(
+        name="disk", factory="lensmount.caches.disk:DiskCache", description="kept from one process to the next"
+    )

@@ -1,0 +1,365 @@
+"""Discovery: one guarded loop over entry points. A plugin that fails, at whatever stage, is left out alone."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from importlib import metadata
+from types import ModuleType
+from typing import Any, Literal
+
+import pluggy
+
+from lensmount.errors import LensmountError, PluginError, reason
+from lensmount.specs import (
+    PROJECT,
+    Architecture,
+    Backend,
+    CacheProvider,
+    Command,
+    Exporter,
+    ModelCard,
+    Reader,
+    Source,
+)
+from lensmount.specs.hookspecs import LensmountHooks
+
+GROUP = "lensmount"
+BUILTIN = "lensmount"
+BY_HAND = "added by hand"
+State = Literal["active", "blocked", "broken"]
+
+_HOOKS: dict[str, type] = {
+    "lensmount_architectures": Architecture,
+    "lensmount_model_cards": ModelCard,
+    "lensmount_backends": Backend,
+    "lensmount_sources": Source,
+    "lensmount_caches": CacheProvider,
+    "lensmount_readers": Reader,
+    "lensmount_commands": Command,
+    "lensmount_exporters": Exporter,
+}
+_FIELDS = {
+    "lensmount_architectures": "architectures",
+    "lensmount_backends": "backends",
+    "lensmount_sources": "sources",
+    "lensmount_caches": "caches",
+    "lensmount_readers": "readers",
+    "lensmount_commands": "commands",
+    "lensmount_exporters": "exporters",
+}
+
+
+class PluginWarning(UserWarning):
+    """A plugin was left out; `lensmount plugins` and `registry.plugins()` say why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PluginStatus:
+    """What became of one entry point.
+
+    Attributes:
+        name: Entry point's name.
+        distribution: Name of the distribution that brings it.
+        version: Its version.
+        module: What the entry point names.
+        state: `active`, `blocked` (by the user) or `broken`.
+        stage: Where it failed: `requirements`, `import`, `register`, `hooks`, `conflict`.
+        error: Why, in one or more lines.
+        hooks: Hooks that it implements.
+        location: Folder that it was found in.
+    """
+
+    name: str
+    distribution: str
+    version: str
+    module: str
+    state: State = "active"
+    stage: str | None = None
+    error: str | None = None
+    hooks: tuple[str, ...] = ()
+    location: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CardEntry:
+    """A model card and the distribution that brought it."""
+
+    distribution: str
+    card: ModelCard
+
+
+@dataclass(slots=True)
+class Index:
+    """All that the active plugins contribute.
+
+    Attributes:
+        statuses: One per entry point found, in order.
+        architectures: By name. The same for `backends`, `sources` (by scheme), `caches`, `readers`,
+            `commands` and `exporters`.
+        cards: By id or alias; more than one entry means the id is ambiguous.
+        owners: Distribution by `(kind, name)`.
+    """
+
+    statuses: list[PluginStatus] = field(default_factory=list)
+    architectures: dict[str, Architecture] = field(default_factory=dict)
+    backends: dict[str, Backend] = field(default_factory=dict)
+    sources: dict[str, Source] = field(default_factory=dict)
+    caches: dict[str, CacheProvider] = field(default_factory=dict)
+    readers: dict[str, Reader] = field(default_factory=dict)
+    commands: dict[str, Command] = field(default_factory=dict)
+    exporters: dict[str, Exporter] = field(default_factory=dict)
+    cards: dict[str, list[CardEntry]] = field(default_factory=dict)
+    owners: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    @property
+    def broken(self) -> list[PluginStatus]:
+        """Plugins that were left out."""
+        return [status for status in self.statuses if status.state == "broken"]
+
+    @property
+    def left_out(self) -> list[str]:
+        """One line on each of them, for errors that they could explain."""
+        return [
+            f"plugin {s.name!r} of {s.distribution} was left out ({s.stage}: {(s.error or '').partition(chr(10))[0]}); "
+            "lensmount plugins says how to fix it"
+            for s in self.broken
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A plugin not yet loaded: an entry point, or a module given by hand."""
+
+    status: PluginStatus
+    load: Callable[[], Any]
+    requires: tuple[str, ...] = ()
+
+
+def find_entry_points() -> Iterator[Candidate]:
+    """All entry points of group `lensmount`, each distribution once, sorted by distribution and name."""
+    seen = set()
+    points = metadata.entry_points(group=GROUP)
+    for point in sorted(points, key=lambda p: (_normal(p.dist.name) if p.dist else "", p.name)):
+        distribution = point.dist
+        name = distribution.name if distribution else "unknown"
+        key = (_normal(name), point.name)
+        if key in seen:  # the same distribution twice on sys.path: the first is the one that imports
+            continue
+        seen.add(key)
+        status = PluginStatus(
+            name=point.name,
+            distribution=name,
+            version=distribution.version if distribution else "unknown",
+            module=point.value,
+            location=str(distribution.locate_file("")) if distribution else None,
+        )
+        yield Candidate(status, point.load, tuple((distribution.requires if distribution else None) or ()))
+
+
+def given(plugin: object, name: str | None = None) -> Candidate:
+    """A candidate made of a module or object that the caller holds."""
+    label = name or getattr(plugin, "__name__", None) or type(plugin).__name__
+    module = plugin.__name__ if isinstance(plugin, ModuleType) else f"{type(plugin).__module__}.{type(plugin).__name__}"
+    status = PluginStatus(name=label, distribution=label, version=BY_HAND, module=module)
+    return Candidate(status, lambda: plugin)
+
+
+def builtin() -> Candidate:
+    """The core's own backends, sources and caches, through the same hooks as everyone's."""
+
+    def load() -> ModuleType:
+        from lensmount.host import builtin as builtin_plugin
+
+        module: ModuleType = builtin_plugin
+        return module
+
+    from lensmount import __version__
+
+    return Candidate(
+        PluginStatus(name="builtin", distribution=BUILTIN, version=__version__, module="lensmount.host.builtin"), load
+    )
+
+
+def collect(candidates: Iterable[Candidate], environ: Mapping[str, str] = os.environ) -> Index:
+    """Loads every candidate under its own guard and indexes what it contributes.
+
+    Args:
+        candidates: In order; of two that claim one name for an architecture, backend, source or cache the first
+            keeps it and the second is left out. Model ids may be claimed twice and are then ambiguous.
+        environ: `LENSMOUNT_PLUGINS` (allow) and `LENSMOUNT_BLOCK_PLUGINS` (block), comma-separated entry point or
+            distribution names; `LENSMOUNT_STRICT=1` makes a broken plugin an error.
+
+    Returns:
+        The index; each failure is a `PluginStatus` in it, warned about once.
+
+    Raises:
+        PluginError: A plugin is broken and `LENSMOUNT_STRICT=1`.
+    """
+    index = Index()
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(LensmountHooks)
+    for candidate in candidates:
+        status = candidate.status
+        if _blocked(status, environ):
+            index.statuses.append(replace(status, state="blocked"))
+            continue
+        stage = "requirements"
+        try:
+            _check_requirement(candidate)
+            stage = "import"
+            plugin = candidate.load()
+            stage = "register"
+            _register(manager, plugin, status)
+            stage = "hooks"
+            found = _call_hooks(manager, plugin)
+            stage = "conflict"
+            _add(index, found, status)
+        except (Exception, SystemExit) as error:  # guarded discovery: whatever a plugin does, it harms only itself
+            why = reason(error)
+            mend = "mend it" if status.version == BY_HAND else f"pip install --upgrade {status.distribution}"
+            fix = f"{mend}, or LENSMOUNT_BLOCK_PLUGINS={status.name}"
+            if not (isinstance(error, LensmountError) and error.fix):
+                why += f"\n  fix: {fix}"
+            index.statuses.append(replace(status, state="broken", stage=stage, error=why))
+            if environ.get("LENSMOUNT_STRICT", "") not in ("", "0"):
+                raise PluginError(
+                    f"plugin {_label(status)} failed at stage {stage}",
+                    found=reason(error),
+                    fix=fix,
+                ) from error
+            warnings.warn(
+                f"plugin {_label(status)} was left out (stage {stage}): {why}",
+                PluginWarning,
+                stacklevel=2,
+            )
+        else:
+            index.statuses.append(replace(status, hooks=tuple(found)))
+    return index
+
+
+def _label(status: PluginStatus) -> str:
+    origin = BY_HAND if status.version == BY_HAND else f"of {status.distribution} {status.version}"
+    return f"{status.name!r} {origin}"
+
+
+def _normal(name: str) -> str:
+    return name.lower().replace("_", "-").replace(".", "-")
+
+
+def _blocked(status: PluginStatus, environ: Mapping[str, str]) -> bool:
+    names = {_normal(status.name), _normal(status.distribution)}
+
+    def listed(variable: str) -> set[str]:
+        return {_normal(part.strip()) for part in environ.get(variable, "").split(",") if part.strip()}
+
+    if status.module == "lensmount.host.builtin":
+        return False
+    allowed = listed("LENSMOUNT_PLUGINS")
+    return bool(names & listed("LENSMOUNT_BLOCK_PLUGINS")) or bool(allowed and not names & allowed)
+
+
+def _check_requirement(candidate: Candidate) -> None:
+    """Compares what the distribution requires of the core with this core, before any of its code runs."""
+    from lensmount import __version__
+    from lensmount.host.requirement import satisfied
+
+    for line in candidate.requires:
+        if satisfied(line, __version__):
+            continue
+        name = candidate.status.distribution
+        raise PluginError(
+            f"{name} was made for another lensmount",
+            found=f"lensmount {__version__}",
+            expected=line,
+            fix=f"pip install --upgrade lensmount {name}",
+        )
+
+
+def _register(manager: pluggy.PluginManager, plugin: object, status: PluginStatus) -> None:
+    unmarked = [
+        name
+        for name in dir(plugin)
+        if name.startswith("lensmount_")
+        and callable(getattr(plugin, name))
+        and not hasattr(getattr(plugin, name), "lensmount_impl")
+    ]
+    if unmarked:
+        raise PluginError(
+            "functions named like hooks are not marked as hooks",
+            found=", ".join(unmarked),
+            fix="put @hookimpl (from lensmount.specs) above each",
+        )
+    # by identity: two objects given by hand may well be of classes of one name
+    manager.register(plugin, f"{status.distribution}:{status.name}:{id(plugin):x}")
+    names = [caller.name for caller in manager.get_hookcallers(plugin) or ()]
+    try:
+        manager.check_pending()
+    except pluggy.PluginValidationError as error:
+        manager.unregister(plugin)
+        unknown = [name for name in names if name not in _HOOKS]
+        near = [match for name in unknown for match in difflib.get_close_matches(name, _HOOKS, 1)]
+        raise PluginError(
+            "it implements an unknown hook",
+            found=", ".join(unknown),
+            expected=f"one of {', '.join(_HOOKS)}",
+            fix=f"did you mean {', '.join(near)}?" if near else None,
+        ) from error
+    if not names:
+        manager.unregister(plugin)
+        raise PluginError("it implements no hook", expected=f"one of {', '.join(_HOOKS)}")
+
+
+def _call_hooks(manager: pluggy.PluginManager, plugin: object) -> dict[str, tuple[Any, ...]]:
+    found = {}
+    for name, kind in _HOOKS.items():
+        for implementation in getattr(manager.hook, name).get_hookimpls():
+            if implementation.plugin is not plugin:
+                continue
+            found[name] = _call(name, kind, implementation.function)
+    return found
+
+
+def _call(name: str, kind: type, function: Callable[[], Any]) -> tuple[Any, ...]:
+    try:
+        result = function()
+        items = tuple(result) if isinstance(result, Iterable) else None
+        wrong = [result] if items is None else [item for item in items if not isinstance(item, kind)]
+        if items is not None and not wrong:
+            hash(items)  # a descriptor that holds a list is refused here, not deep inside a later lookup
+            return items
+    except (Exception, SystemExit) as error:  # told with the hook's name; `collect` keeps it from spreading
+        raise PluginError(f"hook {name} failed: {reason(error)}") from error
+    expected = f"an iterable of {kind.__name__}"
+    raise PluginError(f"hook {name} returned the wrong thing", found=repr(wrong[0])[:200], expected=expected)
+
+
+def _add(index: Index, found: Mapping[str, tuple[Any, ...]], status: PluginStatus) -> None:
+    """Adds all or nothing."""
+    taken = []
+    for hook, attribute in _FIELDS.items():
+        table = getattr(index, attribute)
+        names = [item.scheme if isinstance(item, Source) else item.name for item in found.get(hook, ())]
+        taken += [f"{hook[10:]} {name!r} ({index.owners[hook, name]})" for name in names if name in table]
+        taken += [f"{hook[10:]} {name!r} (twice in this plugin)" for name in set(names) if names.count(name) > 1]
+    names = [name for card in found.get("lensmount_model_cards", ()) for name in {card.id, *card.aliases}]
+    taken += [f"model {name!r} (twice in this plugin)" for name, times in Counter(names).items() if times > 1]
+    if taken:
+        raise PluginError(
+            "it claims names that other plugins hold",
+            found="; ".join(taken),
+            fix="uninstall one of them, or set LENSMOUNT_BLOCK_PLUGINS to the one you do not want",
+        )
+    for hook, attribute in _FIELDS.items():
+        for item in found.get(hook, ()):
+            name = item.scheme if isinstance(item, Source) else item.name
+            getattr(index, attribute)[name] = item
+            index.owners[hook, name] = status.distribution
+    for card in found.get("lensmount_model_cards", ()):
+        entry = CardEntry(status.distribution, card)
+        for name in dict.fromkeys((card.id, *card.aliases)):
+            index.cards.setdefault(name, []).append(entry)

@@ -1,1 +1,0 @@
-"""Weight sources and the artifact store."""

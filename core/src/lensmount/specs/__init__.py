@@ -1,0 +1,83 @@
+"""What plugins hand to the core, as plain data: descriptors, catalogues, hooks and the checks of options.
+
+Every plugin's hook module imports this package, so it holds the standard library and pluggy alone. It may be imported
+by every room and every distribution; it imports `lensmount.errors` only.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lensmount.lazy import lazy_names
+from lensmount.specs.descriptors import (
+    IMPORT_STRING,
+    MODEL_ID,
+    NAME,
+    PROJECT,
+    Architecture,
+    Artifact,
+    Backend,
+    BackendStatus,
+    BatchPolicy,
+    CacheProvider,
+    Command,
+    Confidence,
+    Exporter,
+    ModelCard,
+    ModelPackage,
+    Pairs,
+    Precision,
+    Preprocess,
+    Reader,
+    Requirements,
+    ResizeMode,
+    Source,
+    hookimpl,
+    to_dict,
+)
+
+_LAZY = {
+    "from_dict": "lensmount.specs.parsing",
+    "import_string": "lensmount.specs.imports",
+    "is_offline": "lensmount.specs.offline",
+    "read_catalog": "lensmount.specs.catalog",
+}
+
+if TYPE_CHECKING:
+    from lensmount.specs.catalog import read_catalog as read_catalog
+    from lensmount.specs.imports import import_string as import_string
+    from lensmount.specs.offline import is_offline as is_offline
+    from lensmount.specs.parsing import from_dict as from_dict
+
+__all__ = [
+    "IMPORT_STRING",
+    "MODEL_ID",
+    "NAME",
+    "PROJECT",
+    "Architecture",
+    "Artifact",
+    "Backend",
+    "BackendStatus",
+    "BatchPolicy",
+    "CacheProvider",
+    "Command",
+    "Confidence",
+    "Exporter",
+    "ModelCard",
+    "ModelPackage",
+    "Pairs",
+    "Precision",
+    "Preprocess",
+    "Reader",
+    "Requirements",
+    "ResizeMode",
+    "Source",
+    "from_dict",
+    "hookimpl",
+    "import_string",
+    "is_offline",
+    "read_catalog",
+    "to_dict",
+]
+
+__getattr__, __dir__ = lazy_names(__name__, _LAZY)

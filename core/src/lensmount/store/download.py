@@ -1,0 +1,297 @@
+"""One download into a partial: resumed, checked while it streams, restarted when the source changed."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from http.client import HTTPException, HTTPResponse
+from pathlib import Path
+from typing import Any
+
+from lensmount.errors import IntegrityError, SourceError, StoreError
+from lensmount.store.addresses import public
+from lensmount.store.files import CHUNK, size_error, store_error
+from lensmount.store.lease import Partial
+from lensmount.store.pipeline import Sink
+from lensmount.store.progress import Meter
+from lensmount.store.transport import Policy, RangeError, TransientError, open_url
+
+_RANGE = re.compile(r"^bytes (\d+)-(\d+)/(\d+|\*)$")
+_ROOM = 16 << 20  # left free beside the file itself
+READ = 256 << 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """A file to bring into the store.
+
+    Attributes:
+        address: What the file is known by; recorded. Never a signed or secret URL.
+        url: Where to ask; never recorded nor shown with its query.
+        name: For messages and the progress bar.
+        size: Bytes, where promised.
+        sha256: Hex digest, where promised.
+        md5: Hex digest, where nothing better is.
+        headers: For the request (`Authorization`); never recorded.
+        second_hand: The promises are someone else's word, which a mismatch says.
+        resolve: Makes the URL just before the request, for providers that sign short-lived ones; wins over `url`.
+    """
+
+    address: str
+    url: str
+    name: str
+    size: int | None = None
+    sha256: str | None = None
+    md5: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    second_hand: bool = False
+    resolve: Callable[[], str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """What a finished download turned out to be."""
+
+    sha256: str
+    size: int
+
+
+class _RestartError(Exception):
+    """The bytes so far are of no use."""
+
+
+def download(wanted: Wanted, partial: Partial, policy: Policy, meter: Meter) -> Received:
+    """Brings the whole file into the partial, synced to the disk.
+
+    Raises:
+        IntegrityError: The size or a hash is not what was promised.
+        SourceError: The source cannot serve, or the store cannot be written.
+    """
+    barren = total_tries = 0
+    furthest = partial.size
+    started_over = False
+    while True:
+        total_tries += 1
+        pieces = partial.size > 0
+        try:
+            return _attempt(wanted, partial, policy, meter)
+        except _RestartError:
+            _truncate(partial)
+            wait = 0.0
+            barren += 1
+            problem: SourceError = SourceError(
+                f"{public(wanted.address)} keeps changing while it is downloaded", fix="try again later"
+            )
+        except IntegrityError as error:
+            _truncate(partial)
+            if not pieces or started_over:
+                raise
+            started_over = True  # the pieces may have been of two files: once more, in one
+            wait, problem = 0.0, error
+        except TransientError as error:
+            problem = error.error
+            wait = policy.pause(barren)
+            if error.after is not None:
+                if error.after > policy.retry_after_cap:
+                    raise problem from error
+                wait = max(error.after, wait if error.after == 0 else 0.0)
+            barren = 0 if partial.size > furthest and not error.stalled else barren + 1
+            furthest = max(furthest, partial.size)
+        if barren >= policy.attempts or total_tries >= policy.total_attempts:
+            raise problem
+        time.sleep(wait)
+
+
+def _truncate(partial: Partial) -> None:
+    try:
+        os.truncate(partial.path, 0)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise store_error(error, partial.path, "writing") from error
+
+
+def _attempt(wanted: Wanted, partial: Partial, policy: Policy, meter: Meter) -> Received:
+    offset = partial.size
+    facts = partial.facts
+    if offset and wanted.sha256 is None and not (partial.same_boot and (facts.get("etag") or facts.get("modified"))):
+        raise _RestartError  # nothing could tell whether the pieces belong together
+    if wanted.size is not None and offset > wanted.size:
+        raise _RestartError
+    headers = dict(wanted.headers)
+    if offset:
+        headers["Range"] = f"bytes={offset}-"
+        validator = facts.get("etag") or facts.get("modified")
+        if validator:
+            headers["If-Range"] = str(validator)
+    try:
+        response = open_url(wanted.resolve() if wanted.resolve else wanted.url, headers, policy)
+    except RangeError as error:
+        if not offset:
+            raise SourceError(f"{public(wanted.address)} refuses to be read", found="status 416") from None
+        if error.total != offset:
+            raise _RestartError from None
+        response = None  # every byte is there; only the check was missing
+    if response is None:
+        return _finish(wanted, partial, _sink(wanted, partial), offset, offset)
+    with response:
+        start, total = _place(wanted, response, offset)
+        seen = _validators(response)
+        if start and facts.get("etag") and seen.get("etag") not in (None, facts.get("etag")):
+            raise _RestartError
+        if start and wanted.sha256 is None and not seen:
+            raise _RestartError
+        if wanted.size is not None and total is not None and total != wanted.size:
+            raise _mismatch(wanted, f"{total:,} bytes", f"{wanted.size:,} bytes")
+        if total is None and wanted.sha256 is None and wanted.md5 is None and not response.chunked:
+            raise SourceError(
+                f"{public(wanted.address)} does not say how long it is, so it cannot be known whole",
+                expected="a Content-Length header, or a published sha256",
+            )
+        _check_room(partial.path.parent, (total or wanted.size or 0) - start)
+        if start == 0:
+            _truncate(partial)
+            _note(partial, seen)
+        sink = _sink(wanted, partial)
+        try:
+            _stream(response, sink, partial, policy, meter, total, wanted)
+        except BaseException:
+            with contextlib.suppress(StoreError):  # the first error says more
+                sink.close(sync=False)
+            raise
+    return _finish(wanted, partial, sink, sink.size, total)
+
+
+def _note(partial: Partial, seen: dict[str, str]) -> None:
+    try:
+        partial.note(**seen)
+    except OSError as error:
+        raise store_error(error, partial.lease, "writing") from error
+
+
+def _validators(response: HTTPResponse) -> dict[str, str]:
+    """Strong validators only: a weak one may stand for different bytes (RFC 9110, 13.1.5)."""
+    etag, modified = response.headers.get("ETag"), response.headers.get("Last-Modified")
+    seen = {"etag": etag} if etag and not etag.startswith("W/") else {}
+    if modified:
+        seen["modified"] = modified
+    return seen
+
+
+def _place(wanted: Wanted, response: HTTPResponse, offset: int) -> tuple[int, int | None]:
+    """Where the body of a response starts in the file, and how long the file is."""
+    length = response.headers.get("Content-Length", "")
+    if response.status == 206:
+        match = _RANGE.match(response.headers.get("Content-Range", ""))
+        if match is None or int(match[1]) != offset:
+            raise _RestartError
+        return offset, int(match[3]) if match[3] != "*" else None
+    return 0, int(length) if length.isdigit() else None
+
+
+def _check_room(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed > 0 and free < needed + _ROOM:
+        raise size_error(needed + _ROOM, free, folder)
+
+
+def _sink(wanted: Wanted, partial: Partial) -> Sink:
+    """Opens the partial for appending, its hashes brought up to its end."""
+    digests = [hashlib.sha256()]
+    if wanted.md5 is not None:
+        digests.append(hashlib.md5(usedforsecurity=False))
+    try:
+        if partial.size:
+            with partial.path.open("rb", buffering=0) as handle:
+                while chunk := handle.read(CHUNK):
+                    for digest in digests:
+                        digest.update(chunk)
+                    partial.beat()
+        return Sink(partial.path, digests)
+    except OSError as error:
+        raise store_error(error, partial.path, "writing") from error
+
+
+def _stream(
+    response: HTTPResponse,
+    sink: Sink,
+    partial: Partial,
+    policy: Policy,
+    meter: Meter,
+    total: int | None,
+    wanted: Wanted,
+) -> None:
+    mark, mark_size = time.monotonic(), sink.size
+    begun = sink.size
+    limit = total if total is not None else wanted.size
+    while True:
+        try:
+            count = _receive(response, sink)
+        except StoreError:  # an OSError too, but the disk's, not the network's
+            raise
+        except (OSError, HTTPException) as error:
+            stalled = isinstance(error, TimeoutError) and sink.size - begun < policy.stall_bytes
+            raise TransientError(_cut(wanted, f"{type(error).__name__}: {error}", limit), stalled=stalled) from error
+        if not count:
+            break
+        if limit is not None and sink.size > limit:
+            raise _mismatch(wanted, "more bytes than promised", f"{limit:,} bytes")
+        meter.at(sink.size, limit)
+        partial.beat()
+        now = time.monotonic()
+        if now - mark > policy.stall_seconds:
+            if sink.size - mark_size < policy.stall_bytes:
+                slow = f"{sink.size - mark_size} bytes in {now - mark:.0f} s"
+                raise TransientError(_cut(wanted, slow, limit), stalled=True)
+            mark, mark_size = now, sink.size
+    if limit is not None and sink.size < limit:
+        raise TransientError(_cut(wanted, f"{sink.size:,} bytes", limit))
+
+
+def _receive(response: HTTPResponse, sink: Sink) -> int:
+    """One read from the network into the sink; how many bytes came, 0 at the end."""
+    if response.chunked or response.length is None:
+        chunk = response.read1(READ)
+        sink.write(chunk)
+        return len(chunk)
+    # what http.client does in read1(), but into our buffer
+    space = sink.space()[: response.length]
+    count = int(response.fp.readinto1(space)) if len(space) else 0
+    response.length -= count
+    sink.advance(count)
+    return count
+
+
+def _cut(wanted: Wanted, found: str, total: int | None) -> SourceError:
+    return SourceError(
+        f"the download of {public(wanted.address)} was cut off",
+        found=found,
+        expected=f"{total:,} bytes" if total is not None else None,
+        fix="run again: it goes on where it stopped",
+    )
+
+
+def _finish(wanted: Wanted, partial: Partial, sink: Sink, size: int, total: int | None) -> Received:
+    digests = sink.close(sync=True)
+    found: dict[str, Any] = {digest.name: digest.hexdigest() for digest in digests}
+    if wanted.size is not None and size != wanted.size:
+        raise _mismatch(wanted, f"{size:,} bytes", f"{wanted.size:,} bytes")
+    for name, promised in (("sha256", wanted.sha256), ("md5", wanted.md5)):
+        if promised is not None and found[name] != promised.lower():
+            raise _mismatch(wanted, f"{name} {found[name]}", f"{name} {promised}")
+    return Received(sha256=found["sha256"], size=size)
+
+
+def _mismatch(wanted: Wanted, found: str, expected: str) -> IntegrityError:
+    fix = "nothing was kept; try again, and if it happens again ask the publisher whether the file was changed"
+    if wanted.second_hand:
+        fix += " (the expected value is second-hand: it was not read on the publisher's own page)"
+    return IntegrityError(
+        f"{wanted.name} from {public(wanted.address)} is not what was promised", found=found, expected=expected, fix=fix
+    )

@@ -1,0 +1,312 @@
+"""`hf://owner/repo[@revision][/file]`, through huggingface_hub's own cache, settings and token.
+
+Nothing is copied into the store: files stay in the hub's cache, shared with every other tool. The store only
+remembers their hashes (so that they are not taken again at each load) and, for addresses without a commit, which
+commit their first download gave: a moving branch does not change a model silently.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lensmount.contracts.finder import Fetched, FetchOptions, Folder
+from lensmount.errors import ArtifactNotFoundError, IntegrityError, ModelFileError, OfflineError, SourceError
+from lensmount.specs.offline import is_offline
+from lensmount.store.addresses import COMMIT, HubAddress, parse_hub
+from lensmount.store.hub_errors import NO_SUCH_FILE, translated
+from lensmount.store.ledger import Reference
+from lensmount.store.offline import missing, missing_error
+from lensmount.store.store import Store
+
+if TYPE_CHECKING:
+    from lensmount.specs import Artifact, ModelCard
+
+MANIFEST = "lensmount.json"
+LAYOUTS = (
+    ("config.json", ("model.safetensors.index.json", "model.safetensors")),
+    ("open_clip_config.json", ("open_clip_model.safetensors",)),
+)
+"""Configuration and weights of transformers' and open_clip's repositories."""
+BESIDE = (
+    "preprocessor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.json",
+    "merges.txt",
+)
+"""What lies beside the weights; brought where a repository has it."""
+
+SHARD = re.compile(r"[\w.-]+\.safetensors")
+
+
+class HubFinder:
+    """Answers for `hf`.
+
+    Args:
+        store: Where hashes are remembered; None for the user's store.
+    """
+
+    def __init__(self, store: Store | None = None) -> None:
+        self._store = store if store is not None else Store()
+
+    def fetch(self, artifact: Artifact, options: FetchOptions) -> Fetched:
+        """Brings a file of a repository into the hub's cache; see `Finder.fetch`.
+
+        Raises:
+            AuthenticationError: Gated or private, with how to log in.
+            ArtifactNotFoundError: No such repository, revision or file.
+            OfflineError: Offline and not in the hub's cache.
+            IntegrityError: Not what was promised, or not what the first download gave.
+        """
+        address = parse_hub(artifact.uri)
+        if address.file is None:
+            raise SourceError("a file is needed", found=artifact.uri, expected=f"{artifact.uri}/path/to/file")
+        known = None if artifact.sha256 or address.pinned else self._store.ledger.reference(str(address))
+        if known is not None and known.revision and COMMIT.fullmatch(known.revision):
+            address = replace(address, revision=known.revision)
+        promised = artifact.sha256 or self._first_hash(artifact, address)
+        path = _cached(address)
+        if path is not None:
+            found = self._checked(artifact, address, path, promised)
+            if found is not None:
+                return self._remembered(artifact, found)
+        if is_offline(options.offline):
+            raise _missing(artifact, address)
+        path = _download(artifact, address, options, force=False)
+        found = self._checked(artifact, address, path, promised)
+        if found is None and path.resolve().name == promised:
+            # the hub promises the same content, so the file in its cache is damaged: bring it once more
+            path = _download(artifact, address, options, force=True)
+            found = self._checked(artifact, address, path, promised)
+        if found is None:
+            raise self._mismatch(artifact, address, path, promised)
+        return self._remembered(artifact, found)
+
+    def find(self, uri: str, options: FetchOptions) -> ModelCard | None:
+        """The card of a repository with a lensmount manifest, else None.
+
+        Raises:
+            SourceError: As for `fetch`.
+        """
+        address = parse_hub(uri)
+        if address.file is not None:
+            return None
+        repository = _Repository(address, options)
+        manifest = repository.bring(MANIFEST)
+        if manifest is None:
+            return None
+        from lensmount.store.manifests import parse_manifest
+
+        return parse_manifest(manifest.read_bytes(), base_uri=str(repository.address))
+
+    def folder(self, uri: str, options: FetchOptions) -> Folder | None:
+        """Brings a repository of transformers' or open_clip's layout: configuration, safetensors weights, tokeniser.
+
+        Weights of other kinds (pickles) are left where they are.
+
+        Returns:
+            Where it is in the hub's cache, with its address at the commit that was taken; None when there is no
+            configuration or no safetensors file.
+
+        Raises:
+            SourceError: As for `fetch`.
+        """
+        address = parse_hub(uri)
+        if address.file is not None:
+            return None
+        repository = _Repository(address, options)
+        weights = repository.weights()
+        if weights is None:
+            return None
+        for name in BESIDE:
+            repository.bring(name)
+        return Folder(weights=weights, uri=str(repository.address))
+
+    def _first_hash(self, artifact: Artifact, address: HubAddress) -> str | None:
+        for uri in (str(address), str(parse_hub(artifact.uri))):
+            known = self._store.ledger.reference(uri)
+            if known is not None:
+                return known.sha256
+        return None
+
+    def _checked(self, artifact: Artifact, address: HubAddress, path: Path, promised: str | None) -> Fetched | None:
+        size = path.stat().st_size
+        if artifact.size is not None and size != artifact.size:
+            return None
+        sha256 = self._store.verified_file(path)
+        if promised is not None and sha256 != promised:
+            return None
+        if artifact.sha256 is None and artifact.md5 is not None:
+            from lensmount.store.local import check_md5
+
+            check_md5(path, artifact.md5)
+        return Fetched(path=path, size=size, sha256=sha256, revision=_commit_of(path) or address.revision)
+
+    def _remembered(self, artifact: Artifact, found: Fetched) -> Fetched:
+        uri = str(parse_hub(artifact.uri))
+        known = self._store.ledger.reference(uri)
+        if known is None or known.sha256 != found.sha256:
+            reference = Reference(
+                address=uri,
+                sha256=found.sha256,
+                size=found.size,
+                revision=found.revision,
+                published=artifact.sha256 is not None,
+            )
+            with contextlib.suppress(OSError):  # a read-only home: the hub's cache still has the file and its hash
+                self._store.ledger.remember(uri, reference)
+        return found
+
+    def _mismatch(self, artifact: Artifact, address: HubAddress, path: Path, promised: str | None) -> IntegrityError:
+        size = path.stat().st_size
+        if artifact.size is not None and size != artifact.size:
+            found, expected = f"{size:,} bytes", f"{artifact.size:,} bytes"
+        else:
+            found, expected = f"sha256 {self._store.verified_file(path)}", f"sha256 {promised}"
+        if artifact.sha256 is None:
+            fix = (
+                "the address gave other content at its first download, which this store trusts; if the change is "
+                f"meant, accept it with `lensmount cache rm --address {parse_hub(artifact.uri)}`"
+            )
+        else:
+            fix = f"pin the revision that has this content: hf://{address.repo}@<commit>/{address.file}"
+            if artifact.confidence in ("third-party", "unverified"):
+                fix += " (the expected value is second-hand: it was not read on the publisher's own page)"
+        return IntegrityError(f"{address} is not what was promised", found=found, expected=expected, fix=fix)
+
+
+class _Repository:
+    """A repository at the one commit that its first file came from.
+
+    Args:
+        address: As the user gave it.
+        options: How the hub may be reached.
+
+    Raises:
+        OfflineError: Offline, and nothing of it is in the hub's cache.
+    """
+
+    def __init__(self, address: HubAddress, options: FetchOptions) -> None:
+        self.address = address
+        self._options = options
+        if is_offline(options.offline) and not _repository_cached(address):
+            manifest = replace(address, file=MANIFEST)
+            raise _missing(_artifact(MANIFEST, str(manifest)), manifest)
+
+    def bring(self, name: str) -> Path | None:
+        """One of its files in the hub's cache, or None when it has no such file."""
+        wanted = replace(self.address, file=name)
+        try:
+            if is_offline(self._options.offline):
+                path = _cached(wanted)
+            else:
+                path = _download(_artifact(name, str(wanted)), wanted, self._options, force=False)
+        except ArtifactNotFoundError as error:
+            if error.found == NO_SUCH_FILE:
+                return None
+            raise
+        commit = None if path is None else _commit_of(path)
+        if commit:
+            self.address = replace(self.address, revision=commit)
+        return path
+
+    def weights(self) -> Path | None:
+        """The weights' file, or the index of its shards, of the first layout that the repository has."""
+        for config, names in LAYOUTS:
+            if self.bring(config) is None:
+                continue
+            for name in names:
+                path = self.bring(name)
+                if path is not None and name.endswith(".index.json"):
+                    path = path if all(self.bring(shard) is not None for shard in _shards(path)) else None
+                if path is not None:
+                    return path
+        return None
+
+
+def _shards(index: Path) -> list[str]:
+    """The files that an index of shards names.
+
+    Raises:
+        ModelFileError: It is not such an index.
+    """
+    try:
+        names = set(json.loads(index.read_bytes())["weight_map"].values())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelFileError(
+            f"{index.name} is not an index of shards", found=str(error), expected='{"weight_map": {tensor: file}}'
+        ) from error
+    if not names or not all(isinstance(name, str) and SHARD.fullmatch(name) for name in names):
+        raise ModelFileError(
+            f"{index.name} names other files than shards",
+            found=str(sorted(map(str, names)))[:200],
+            expected=SHARD.pattern,
+        )
+    return sorted(names)
+
+
+def _artifact(name: str, uri: str) -> Artifact:
+    from lensmount.specs import Artifact
+
+    return Artifact(name=name, uri=uri, role="data")
+
+
+def _cached(address: HubAddress) -> Path | None:
+    """The file in the hub's cache, without the network."""
+    from huggingface_hub import try_to_load_from_cache
+
+    with translated(address):
+        found = try_to_load_from_cache(address.repo, address.file or "", revision=address.revision)
+    return Path(found) if isinstance(found, str) else None
+
+
+def _repository_cached(address: HubAddress) -> bool:
+    from huggingface_hub import constants
+
+    return (Path(constants.HF_HUB_CACHE) / f"models--{address.repo.replace('/', '--')}").is_dir()
+
+
+def _commit_of(path: Path) -> str | None:
+    """The commit of a file in the hub's cache: `…/snapshots/<commit>/…`."""
+    parts = path.parts
+    for before, part in itertools.pairwise(parts):
+        if before == "snapshots" and COMMIT.fullmatch(part):
+            return part
+    return None
+
+
+def _missing(artifact: Artifact, address: HubAddress) -> OfflineError:
+    revision = f" --revision {address.revision}" if address.revision else ""
+    place = f"the hub's cache (HF_HOME), filled by `hf download {address.repo} {address.file}{revision}`"
+    return missing_error((missing(artifact, place),), artifact.name)
+
+
+def _download(artifact: Artifact, address: HubAddress, options: FetchOptions, *, force: bool) -> Path:
+    import inspect
+
+    from huggingface_hub import hf_hub_download
+
+    settings: dict[str, Any] = {"force_download": force, "token": options.credentials.get("hf")}
+    if options.progress is False and "tqdm_class" in inspect.signature(hf_hub_download).parameters:
+        settings["tqdm_class"] = _silent_bar()
+    with translated(address):
+        return Path(hf_hub_download(address.repo, address.file or "", revision=address.revision, **settings))
+
+
+def _silent_bar() -> Any:
+    from huggingface_hub.utils.tqdm import tqdm
+
+    kind: Any = tqdm
+
+    class SilentBar(kind):  # type: ignore[misc]  # tqdm comes without types
+        def __init__(self, *args: Any, **settings: Any) -> None:
+            super().__init__(*args, **{**settings, "disable": True})
+
+    return SilentBar

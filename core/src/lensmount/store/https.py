@@ -1,0 +1,108 @@
+"""`https://host/path#sha256=…`: files from the web, through the store.
+
+Two doors. `fetch` serves artifacts of a catalogue: https without a published hash is accepted there, and what the
+first download gave is recorded and checked ever after; plain http never is, without `allow_insecure`. `fetch_uri`
+(in `lensmount.store.fetch`) serves an address that the user typed: it must hold its hash, or `allow_insecure`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lensmount.contracts.finder import Fetched, FetchOptions
+from lensmount.errors import SourceError
+from lensmount.store.addresses import WebAddress, parse_web, public
+from lensmount.store.download import Wanted
+from lensmount.store.store import Store
+
+if TYPE_CHECKING:
+    from lensmount.specs import Artifact, ModelCard
+
+
+class HttpsFinder:
+    """Answers for `https` and `http`.
+
+    Args:
+        store: Where files go; None for the user's store.
+    """
+
+    def __init__(self, store: Store | None = None) -> None:
+        self._store = store if store is not None else Store()
+
+    def fetch(self, artifact: Artifact, options: FetchOptions) -> Fetched:
+        """Brings a file of a catalogue; see `Finder.fetch`.
+
+        Raises:
+            SourceError: Plain http without `allow_insecure`; or as for `Store.obtain`.
+        """
+        address = parse_web(artifact.uri)
+        return self._store.obtain(wanted_from(artifact, address, options), options)
+
+    def find(self, uri: str, options: FetchOptions) -> ModelCard | None:
+        """None: a web address names one file, which is brought and then recognised by its content."""
+        return None
+
+
+def wanted_from(artifact: Artifact, address: WebAddress, options: FetchOptions) -> Wanted:
+    """What to ask the store for.
+
+    Raises:
+        SourceError: Plain http without `allow_insecure`, or two hashes that disagree.
+    """
+    if not address.secure and not options.allow_insecure:
+        raise SourceError(
+            f"{public(address.url)} is plain http: anybody on the way can read and change it",
+            expected="https",
+            fix="use the https address, or say that you accept it: `--allow-insecure`, "
+            "FetchOptions(allow_insecure=True)",
+        )
+    if address.sha256 and artifact.sha256 and address.sha256 != artifact.sha256:
+        raise SourceError(
+            f"two hashes are given for {artifact.name!r} and they differ",
+            found=address.sha256,
+            expected=artifact.sha256,
+        )
+    host = address.url.split("/")[2]
+    token = options.credentials.get(host.rpartition("@")[2].split(":")[0])
+    return Wanted(
+        # the query is part of what the address means, and may be secret: it goes in as a hash
+        address=_known_as(address),
+        url=address.url,
+        name=artifact.name,
+        size=artifact.size,
+        sha256=artifact.sha256 or address.sha256,
+        md5=artifact.md5,
+        headers={"Authorization": f"Bearer {token}"} if token else {},
+        second_hand=artifact.confidence in ("third-party", "unverified"),
+    )
+
+
+def _known_as(address: WebAddress) -> str:
+    from lensmount.store.ledger import key_of
+
+    shown = public(address.url)
+    query = address.url.partition("?")[2]
+    return f"{shown}?~{key_of(query)[:16]}" if query else shown
+
+
+def require_pinned(uri: str, options: FetchOptions) -> None:
+    """Refuses a web address typed by the user that does not say what it stands for.
+
+    Raises:
+        SourceError: No hash, or plain http, without `allow_insecure`.
+    """
+    address = parse_web(uri)
+    if address.sha256 is None and not options.allow_insecure:
+        raise SourceError(
+            f"{public(uri)} does not say which content it stands for",
+            expected=f"{public(uri)}#sha256=<64 hex digits>",
+            fix="add the hash, or say that you trust what it gives the first time: `--allow-insecure`, "
+            "FetchOptions(allow_insecure=True)",
+        )
+    if not address.secure and not options.allow_insecure:
+        raise SourceError(
+            f"{public(uri)} is plain http",
+            expected="https",
+            fix="use the https address, or say that you accept it: `--allow-insecure`, "
+            "FetchOptions(allow_insecure=True)",
+        )

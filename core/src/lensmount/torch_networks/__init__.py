@@ -1,1 +1,0 @@
-"""Torch modules that several architectures share. Imported only where torch is used."""

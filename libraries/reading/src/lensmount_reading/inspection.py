@@ -1,0 +1,146 @@
+"""How `facts.inspect_file` finds out; apart from it so that the facts themselves stay light to import."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from lensmount.errors import ModelFileError, UnsupportedModelError
+from lensmount_reading import limits
+from lensmount_reading.archive import TorchArchive
+from lensmount_reading.checkpoint import check_declared_size, find_checkpoint, read_checkpoint, scan_bare_pickle
+from lensmount_reading.facts import FileFacts, TensorFact
+from lensmount_reading.legacy import scan_legacy
+from lensmount_reading.mapped import MappedFile
+from lensmount_reading.modules import flatten
+from lensmount_reading.onnx_file import onnx_facts
+from lensmount_reading.pickles import PickleScan
+from lensmount_reading.sniff import sniff
+from lensmount_reading.tensors import TensorRef
+
+
+def inspect(path: Path) -> FileFacts:
+    """Do what `facts.inspect_file` promises."""
+    path = find_checkpoint(path)
+    if path.name.endswith(".index.json"):
+        return _tensors_only(FileFacts(path, "safetensors", path.stat().st_size))
+    file = MappedFile(path)
+    kind = sniff(file)
+    facts = FileFacts(path, kind, file.size)
+    if kind == "zip":
+        return _archive(facts, file)
+    if kind == "safetensors":
+        return _tensors_only(facts)
+    if kind == "torch-legacy":
+        return _pickled(facts, scan_legacy(file, "modules"))
+    if kind == "pickle":
+        bare = UnsupportedModelError(f"{path} is a bare pickle", expected="a file that torch.save wrote")
+        facts = _pickled(facts, scan_bare_pickle(file, "modules"))
+        return dataclasses.replace(facts, error=facts.error or bare)
+    if kind == "protobuf":
+        return _onnx(file)
+    if kind == "engine":
+        return dataclasses.replace(facts, metadata=_engine_metadata(file))
+    return dataclasses.replace(facts, error=_unknown(file))
+
+
+def _unknown(file: MappedFile) -> UnsupportedModelError:
+    begins = bytes(file.data[:16])
+    fixes = {
+        b"<": "download it again: this looks like a web page, which is often saved in a model's place",
+        b"version https://": "this is a pointer of Git LFS: `git lfs pull` brings the file",
+    }
+    return UnsupportedModelError(
+        f"{file.path} is no kind of model file known here",
+        found=f"{file.size:,} bytes that begin with {begins!r}",
+        expected="an ONNX graph, safetensors, what torch.save or torch.jit.save wrote, or a TensorRT engine",
+        fix=next((fix for start, fix in fixes.items() if begins.startswith(start)), None),
+    )
+
+
+def _tensors_only(facts: FileFacts) -> FileFacts:
+    try:
+        checkpoint = read_checkpoint(facts.path)
+    except ModelFileError as error:
+        return dataclasses.replace(facts, error=error)
+    tensors = checkpoint.tensors
+    size = facts.size
+    if facts.path.name.endswith(".index.json"):
+        size += sum(tensor.nbytes for tensor in tensors.values())
+    return dataclasses.replace(facts, size=size, tensors=_facts_of(tensors), metadata=checkpoint.metadata)
+
+
+def _archive(facts: FileFacts, file: MappedFile) -> FileFacts:
+    try:
+        archive = TorchArchive(file)
+        facts = dataclasses.replace(facts, kind=archive.kind, metadata=archive.metadata)
+        facts = _pickled(facts, archive.scan("modules"))
+    except ModelFileError as error:
+        return dataclasses.replace(facts, error=error)
+    # Pickles that reading ignores are named too: another program might load them.
+    for name in archive.extra_pickles():
+        try:
+            scan = archive.scan_extra(name)
+        except ModelFileError:
+            continue  # compressed or too large: neither is ever read
+        facts = dataclasses.replace(
+            facts,
+            globals=_merged(facts.globals, scan.globals),
+            refused_globals=_merged(facts.refused_globals, scan.refused),
+        )
+    return facts
+
+
+def _pickled(facts: FileFacts, scan: PickleScan) -> FileFacts:
+    tensors: Mapping[str, TensorFact] = {}
+    error = scan.problem
+    if error is None:
+        try:
+            check_declared_size(scan, facts.path, facts.size)
+            tensors = _facts_of(flatten(scan.tree))
+        except ModelFileError as problem:
+            error = problem
+    return dataclasses.replace(facts, tensors=tensors, globals=scan.globals, refused_globals=scan.refused, error=error)
+
+
+def _onnx(file: MappedFile) -> FileFacts:
+    try:
+        found = onnx_facts(file)
+    except ModelFileError as error:
+        # Many files could begin like this; only one that claims a format version was meant to be ONNX.
+        kind = "onnx" if file.data[0] == 0x08 else "unknown"
+        return FileFacts(file.path, kind, file.size, error=error)
+    return FileFacts(
+        file.path,
+        "onnx",
+        file.size,
+        inputs=found.inputs,
+        outputs=found.outputs,
+        tensors=found.initializers,
+        metadata=found.metadata,
+        onnx=found,
+    )
+
+
+def _engine_metadata(file: MappedFile) -> dict[str, str]:
+    """The JSON that ultralytics writes before a TensorRT engine, as texts."""
+    length = int.from_bytes(file.data[:4], "little")
+    if not 2 <= length <= limits.MAX_TEXT_ENTRY or length + 4 > file.size or file.data[4:5] != b"{":
+        return {}
+    try:
+        found = json.loads(str(file.data[4 : 4 + length], "utf-8"))
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(found, dict):
+        return {}
+    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in found.items()}
+
+
+def _facts_of(tensors: Mapping[str, TensorRef]) -> dict[str, TensorFact]:
+    return {key: TensorFact(tensor.shape, tensor.dtype) for key, tensor in tensors.items()}
+
+
+def _merged(*groups: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for group in groups for name in group))

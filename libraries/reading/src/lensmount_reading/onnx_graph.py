@@ -1,0 +1,100 @@
+"""What must be known of an ONNX file before a runtime opens it: its precision, and that its data lies beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lensmount.errors import ModelFileError
+from lensmount.specs import ModelPackage
+
+if TYPE_CHECKING:
+    from lensmount_reading import FileFacts
+
+
+@dataclass(frozen=True, slots=True)
+class GraphFile:
+    """What was found out.
+
+    Attributes:
+        facts: What the file says of itself: inputs, outputs, metadata, precision, operators.
+        data: Files that its tensors' data lie in, by the name that the graph gives them (relative to its folder, with
+            forward slashes), each resolved and checked.
+    """
+
+    facts: FileFacts
+    data: tuple[tuple[str, Path], ...] = ()
+
+    @property
+    def precision(self) -> str:
+        """What the graph computes in: `fp32`, `fp16`, `bf16`, `int8`, `fp64`."""
+        return self.facts.precision
+
+    @property
+    def linked(self) -> tuple[tuple[str, Path], ...]:
+        """Those of `data` that do not lie where the graph itself lies, once links are followed."""
+        home = self.facts.path.resolve().parent
+        return tuple((name, real) for name, real in self.data if not real.is_relative_to(home))
+
+
+def inspect_graph(path: Path, package: ModelPackage) -> GraphFile:
+    """Reads a graph's description, and refuses external data outside the package's folder.
+
+    onnxruntime before 1.24 reads any path that a graph names. Files that the package declares were verified by the
+    store, wherever its links lead; any other must lie in the graph's own folder.
+
+    Raises:
+        ModelFileError: The file is empty or not ONNX, or a data file is missing.
+        UnsafeFileError: A tensor's data lies outside the folder.
+    """
+    from lensmount_reading import FileFacts, check_external_data, read_onnx
+
+    facts = read_onnx(path)
+    declared = _declared(path, package)
+    others = tuple(entry for entry in facts.external_data if entry.location not in declared)
+    check_external_data(replace(facts, external_data=others), path.parent)
+    data = {}
+    for name in sorted({entry.location for entry in facts.external_data}):
+        data[name] = declared.get(name, path.parent / name).resolve()
+        if not data[name].is_file():
+            raise ModelFileError(
+                f"data file {name!r} of graph {path.name!r} is missing",
+                found=str(data[name]),
+                fix="bring the data files into the graph's folder; they were written together with it",
+            )
+    described = FileFacts(path, "onnx", 0, facts.inputs, facts.outputs, facts.initializers, facts.metadata, onnx=facts)
+    return GraphFile(described, tuple(data.items()))
+
+
+def _declared(path: Path, package: ModelPackage) -> dict[str, Path]:
+    """The package's files by the name that a graph in this place would give them."""
+    for artifact in package.artifacts:
+        parts = tuple(artifact.name.split("/"))
+        if path.parts[-len(parts) :] == parts:
+            base = path.parents[len(parts) - 1]
+            files = [base / other.name for other in package.artifacts if other.name != artifact.name]
+            return {f.relative_to(path.parent).as_posix(): f for f in files if f.is_relative_to(path.parent)}
+    return {}
+
+
+@contextlib.contextmanager
+def supply(options: Any, linked: tuple[tuple[str, Path], ...]) -> Iterator[None]:
+    """Hands mapped data files to `onnxruntime.SessionOptions`: it follows no links out of the graph's folder.
+
+    Versions that cannot be handed any follow the links themselves.
+    """
+    if not hasattr(options, "add_external_initializers_from_files_in_memory"):
+        linked = ()
+    with contextlib.ExitStack() as stack:
+        maps = []
+        for _, path in linked:
+            file = stack.enter_context(path.open("rb"))
+            maps.append(stack.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
+        if maps:
+            names = [name for name, _ in linked]
+            options.add_external_initializers_from_files_in_memory(names, maps, [len(m) for m in maps])
+        yield

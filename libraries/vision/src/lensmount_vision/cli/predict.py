@@ -1,0 +1,118 @@
+"""`predict`: run a model over files, folders, addresses, videos and cameras."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lensmount.cli.settings import HELP, load_options
+from lensmount.errors import InputError, LensmountError
+
+if TYPE_CHECKING:
+    from lensmount_vision.cli.sinks import Sinks
+    from lensmount_vision.models.streaming import Stream
+
+
+def add_to(app: typer.Typer) -> None:
+    """Registers the command."""
+    app.command()(predict)
+
+
+def predict(
+    model: Annotated[str, typer.Argument(help="Model id, path of a file or folder, or address.")],
+    source: Annotated[
+        list[str], typer.Argument(help="Files, folders, globs, URLs, videos, camera numbers, rtsp:// addresses.")
+    ],
+    save: Annotated[Path | None, typer.Option(help="Folder for annotated pictures and videos.")] = None,
+    json_file: Annotated[str | None, typer.Option("--json", help="File for the results as JSON, or - .")] = None,
+    coco: Annotated[str | None, typer.Option(help="File for the results in COCO's format, or - .")] = None,
+    confidence: Annotated[float | None, typer.Option(help="Lowest score, 0 to 1.")] = None,
+    classes: Annotated[str | None, typer.Option(help="Names or ids of the classes wanted, comma-separated.")] = None,
+    iou: Annotated[float | None, typer.Option(help="Overlap above which the weaker box goes, 0 to 1.")] = None,
+    max_detections: Annotated[int | None, typer.Option(help="Most objects per picture.")] = None,
+    backend: Annotated[str | None, typer.Option(help="onnx, torch, …; None to choose.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda:0, mps; None to choose.")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32, fp16, bf16.")] = None,
+    architecture: Annotated[str | None, typer.Option(help="Where several recognise the file.")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
+    reduced_decode: Annotated[
+        bool,
+        typer.Option("--reduced-decode", help="Decode JPEGs far larger than the network's input at 1/2 to 1/8."),
+    ] = False,
+    options: Annotated[list[str] | None, typer.Option("--set", help=HELP)] = None,
+    max_frames: Annotated[int | None, typer.Option(help="Stop a video or camera after so many frames.")] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Open no socket.")] = False,
+) -> None:
+    """Find things in pictures and videos; one bad picture is reported and the rest go on (exit status 1)."""
+    from lensmount import registry
+    from lensmount_vision.cli.sinks import Sinks
+    from lensmount_vision.models.feeds import entries_of
+    from lensmount_vision.models.streaming import stream
+
+    if json_file == "-" and coco == "-":
+        raise InputError("--json - and --coco - both want standard output", fix="write one of them to a file")
+    wanted = {
+        "confidence": confidence,
+        "classes": _classes(classes),
+        "iou_threshold": iou,
+        "max_detections": max_detections,
+    }
+    call: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
+    entries_of(source)  # bad sources are refused before weights are fetched
+    extra = load_options(options, threads)
+    if reduced_decode:
+        extra["reduced_decode"] = True
+    with registry.load(
+        model,
+        backend=backend,
+        device=device,
+        precision=precision,
+        architecture=architecture,
+        offline=offline or None,
+        **extra,
+    ) as loaded:
+        sinks = Sinks(loaded, save=save, json_file=json_file, coco=coco)
+        failed = run(stream(loaded, source, max_frames=max_frames, **call), sinks)
+    sinks.finish()
+    if failed:
+        raise typer.Exit(1)
+
+
+def _classes(text: str | None) -> list[str | int] | None:
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    return [int(part) if part.isdigit() else part for part in parts]
+
+
+def run(work: Stream, sinks: Sinks) -> int:
+    """Predicts item by item; returns how many failed."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from lensmount.cli.output import err, see
+
+    failed: list[str] = []
+    console = err()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    hidden = not console.is_terminal or (work.total is not None and work.total < 3)
+    with Progress(*columns, console=console, disable=hidden, transient=True) as progress, work:
+        task = progress.add_task("predict", total=work.total)
+        try:
+            for info, result in work:
+                if info.error is None:
+                    sinks.add(info, result)
+                else:
+                    failed.append(info.error.page)
+                    text = info.error.details
+                    text = text if info.source in info.error.problem else f"{info.name}: {text}"
+                    console.print(text, style="red", markup=False, soft_wrap=True)
+                progress.advance(task)
+        except KeyboardInterrupt:  # a camera has no end: stopping it is not a failure
+            console.print("stopped")
+        except LensmountError:
+            sinks.abort()
+            raise
+    see(failed)
+    return len(failed)

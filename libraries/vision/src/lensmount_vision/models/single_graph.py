@@ -1,0 +1,330 @@
+"""The common part of models that are one network between preprocess and postprocess."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from lensmount.backend.batching import batch_policy, run_batched
+from lensmount.backend.tensors import is_tensor
+from lensmount.errors import ClosedError, ModelFileError, OptionError
+from lensmount_vision.images.reduced import check
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from lensmount.contracts.model import BuildContext
+    from lensmount.specs import ModelCard, ModelPackage, Preprocess
+    from lensmount_vision.device.path import DevicePath
+    from lensmount_vision.images.geometry import Geometry
+    from lensmount_vision.images.loading import Color, Image
+    from lensmount_vision.images.transforms import DType
+    from lensmount_vision.models.streaming import Policy, Stream
+
+_LARGEST_BUFFER = 256 * 2**20  # bytes; a larger input is made anew each time, not kept
+
+
+class SingleGraph:
+    """Holds a session and runs pictures through it in the batches that its graph takes.
+
+    Thread-safe: nothing is kept between calls but each thread's input buffer, which nothing outside a call refers to.
+
+    Args:
+        context: What the core hands to a factory.
+        preprocess: How pictures become the network's input; `size` is completed from the graph.
+        reduced_decode: Decode JPEGs that are much larger than that at a fraction of their size (`images.reduced`).
+
+    Raises:
+        ModelFileError: The graph does not take one NCHW picture input, or its size contradicts `preprocess`.
+        OptionError: `reduced_decode` with a package whose preparation needs every pixel.
+    """
+
+    def __init__(self, context: BuildContext, preprocess: Preprocess, *, reduced_decode: bool = False) -> None:
+        self._card = context.card
+        self._package = context.package
+        self._session = context.session
+        inputs = self._session.inputs
+        if len(inputs) != 1 or len(inputs[0].shape) != 4:
+            raise ModelFileError(
+                f"{context.card.id!r} should take one picture input of shape (batch, channels, height, width)",
+                found=str([(spec.name, spec.shape) for spec in inputs]),
+                expected="one input of 4 dimensions",
+            )
+        self._input = inputs[0]
+        channels = self._input.shape[1]
+        if reduced_decode:
+            check(preprocess)
+        self._reduced_decode = reduced_decode
+        self.batch = batch_policy(self._session, context.package.batch)
+        self.preprocess_spec = self._complete(preprocess)
+        if isinstance(channels, int) and channels != self.preprocess_spec.channels:
+            raise ModelFileError(
+                f"the graph of {context.card.id!r} takes another number of channels than its package says",
+                found=str(channels),
+                expected=str(self.preprocess_spec.channels),
+            )
+        self._dtype = _input_dtype(self._input.dtype, context.card.id)
+        self._buffers = threading.local()
+        self._path = self._device_path()
+        self._closed = False
+
+    def _device_path(self) -> DevicePath | None:
+        """The way on the device, where the session takes tensors; torch is imported for nothing else."""
+        if getattr(self._session, "tensor_device", None) is None:
+            return None
+        from lensmount_vision.device.path import DevicePath
+
+        return DevicePath(self._session, self.preprocess_spec, self._dtype, self.batch)
+
+    def _complete(self, preprocess: Preprocess) -> Preprocess:
+        """The graph's fixed size wins where the package names none; a contradiction is an error."""
+        height, width = self._input.shape[2:]
+        if not (isinstance(height, int) and isinstance(width, int)):
+            return preprocess
+        if preprocess.size is None or preprocess.size == (height, width):
+            if preprocess.rectangular:
+                raise OptionError(
+                    f"{self._card.id!r} cannot letterbox to rectangles: its graph has a fixed size",
+                    found=f"{height}x{width}",
+                    expected="a graph of dynamic size, or torch weights",
+                    fix="leave rectangular out, or export with --dynamic",
+                )
+            return replace(preprocess, size=(height, width), divisible_by=None)
+        raise ModelFileError(
+            f"the graph of {self._card.id!r} has another input size than its package says",
+            found=f"{height}x{width}",
+            expected=f"{preprocess.size[0]}x{preprocess.size[1]}",
+        )
+
+    @property
+    def card(self) -> ModelCard:
+        """The model's card."""
+        return self._card
+
+    @property
+    def package(self) -> ModelPackage:
+        """The package that runs."""
+        return self._package
+
+    @property
+    def backend(self) -> str:
+        """Name of the backend that it runs on."""
+        return self._session.backend
+
+    @property
+    def device(self) -> str:
+        """Device that it effectively runs on."""
+        return self._session.device
+
+    @property
+    def precision(self) -> str:
+        """Precision that it effectively computes in."""
+        return self._session.precision
+
+    @property
+    def provider(self) -> str:
+        """The runtime's own word for what executes the network."""
+        return self._session.provider
+
+    @property
+    def tensor_device(self) -> str | None:
+        """Where pictures are prepared and outputs finished in torch; None where that is done on the host."""
+        return None if self._path is None else self._path.device
+
+    @property
+    def input_dtype(self) -> DType:
+        """What the network's input is made of: `float32`, `float16` or `uint8`."""
+        return self._dtype
+
+    @property
+    def reduced_for(self) -> Preprocess | None:
+        """What `lensmount_vision.images.loading.load` takes as `reduced_for`; None where JPEGs are decoded in full."""
+        return self.preprocess_spec if self._reduced_decode else None
+
+    def load_images(self, images: Any, color: Color | None) -> list[Image]:
+        """Turns whatever the caller passed into pictures; see `lensmount_vision.images.loading.load_many`."""
+        from lensmount_vision.images.loading import load_many
+
+        if self._closed:
+            raise ClosedError(f"model {self._card.id!r} was closed", fix="load it again")
+        return load_many(images, color=color, reduced_for=self.reduced_for)
+
+    def preprocess(self, images: Any, *, color: Color | None = None) -> tuple[NDArray[Any], list[Geometry]]:
+        """Pictures to the network's input.
+
+        Args:
+            images: One picture or several; see `lensmount_vision.images.loading.load_many`.
+            color: Channel order of arrays and tensors, `"bgr"` or `"rgb"`; None for their usual one.
+
+        Returns:
+            The batch `(B, C, H, W)` in the network's dtype, and one geometry per picture.
+        """
+        return self._prepare(self.load_images(images, color))
+
+    def _prepare(
+        self, pictures: Sequence[Image], out: NDArray[Any] | None = None
+    ) -> tuple[NDArray[Any], list[Geometry]]:
+        from lensmount_vision.images.transforms import prepare
+
+        return prepare(pictures, self.preprocess_spec, dtype=self._dtype, out=out)
+
+    def forward(self, batch: Any) -> dict[str, Any]:
+        """Runs the network; a static graph gets the batch in chunks, the last one padded.
+
+        Args:
+            batch: `(B, C, H, W)` in the network's dtype: an array, or a tensor on the device for sessions that take
+                tensors (`lensmount.contracts.session.TensorSession`).
+
+        Returns:
+            Outputs by name, `B` rows each: arrays, or tensors where the batch is one.
+
+        Raises:
+            BackendError: The runtime failed.
+            ClosedError: The model was closed.
+        """
+        if self._closed:
+            raise ClosedError(f"model {self._card.id!r} was closed", fix="load it again")
+        if self._path is not None and is_tensor(batch):
+            return self._path.forward(batch)
+        return run_batched(self._session, {self._input.name: batch}, self.batch)
+
+    def infer_pictures(
+        self, pictures: Sequence[Image], gate: AbstractContextManager[Any] | None = None
+    ) -> tuple[dict[str, Any], list[Geometry]]:
+        """`preprocess` and `forward` in one: on the device where the session takes tensors, else through a buffer.
+
+        A fresh batch of 640x640 pixels is 4.9 MB of memory that the system hands out page by page at each call; the
+        buffer is used again by this thread's next call.
+
+        Args:
+            pictures: Decoded pictures of one group; see `groups`.
+            gate: Entered while the network runs, to bound how many threads are in there.
+
+        Returns:
+            Outputs by name, which share no memory with the buffer, and one geometry per picture. Tensors where the
+            session takes them: `postprocess` finishes either.
+        """
+        if self._path is not None:
+            if self._closed:
+                raise ClosedError(f"model {self._card.id!r} was closed", fix="load it again")
+            return self._path.infer(pictures, gate)
+
+        import numpy as np
+
+        batch, geometries = self._prepare_again(pictures)
+        with gate or nullcontext():
+            raw = self.forward(batch)
+        # A network that hands its input on would have its outputs overwritten by the next call.
+        return {k: v.copy() if np.may_share_memory(v, batch) else v for k, v in raw.items()}, geometries
+
+    def _prepare_again(self, pictures: Sequence[Image]) -> tuple[NDArray[Any], list[Geometry]]:
+        spec = self.preprocess_spec
+        kept: NDArray[Any] | None = getattr(self._buffers, "batch", None)
+        fixed = spec.size is not None and spec.divisible_by is None and not spec.rectangular
+        if fixed and kept is not None and len(kept) == len(pictures) and kept.shape[2:] == spec.size:
+            return self._prepare(pictures, out=kept)
+        batch, geometries = self._prepare(pictures)
+        self._buffers.batch = batch if batch.nbytes <= _LARGEST_BUFFER else None
+        return batch, geometries
+
+    def stream(
+        self,
+        source: Any,
+        *,
+        batch_size: int | Literal["auto"] = "auto",
+        workers: int | None = None,
+        concurrency: int | None = None,
+        policy: Policy = "auto",
+        max_frames: int | None = None,
+        color: Color | None = None,
+        **options: Any,
+    ) -> Stream:
+        """Runs over pictures, videos and cameras with all stages overlapped; see `lensmount_vision.models.stream`."""
+        from lensmount_vision.models import streaming
+
+        return streaming.stream(
+            self,
+            source,
+            batch_size=batch_size,
+            workers=workers,
+            concurrency=concurrency,
+            policy=policy,
+            max_frames=max_frames,
+            color=color,
+            **options,
+        )
+
+    def groups(self, pictures: Sequence[Image], size: int) -> list[Sequence[Image]]:
+        """Splits pictures into runs that can share a batch, in order; `batches` makes fewer of mixed sizes."""
+        runs: list[list[int]] = []
+        for batch in self.batches(pictures, size):
+            for index in batch:
+                if runs and index == runs[-1][-1] + 1 and runs[-1][0] in batch:
+                    runs[-1].append(index)
+                else:
+                    runs.append([index])
+        return [[pictures[i] for i in run] for run in sorted(runs)]
+
+    def batches(self, pictures: Sequence[Image], size: int) -> list[list[int]]:
+        """Splits pictures into batches: of one network size each, and never of unbounded memory.
+
+        Args:
+            pictures: What `load_images` gave.
+            size: The most that the caller wants to hold at once.
+
+        Returns:
+            Indices of the pictures of each batch; together they are all, each once, but not in order where pictures
+            of several network sizes are mixed.
+        """
+        from lensmount_vision.images.geometry import plan
+
+        step = self.batch.static or min(size, self.batch.maximum or size)
+        spec = self.preprocess_spec
+        by_size: dict[tuple[int, int], list[int]] = {}
+        for index, picture in enumerate(pictures):
+            frame = (0, 0) if spec.size is not None and not spec.rectangular else plan(picture.size, spec).network_size
+            by_size.setdefault(frame, []).append(index)
+        return [indices[i : i + step] for indices in by_size.values() for i in range(0, len(indices), step)]
+
+    def warmup(self) -> None:
+        """Runs the network once on a blank input."""
+        import numpy as np
+
+        height, width = self.preprocess_spec.size or (640, 640)
+        if self._path is not None:
+            from lensmount_vision.images.loading import Image
+
+            self.infer_pictures([Image(np.zeros((height, width, 3), np.uint8))])
+            return
+        self.forward(np.zeros((1, self.preprocess_spec.channels, height, width), self._input.dtype))
+
+    def close(self) -> None:
+        """Frees the session; later calls raise `ClosedError`."""
+        self._closed = True
+        self._session.close()
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<{self._card.id} {self._card.task} on {self.backend} {self.device} {self.precision}>"
+
+
+def _input_dtype(dtype: str, name: str) -> DType:
+    if dtype == "float32":
+        return "float32"
+    if dtype == "float16":
+        return "float16"
+    if dtype == "uint8":
+        return "uint8"
+    raise ModelFileError(
+        f"the graph of {name!r} takes pictures of a dtype that is not made here",
+        found=dtype,
+        expected="float32, float16 or uint8",
+    )

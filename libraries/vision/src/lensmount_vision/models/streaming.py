@@ -1,0 +1,298 @@
+"""Any number of pictures through a model, with decoding, preparing, the network and post-processing overlapped.
+
+Each group of pictures is one task that goes through all stages on one thread; several tasks are under way at once, and
+a gate lets only so many of them into the network. While one is in there, the others decode, prepare and finish. That
+needs no queue between stages: what is bounded is the number of tasks, and a consumer that is slow stops the reading.
+"""
+
+from __future__ import annotations
+
+import inspect
+import queue
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from lensmount.errors import ImageError, LensmountError
+from lensmount.machine.system import cpu_count
+from lensmount.specs.options import check_names, one_of, positive
+from lensmount_vision.models.feeds import Feed, Item, Reader
+
+if TYPE_CHECKING:
+    from lensmount_vision.images.loading import Color, Image
+
+__all__ = ["Feed", "FrameInfo", "Policy", "Stream", "stream"]
+
+Policy = Literal["auto", "all", "latest"]
+
+_GPU_BATCH = 8
+_WAIT_SECONDS = 0.5  # waits are cut into pieces, so that Ctrl-C works where a lock's wait cannot be interrupted
+_CLOSE_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FrameInfo:
+    """What a result of a stream is of.
+
+    Attributes:
+        index: Place in the stream, from 0; frames left out are not counted.
+        source: Path, address, camera or name.
+        image: The decoded picture, reduced where the model was loaded with `reduced_decode`; None with an error.
+        frame: Number of the frame, for videos and cameras.
+        seconds: Its time in the video, or since the camera was opened.
+        live: Whether it comes from a live source.
+        dropped: Frames of this source left out just before it, because nobody had time for them.
+        error: Why there is no result; None when there is one.
+    """
+
+    index: int
+    source: str
+    image: Image | None
+    frame: int | None = None
+    seconds: float | None = None
+    live: bool = False
+    dropped: int = 0
+    error: LensmountError | None = None
+
+    @property
+    def name(self) -> str:
+        """The source, with the frame's number: `clip.mp4#12`."""
+        return self.source if self.frame is None else f"{self.source}#{self.frame}"
+
+
+Pair = tuple[FrameInfo, Any]
+
+
+class Stream(Iterator[Pair]):
+    """Iterator over `(FrameInfo, result)`; `with` or `close()` stops its threads early.
+
+    Attributes:
+        total: Number of pictures, None where it is not known before.
+        batch_size: Pictures in one run.
+        workers: Groups of pictures under way at once.
+        concurrency: Of these, the most in the network at once.
+    """
+
+    def __init__(self, run: Iterator[Pair], total: int | None, batch_size: int, workers: int, concurrency: int) -> None:
+        self._run = run
+        self.total = total
+        self.batch_size = batch_size
+        self.workers = workers
+        self.concurrency = concurrency
+
+    def __next__(self) -> Pair:
+        return next(self._run)
+
+    def close(self) -> None:
+        """Stops reading and running, and waits for the threads; a second call does nothing."""
+        self._run.close()  # type: ignore[attr-defined]  # it is a generator
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+def stream(
+    model: Any,
+    source: Any,
+    *,
+    batch_size: int | Literal["auto"] = "auto",
+    workers: int | None = None,
+    concurrency: int | None = None,
+    policy: Policy = "auto",
+    max_frames: int | None = None,
+    color: Color | None = None,
+    **options: Any,
+) -> Stream:
+    """Runs a model over pictures, videos and cameras, in order, as fast as the slowest stage.
+
+    Args:
+        model: Any loaded model; one with `preprocess`, `forward` and `postprocess` has its stages overlapped finely.
+        source: A path, folder, glob, URL, video, stream address, camera number, picture, `Feed`, a list of such, or
+            an iterable of pictures. An iterable is drawn from in a thread of the stream's, as results are taken.
+        batch_size: Pictures in one run; `"auto"` is a static graph's own size, else 1 on the CPU (where more gains
+            nothing) and for live sources, else 8.
+        workers: Groups of pictures under way at once; None to choose by the machine.
+        concurrency: Of these, the most in the network at once; None for 2 on a CPU with 2 cores or more (one fills
+            the gaps that the other leaves), else 1.
+        policy: `"all"` runs every frame and makes sources wait; `"latest"` leaves frames out so that a result is never
+            of an old one; `"auto"` is `"latest"` for cameras and network streams, `"all"` for the rest.
+        max_frames: Most frames of one video or camera.
+        color: Channel order of arrays and tensors, `"bgr"` or `"rgb"`.
+        **options: The model's call options; a wrong one is an error at once.
+
+    Returns:
+        An iterator over `(info, result)`. Results are in the order of the source; several live sources are
+        interleaved as their frames come, each in its own order. A picture that cannot be used gives a record with
+        `info.error` and None for the result, and the stream goes on; any other error ends it.
+
+    Raises:
+        ImageError: A folder or glob holds no pictures.
+        OptionError: An option is out of range.
+        UnknownOptionError: An option that the model's call does not have.
+    """
+    _check_options(model, options)
+    one_of("policy", policy, ("auto", "all", "latest"))
+    on_cpu = str(getattr(model, "device", "cpu")) == "cpu"
+    cores = cpu_count()
+    gate = positive("concurrency", concurrency) if concurrency is not None else (2 if on_cpu and cores > 1 else 1)
+    if max_frames is not None:
+        positive("max_frames", max_frames)
+    if batch_size != "auto":
+        positive("batch_size", batch_size)
+    if workers is not None:
+        positive("workers", workers)
+    reader = Reader(
+        source,
+        latest=None if policy == "auto" else policy == "latest",
+        color=color,
+        max_frames=max_frames,
+        reduced_for=getattr(model, "reduced_for", None),
+    )
+    size = _batch_size(model, reader.live, on_cpu) if batch_size == "auto" else int(batch_size)
+    # A live source wants the result of a new frame rather than many under way.
+    count = workers or (gate + 1 if reader.live else gate + max(2, min(cores // 2, 6)))
+    work = _Work(model, options, threading.Semaphore(gate))
+    return Stream(_run(reader, work, size, count), reader.total, size, count, gate)
+
+
+def _check_options(model: Any, options: Mapping[str, Any]) -> None:
+    """Refuses unknown options before anything is read."""
+    known = inspect.signature(model).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
+        return
+    names = [name for name in list(known)[1:] if name != "color"]
+    check_names(options, names, f"a call of {getattr(getattr(model, 'card', None), 'id', model)!r}")
+
+
+def _batch_size(model: Any, live: bool, on_cpu: bool) -> int:
+    policy = getattr(model, "batch", None)
+    static = getattr(policy, "static", None)
+    if static:
+        return int(static)
+    if live or on_cpu:
+        return 1
+    return min(_GPU_BATCH, getattr(policy, "maximum", None) or _GPU_BATCH)
+
+
+def _run(reader: Reader, work: _Work, size: int, count: int) -> Iterator[Pair]:
+    """The consumer's side; its `finally` is what stops everything."""
+    ready: queue.SimpleQueue[Future[list[Pair]] | BaseException | None] = queue.SimpleQueue()
+    slots = threading.Semaphore(count + (0 if reader.live else 1))
+    stopped = threading.Event()
+    pool = ThreadPoolExecutor(count, "lensmount-stream")
+    arguments = (reader, work, size, pool, slots, stopped, ready)
+    feeder = threading.Thread(target=_feed, args=arguments, name="lensmount-feeder", daemon=True)
+    feeder.start()
+    try:
+        while (entry := _get(ready)) is not None:
+            if isinstance(entry, BaseException):
+                raise entry
+            while not entry.done():
+                wait([entry], _WAIT_SECONDS)
+            yield from entry.result()
+            slots.release()
+    finally:
+        stopped.set()
+        reader.stop()
+        slots.release()
+        feeder.join(_CLOSE_SECONDS)
+        pool.shutdown(wait=False, cancel_futures=True)
+        left = []
+        while not ready.empty():
+            entry = ready.get()
+            if isinstance(entry, Future):
+                left.append(entry)
+        wait(left, _CLOSE_SECONDS)
+
+
+def _get(ready: queue.SimpleQueue[Any]) -> Any:
+    while True:
+        try:
+            return ready.get(timeout=_WAIT_SECONDS)
+        except queue.Empty:
+            continue
+
+
+def _feed(
+    reader: Reader,
+    work: _Work,
+    size: int,
+    pool: ThreadPoolExecutor,
+    slots: threading.Semaphore,
+    stopped: threading.Event,
+    ready: queue.SimpleQueue[Any],
+) -> None:
+    """Takes items when there is room, the newest at that moment, and hands them to the pool in order."""
+    index = 0
+    last: BaseException | None = None
+    try:
+        while True:
+            slots.acquire()
+            if stopped.is_set():
+                break
+            items = reader.take(size)
+            if not items or stopped.is_set():
+                break
+            ready.put(pool.submit(work, index, items))
+            index += len(items)
+    except BaseException as error:  # raised where the results are taken
+        last = error
+    finally:
+        reader.close()
+        ready.put(last)
+
+
+class _Work:
+    """One group of items through all stages, on the calling thread."""
+
+    def __init__(self, model: Any, options: Mapping[str, Any], gate: AbstractContextManager[Any]) -> None:
+        self._model = model
+        self._options = options
+        self._gate = gate
+        staged = hasattr(model, "postprocess") and hasattr(model, "groups")
+        self._staged: Callable[..., Any] | None = getattr(model, "infer_pictures", None) if staged else None
+
+    def __call__(self, index: int, items: list[Item]) -> list[Pair]:
+        infos: list[FrameInfo] = []
+        for i, item in enumerate(items, index):
+            info = FrameInfo(i, item.source, None, item.frame, item.seconds, item.live, item.dropped)
+            try:
+                infos.append(replace(info, image=item.load()))
+            except ImageError as error:
+                infos.append(replace(info, error=error))
+        good = [info for info in infos if info.error is None]
+        results = iter(self._results(good))
+        return [next(results) if info.error is None else (info, None) for info in infos]
+
+    def _results(self, infos: list[FrameInfo]) -> list[Pair]:
+        if not infos:
+            return []
+        pictures = [info.image for info in infos if info.image is not None]
+        try:
+            return list(zip(infos, self._call(pictures), strict=True))
+        except ImageError as error:
+            if len(infos) == 1:
+                return [(replace(infos[0], image=None, error=error), None)]
+            return [pair for info in infos for pair in self._results([info])]
+
+    def _call(self, pictures: list[Image]) -> list[Any]:
+        model = self._model
+        if self._staged is None:
+            with self._gate:
+                return list(model(pictures, **self._options))
+        results: list[Any] = []
+        for group in model.groups(pictures, len(pictures)):
+            raw, geometries = self._staged(group, self._gate)
+            made = model.postprocess(raw, geometries, **self._options)
+            results += [_with_path(result, picture.path) for result, picture in zip(made, group, strict=True)]
+        return results
+
+
+def _with_path(result: Any, path: str | None) -> Any:
+    return result if path is None or getattr(result, "path", path) == path else replace(result, path=path)

@@ -1,0 +1,43 @@
+"""What trackers answer: one mask per object and frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from lensmount.errors import InputError
+from lensmount_vision.images.checks import Indices
+from lensmount_vision.results.image_results import PromptedMasks
+from lensmount_vision.results.rows import store
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class VideoMasks(PromptedMasks):
+    """The tracked objects in one frame of a video, one mask each; an object that is not in sight has an empty mask.
+
+    Attributes:
+        object_ids: int64 `(N,)`: the caller's numbers of the objects.
+        frame: The frame's number, counted from 0 by the tracker.
+        scores: float32 `(N,)`: probability that the object is in sight.
+        logits: float32 `(N, h, w)` low-resolution logits, or None.
+    """
+
+    row_fields: ClassVar[tuple[str, ...]] = (*PromptedMasks.row_fields, "object_ids")
+    kind: ClassVar[str] = "video-masks"
+
+    object_ids: Indices
+    frame: int = 0
+
+    def __post_init__(self) -> None:
+        PromptedMasks.__post_init__(self)
+        ids = np.asarray(self.object_ids)
+        if ids.shape != (len(self.masks),) or (ids.size and ids.dtype.kind not in "iu"):
+            raise InputError(
+                "object_ids do not fit",
+                found=f"{ids.dtype} {ids.shape}",
+                expected=f"({len(self.masks)},) whole numbers",
+            )
+        store(self, "object_ids", ids.astype(np.int64))
+        store(self, "frame", int(self.frame))

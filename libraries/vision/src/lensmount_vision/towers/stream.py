@@ -1,0 +1,160 @@
+"""Any number of pictures through an image tower: decoded and prepared in threads, run in batches, bounded in memory."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lensmount.errors import ImageError, InputError
+from lensmount_vision.images.arrays import is_array, is_pil
+from lensmount_vision.images.loading import Image, load
+from lensmount_vision.images.sources import expand_sources, is_video
+from lensmount_vision.images.transforms import prepare
+from lensmount_vision.towers.prefetch import batched, count_of, prefetch
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from lensmount_vision.images.loading import Color
+    from lensmount_vision.towers.model import EmbeddingModel
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EmbeddedBatch:
+    """Vectors of some pictures.
+
+    Attributes:
+        indices: Places of the pictures in what was passed, from 0.
+        paths: Where each came from; None for data.
+        image_sizes: `(height, width)` of each.
+        vectors: float32 `(B, D)`, not normalised.
+    """
+
+    indices: tuple[int, ...]
+    paths: tuple[str | None, ...]
+    image_sizes: tuple[tuple[int, int], ...]
+    vectors: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Prepared:
+    index: int
+    path: str | None
+    image_size: tuple[int, int]
+    input: NDArray[Any] | None
+    picture: Image | None
+
+
+def sources_of(images: Any) -> Iterable[Any]:
+    """What the caller passed, as an iterable of single pictures; folders and globs become their pictures.
+
+    Raises:
+        ImageError: A folder or glob without pictures, or something that is no picture.
+    """
+    if isinstance(images, str | os.PathLike):
+        text = os.fspath(images)
+        if isinstance(text, str) and _names_several(text):
+            return [name for name in expand_sources(text) if not is_video(name)]
+        return [images]
+    if is_array(images):
+        return images if images.ndim == 4 else [images]
+    single = isinstance(images, Image | bytes | bytearray | memoryview) or is_pil(images)
+    if single or callable(getattr(images, "read", None)):
+        return [images]
+    if isinstance(images, Iterable) and not isinstance(images, dict | set | frozenset):
+        return images
+    raise ImageError(
+        "these are no pictures",
+        found=type(images).__name__,
+        expected="a picture, an iterable of them, a folder, a glob",
+    )
+
+
+def _names_several(text: str) -> bool:
+    if "://" in text or text.startswith("data:"):
+        return False
+    try:
+        path = Path(text)
+        return path.is_dir() or (glob.has_magic(text) and not path.exists())
+    except (OSError, ValueError):  # too long for a path, or with a NUL: loading it says so
+        return False
+
+
+def stream(
+    model: EmbeddingModel,
+    images: Any,
+    *,
+    size: int,
+    color: Color | None,
+    progress: bool,
+    on_error: Callable[[str, ImageError], None] | None,
+) -> Iterator[EmbeddedBatch]:
+    """Does what `EmbeddingModel.embed_batches` promises."""
+    items = sources_of(images)
+    spec, dtype = model.preprocess_spec, model.input_dtype
+    if spec.size is None:
+        raise InputError("a graph of dynamic size needs one", fix="load the model with a fixed input size")
+
+    def work(numbered: tuple[int, Any]) -> _Prepared:
+        index, source = numbered
+        picture = load(source, color=color)
+        if on_device:  # pixels go up by themselves, and are prepared there in one go
+            return _Prepared(index, picture.path, picture.size, None, picture)
+        batch, _ = prepare([picture], spec, dtype=dtype)
+        return _Prepared(index, picture.path, picture.size, batch[0], None)
+
+    on_device = model.tensor_device is not None
+    total = count_of(items)
+    workers = 0 if total == 1 else None  # threads for one picture cost more than they save
+
+    def ready() -> Iterator[_Prepared]:
+        for (index, source), result in prefetch(enumerate(items), work, ahead=2 * size, workers=workers):
+            try:
+                yield result()
+            except ImageError as error:
+                if on_error is None:
+                    raise
+                on_error(source if isinstance(source, str) else f"picture {index}", error)
+
+    with ExitStack() as stack:
+        advance = _bar(stack, total) if progress else _nothing
+        height, width = spec.size
+        # One array for all full batches: it is read before the next one is written.
+        rows = 0 if on_device else size if total is None else min(size, max(total, 1))
+        held = np.empty((rows, spec.channels, height, width), dtype)
+        for group in batched(ready(), size):
+            if on_device:
+                vectors = model.forward_pictures([item.picture for item in group if item.picture is not None])
+            else:
+                for target, item in zip(held, group, strict=False):
+                    target[...] = item.input
+                vectors = model.forward_images(held[: len(group)])
+            advance(len(group))
+            yield EmbeddedBatch(
+                tuple(item.index for item in group),
+                tuple(item.path for item in group),
+                tuple(item.image_size for item in group),
+                vectors,
+            )
+
+
+def _nothing(count: int) -> None:
+    pass
+
+
+def _bar(stack: ExitStack, total: int | None) -> Callable[[int], None]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True, highlight=False)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    shown = stack.enter_context(Progress(*columns, console=console, disable=not console.is_terminal, transient=True))
+    return partial(shown.advance, shown.add_task("embed", total=total))

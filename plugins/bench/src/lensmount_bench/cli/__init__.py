@@ -1,0 +1,1 @@
+"""The commands `bench`, `eval` and `tune`."""

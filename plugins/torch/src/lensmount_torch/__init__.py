@@ -1,0 +1,1 @@
+"""torch as a backend of lensmount: networks placed, cast, compiled and captured."""
