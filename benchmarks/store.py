@@ -135,7 +135,7 @@ def main() -> int:
     two.add_argument("--count", type=int, default=200)
     arguments = parser.parse_args()
     if arguments.command == "kills":
-        test = Path(__file__).resolve().parent.parent / "tests/core/test_store_sharing.py"
+        test = Path(__file__).resolve().parent.parent / "tests/core/store/test_store_sharing.py"
         command = [sys.executable, "-m", "pytest", "-q", "-s", str(test), "-k", "killed_at_random"]
         return subprocess.run(command, env={**os.environ, "LENSMOUNT_TEST_KILLS": str(arguments.count)}).returncode
     with tempfile.TemporaryDirectory(dir=os.environ.get("LENSMOUNT_HOME")) as folder:

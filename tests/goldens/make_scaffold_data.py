@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-TEMPLATE = Path(__file__).resolve().parents[2] / "core/src/lensmount/scaffold/templates/model"
+TEMPLATE = Path(__file__).resolve().parents[2] / "libraries/testing/src/lensmount_testing/scaffold/templates/model"
 WEIGHTS = TEMPLATE / "src/PACKAGE/data/weights.onnx"
 PICTURE = TEMPLATE / "picture.png"
 

@@ -23,7 +23,7 @@ from lensmount import registry
 from lensmount_shapes.scenes import make_scene
 from lensmount_vision.results.boxes import iou_matrix
 
-PLUGIN_TESTS = Path(__file__).resolve().parents[1] / "plugins"
+PLUGIN_TESTS = Path(__file__).resolve().parents[1]
 
 
 def require_same(one, other, threshold=0.25):

@@ -178,7 +178,7 @@ def test_tokeniser_equals_the_installed_reference_on_10000_strings() -> None:
     from lensmount_vision.towers.build import packaged_vocabulary
     from lensmount_vision.towers.tokens import ClipTokenizer
 
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[1]
     texts = runpy.run_path(str(root / "goldens" / "embeddings" / "make.py"))["strings"](10_000)
     found = ClipTokenizer(packaged_vocabulary("lensmount_clip"), 10_000).encode(texts)
     assert [t for t, ids in zip(texts, found, strict=True) if reference.encode(t) != ids[1:-1]] == []

@@ -23,7 +23,7 @@ from tiny_networks import classifier, lively, pyramid  # noqa: E402 - after the 
 
 SIZES = [(480, 640), (640, 480), (333, 1000)]
 GEOMETRIES = [plan(size, Preprocess(size=(640, 640))) for size in SIZES]
-SCENE = Path(__file__).resolve().parents[3] / "examples/lensmount-shapes/src/lensmount_shapes/data/scene.jpg"
+SCENE = Path(__file__).resolve().parents[2] / "examples/lensmount-shapes/src/lensmount_shapes/data/scene.jpg"
 
 
 def outputs(cells: int, *, classes: int = 5, extra: int = 0, seed: int = 0, share: float = 0.1) -> np.ndarray:
