@@ -14,7 +14,7 @@ pytest.importorskip("onnxruntime")
 from lensmount import registry
 from lensmount.backend.dtypes import host_array
 from lensmount.errors import ClosedError, ImageError, OptionError, UnknownOptionError
-from lensmount_vision.images.loading import Image
+from lensmount_vision.images.image import Image
 from lensmount_vision.images.sources import Frame
 from lensmount_vision.models.streaming import Feed, stream
 

@@ -28,8 +28,8 @@ _LAZY = {
 if TYPE_CHECKING:
     from lensmount_vision.images.decoding import import_cv2 as import_cv2
     from lensmount_vision.images.geometry import Geometry as Geometry
-    from lensmount_vision.images.loading import Color as Color
-    from lensmount_vision.images.loading import Image as Image
+    from lensmount_vision.images.image import Color as Color
+    from lensmount_vision.images.image import Image as Image
     from lensmount_vision.images.loading import load as load
     from lensmount_vision.images.loading import load_many as load_many
     from lensmount_vision.images.source_keys import content_key as content_key

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from lensmount.errors import ImageError, LensmountError
 from lensmount.machine.system import cpu_count
 from lensmount.specs.options import check_names, one_of, positive
-from lensmount_vision.models.feeds import Feed, Item, Reader
+from lensmount_vision.models.readers import Feed, Item, Reader
 
 if TYPE_CHECKING:
-    from lensmount_vision.images.loading import Color, Image
+    from lensmount_vision.images.image import Color, Image
 
 __all__ = ["Feed", "FrameInfo", "Policy", "Stream", "stream"]
 

@@ -15,7 +15,8 @@ import numpy as np
 
 from lensmount.errors import ImageError, InputError
 from lensmount_vision.images.arrays import is_array, is_pil
-from lensmount_vision.images.loading import Image, load
+from lensmount_vision.images.image import Image
+from lensmount_vision.images.loading import load
 from lensmount_vision.images.sources import expand_sources, is_video
 from lensmount_vision.images.transforms import prepare
 from lensmount_vision.towers.prefetch import batched, count_of, prefetch
@@ -23,7 +24,7 @@ from lensmount_vision.towers.prefetch import batched, count_of, prefetch
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from lensmount_vision.images.loading import Color
+    from lensmount_vision.images.image import Color
     from lensmount_vision.towers.model import EmbeddingModel
 
 

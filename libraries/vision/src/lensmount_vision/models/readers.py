@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from lensmount.errors import ImageError
 from lensmount_vision.images.arrays import is_array, is_pil
-from lensmount_vision.images.loading import Color, Image, load
+from lensmount_vision.images.image import Color, Image
+from lensmount_vision.images.loading import load
 from lensmount_vision.images.sources import STREAM_SCHEMES, Frame, expand_sources, is_video, shown, video_frames
 
 if TYPE_CHECKING:
