@@ -136,16 +136,23 @@ def split(sources: Any) -> Iterator[Any]:
     Yields:
         Things for `load`.
     """
-    array = is_array(sources)
-    if array and sources.ndim == 4:
-        yield from sources
-        return
-    single = isinstance(sources, (Image, str, bytes, bytearray, memoryview, os.PathLike))
-    single = single or array or is_pil(sources) or callable(getattr(sources, "read", None))
-    if not single and isinstance(sources, Iterable) and not isinstance(sources, (dict, set, frozenset)):
-        yield from sources
-    else:
-        yield sources
+    inputs = several(sources)
+    yield from [sources] if inputs is None else inputs
+
+
+def several(sources: Any) -> Iterable[Any] | None:
+    """The single inputs of an NHWC array, an NCHW tensor or an iterable; None for anything else."""
+    if is_single(sources) or isinstance(sources, (dict, set, frozenset)):
+        return None
+    return sources if isinstance(sources, Iterable) or is_array(sources) else None
+
+
+def is_single(source: Any) -> bool:
+    """Whether this is one input, and neither several nor something that is no picture."""
+    if is_array(source):
+        return bool(source.ndim != 4)
+    known = isinstance(source, (Image, str, bytes, bytearray, memoryview, os.PathLike)) or is_pil(source)
+    return known or callable(getattr(source, "read", None))
 
 
 def _image(pixels: NDArray[np.uint8], color: Color, path: str | None = None, reduced: Reduced | None = None) -> Image:
