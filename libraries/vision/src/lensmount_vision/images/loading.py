@@ -184,9 +184,7 @@ def _from_text(text: str, limit: int, spec: Preprocess | None) -> Image:
             f"{text!r} is no image address",
             found=f"scheme {scheme!r}",
             expected="a path, http://, https:// or data:",
-            fix="a stream is read with lensmount_vision.images.sources.video_frames"
-            if scheme in ("rtsp", "rtmp")
-            else None,
+            fix="a stream is read with lensmount_vision.images.video_frames" if scheme in ("rtsp", "rtmp") else None,
         )
     return _decoded(_read_file(text, limit), text, limit, spec, text)
 
@@ -213,7 +211,7 @@ def _read_file(text: str, limit: int) -> bytes:
             raise ImageError(
                 f"{text} is a folder",
                 expected="an image file",
-                fix="pass the files in it: lensmount_vision.images.sources.expand_sources(folder)",
+                fix="pass the files in it: lensmount_vision.images.expand_sources(folder)",
             )
         if not stat.S_ISREG(status.st_mode):
             raise ImageError(f"{text} is no regular file", expected="an image file")
