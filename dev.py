@@ -24,6 +24,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
 CONSTRAINTS = "constraints.txt"
+VERSION = "core/src/lensmount/version.py"
 DEV_REQUIREMENTS = "requirements-dev.txt"
 DOCS_REQUIREMENTS = "docs/requirements.txt"
 FUZZ_REQUIREMENTS = "fuzz/requirements.txt"
@@ -83,6 +84,7 @@ class Environment:
         """Hash of all that the environment is made from."""
         made_from = hashlib.sha256(f"{sys.version}\n{ROOT}\n{self.folder}\n{self.projects}\n{pinned}\n".encode())
         files = [project.split("[")[0] + "/pyproject.toml" for project in self.projects]
+        files += [VERSION] if (ROOT / VERSION).is_file() else []  # what is installed carries it
         for name in [*files, CONSTRAINTS, *([self.requirements] if self.requirements else [])]:
             made_from.update(name.encode() + b"\0" + (ROOT / name).read_bytes())
         return made_from.hexdigest()
@@ -361,7 +363,7 @@ def release(arguments: argparse.Namespace, extra: list[str]) -> int:
 
 def check_release(environment: Environment) -> int:
     """Everything that RELEASING.md asks before a release, each with its answer."""
-    text = (ROOT / "core/src/lensmount/version.py").read_text(encoding="utf-8")
+    text = (ROOT / VERSION).read_text(encoding="utf-8")
     version = text.partition('__version__ = "')[2].partition('"')[0]
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     written = f"## {version}" in changelog or f"## [{version}]" in changelog
