@@ -368,8 +368,6 @@ def test_disk_full_in_the_middle_and_again(web, store, monkeypatch, size):
     real, left = os.write, [size * 2 // 3]
 
     def write(handle, content):
-        if len(content) < 50_000 and left[0] == size * 2 // 3:
-            return real(handle, content)  # records
         if left[0] <= 0:
             raise OSError(errno.ENOSPC, "No space left on device")
         content = content[: left[0]]
