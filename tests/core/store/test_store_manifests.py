@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from core_finders import core_finders
 from lensmount.contracts.finder import FetchOptions
 from lensmount.errors import (
     InputError,
@@ -24,7 +25,7 @@ from lensmount.errors import (
 from lensmount.specs import Artifact, BatchPolicy, ModelCard, ModelPackage, Preprocess, Requirements
 from lensmount.store import cachetool
 from lensmount.store.bundle import read_bundle, write_bundle
-from lensmount.store.fetch import default_finders, fetch_package
+from lensmount.store.fetch import fetch_package
 from lensmount.store.lock import Lock, make_lock, read_lock, write_lock
 from lensmount.store.manifests import parse_manifest, read_manifest, write_manifest
 from lensmount.store.store import Store
@@ -44,7 +45,7 @@ def store(home):
 
 @pytest.fixture
 def finders(store):
-    return default_finders(store)
+    return core_finders(store)
 
 
 @pytest.fixture
@@ -338,7 +339,7 @@ def test_list_and_size(card, fetched, store):
     assert measured.blobs == len(GRAPH) + len(DATA) + len(b"torch")
     assert measured.partials == 0
     assert measured.total > measured.blobs
-    assert len(cachetool.list_references(store)) == 3
+    assert len(list(store.ledger.references())) == 3
 
 
 def test_verify_and_remove_damaged(fetched, store, card, finders):
