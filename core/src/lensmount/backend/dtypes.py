@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lensmount.contracts.session import Array
+    from lensmount.contracts.arrays import Array
 
 ONNXRUNTIME_DTYPES = {
     "float": "float32",

@@ -139,7 +139,7 @@ def _with_addresses(card: Any, base_uri: str, where: str) -> Any:
         return card
     packages = card.get("packages")
     if isinstance(packages, list):
-        packages = [_with_own_addresses(item, base_uri, f"card.packages[{i}]", where) for i, item in enumerate(packages)]
+        packages = [_with_own_addresses(p, base_uri, f"card.packages[{i}]", where) for i, p in enumerate(packages)]
     return {**card, "packages": [] if packages is None else packages}
 
 

@@ -35,7 +35,7 @@ from lensmount_onnx import providers as onnx_providers
 from lensmount_reading import onnx_graph
 
 if TYPE_CHECKING:
-    from lensmount.contracts.session import Array
+    from lensmount.contracts.arrays import Array
     from lensmount.machine.environment import Environment, Gpu
 
 INSTALL = 'pip install "lensmount[onnx]"'
