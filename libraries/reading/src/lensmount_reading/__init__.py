@@ -40,6 +40,7 @@ _LAZY = {
     "read_onnx": "lensmount_reading.onnx_file",
     "require_usable": "lensmount_reading.inspection",
     "submodules": "lensmount_reading.modules",
+    "supply_linked_data": "lensmount_reading.onnx_graph",
     "tensor_to_torch": "lensmount_reading.torch_bridge",
     "to_safetensors": "lensmount_reading.convert",
 }
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     from lensmount_reading.onnx_file import read_onnx as read_onnx
     from lensmount_reading.onnx_graph import GraphFile as GraphFile
     from lensmount_reading.onnx_graph import inspect_graph as inspect_graph
+    from lensmount_reading.onnx_graph import supply_linked_data as supply_linked_data
     from lensmount_reading.records import GlobalName as GlobalName
     from lensmount_reading.records import Record as Record
     from lensmount_reading.tensors import Storage as Storage
@@ -91,6 +93,7 @@ __all__ = [
     "read_onnx",
     "require_usable",
     "submodules",
+    "supply_linked_data",
     "tensor_to_torch",
     "to_safetensors",
 ]

@@ -80,7 +80,7 @@ def _declared(path: Path, package: ModelPackage) -> dict[str, Path]:
 
 
 @contextlib.contextmanager
-def supply(options: Any, linked: tuple[tuple[str, Path], ...]) -> Iterator[None]:
+def supply_linked_data(options: Any, linked: tuple[tuple[str, Path], ...]) -> Iterator[None]:
     """Hands mapped data files to `onnxruntime.SessionOptions`: it follows no links out of the graph's folder.
 
     Versions that cannot be handed any follow the links themselves.

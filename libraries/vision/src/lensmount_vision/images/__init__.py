@@ -16,6 +16,7 @@ _LAZY = {
     "Image": "lensmount_vision.images.loading",
     "content_key": "lensmount_vision.images.source_keys",
     "expand_sources": "lensmount_vision.images.sources",
+    "image_key": "lensmount_vision.images.source_keys",
     "import_cv2": "lensmount_vision.images.decoding",
     "is_video": "lensmount_vision.images.sources",
     "load": "lensmount_vision.images.loading",
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from lensmount_vision.images.loading import load as load
     from lensmount_vision.images.loading import load_many as load_many
     from lensmount_vision.images.source_keys import content_key as content_key
+    from lensmount_vision.images.source_keys import image_key as image_key
     from lensmount_vision.images.source_keys import source_key as source_key
     from lensmount_vision.images.sources import IMAGE_SUFFIXES as IMAGE_SUFFIXES
     from lensmount_vision.images.sources import expand_sources as expand_sources
@@ -47,6 +49,7 @@ __all__ = [
     "Image",
     "content_key",
     "expand_sources",
+    "image_key",
     "import_cv2",
     "is_video",
     "load",

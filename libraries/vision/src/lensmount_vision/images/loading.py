@@ -12,7 +12,7 @@ import binascii
 import os
 import stat
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import unquote, unquote_to_bytes
@@ -55,7 +55,7 @@ class Image:
 
     pixels: NDArray[np.uint8]
     color: Color = "bgr"
-    path: str | None = None
+    path: str | None = field(default=None, compare=False)  # whatever file it came from, the picture is the same
     reduced: Reduced | None = None
 
     @property
