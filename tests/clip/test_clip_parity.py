@@ -162,11 +162,11 @@ def test_golden_hugging_face_folder(reference_data: Path, tmp_path: Path) -> Non
 
 
 def test_tokeniser_equals_openais_on_random_strings(embedding_goldens) -> None:
-    from lensmount_vision.towers.build import packaged_vocabulary
     from lensmount_vision.towers.tokens import ClipTokenizer
+    from lensmount_vision.towers.vocabulary import packaged_vocabulary
 
     rows = embedding_goldens.strings
-    found = ClipTokenizer(packaged_vocabulary("lensmount_clip"), 77).encode([text for text, _, _ in rows])
+    found = ClipTokenizer(packaged_vocabulary(), 77).encode([text for text, _, _ in rows])
     assert [i for i, (row, ids) in enumerate(zip(rows, found, strict=True)) if row[1] != ids] == []
     assert max(len(ids) for ids in found) == 77 and min(len(ids) for ids in found) == 2
 
@@ -175,12 +175,12 @@ def test_tokeniser_equals_the_installed_reference_on_10000_strings() -> None:
     reference = pytest.importorskip("clip.simple_tokenizer").SimpleTokenizer()
     import runpy
 
-    from lensmount_vision.towers.build import packaged_vocabulary
     from lensmount_vision.towers.tokens import ClipTokenizer
+    from lensmount_vision.towers.vocabulary import packaged_vocabulary
 
     root = Path(__file__).resolve().parents[1]
     texts = runpy.run_path(str(root / "goldens" / "embeddings" / "make.py"))["strings"](10_000)
-    found = ClipTokenizer(packaged_vocabulary("lensmount_clip"), 10_000).encode(texts)
+    found = ClipTokenizer(packaged_vocabulary(), 10_000).encode(texts)
     assert [t for t, ids in zip(texts, found, strict=True) if reference.encode(t) != ids[1:-1]] == []
 
 

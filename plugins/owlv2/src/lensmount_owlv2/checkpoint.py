@@ -11,14 +11,15 @@ from lensmount.contracts.session import TensorSpec, TorchNetwork
 from lensmount.errors import UnsupportedModelError
 from lensmount_owlv2.layout import Layout, Tower, read_json, read_layout
 from lensmount_owlv2.settings import environment_flag
+from lensmount_vision.towers.recognise import CONTEXT, VOCABULARY
 
 if TYPE_CHECKING:
     import torch
 
     from lensmount_vision.towers.transformer import Activation
 
-#: Names in the metadata of networks and exported graphs.
-NETWORK, CONTEXT, VOCABULARY = "lensmount.network", "lensmount.context_length", "lensmount.vocabulary"
+#: In the metadata of networks and exported graphs: which network it is.
+NETWORK = "lensmount.network"
 IMAGE_OUTPUTS = ("objectness_logits", "boxes", "class_embeds", "logit_shift", "logit_scale")
 _HEADS = ("class_head.", "box_head.", "objectness_head.", "layer_norm.")
 

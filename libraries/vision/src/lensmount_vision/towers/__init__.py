@@ -12,13 +12,13 @@ from lensmount.lazy import lazy_names
 
 _LAZY = {
     "ClipTokenizer": "lensmount_vision.towers.tokens",
-    "Comparison": "lensmount_vision.towers.comparison",
+    "Comparison": "lensmount_vision.towers.similarity",
     "EmbeddingModel": "lensmount_vision.towers.model",
 }
 
 if TYPE_CHECKING:
-    from lensmount_vision.towers.comparison import Comparison as Comparison
     from lensmount_vision.towers.model import EmbeddingModel as EmbeddingModel
+    from lensmount_vision.towers.similarity import Comparison as Comparison
     from lensmount_vision.towers.tokens import ClipTokenizer as ClipTokenizer
 
 __all__ = ["ClipTokenizer", "Comparison", "EmbeddingModel"]
