@@ -80,6 +80,26 @@ def test_exported_pairs_match_the_reference(case: str, embedding_goldens, tmp_pa
         assert model.tokenizer.context_length == 20
 
 
+def test_large_weights_lie_next_to_both_graphs(embedding_goldens, tmp_path: Path, monkeypatch) -> None:
+    """Graphs beyond protobuf's limit: writing the second one leaves the weights of the first where they are."""
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    from lensmount_vision.towers import export
+
+    monkeypatch.setattr(export, "EMBEDDED_BYTES", 0)
+    torch.save(state_dict(embedding_goldens, "hf-quick_gelu"), tmp_path / "weights.pt")
+    written = registry.export(tmp_path / "weights.pt", to="onnx", output=tmp_path / "pair")
+    assert {"visual.onnx.data", "textual.onnx.data"} <= {p.name for p in written.iterdir()}
+    with (
+        registry.load(written, backend="onnx", device="cpu") as model,
+        registry.load(tmp_path / "weights.pt", backend="torch", device="cpu") as reference,
+    ):
+        images = embedding_goldens.recipe.images(2, 48)
+        assert distance(model.forward_images(images), reference.forward_images(images)) < 1e-5
+        tokens = embedding_goldens.recipe.tokens(600, 20)
+        assert distance(model.forward_text(tokens), reference.forward_text(tokens)) < 1e-5
+
+
 def hugging_face_folder(goldens, case: str, folder: Path) -> Path:
     from safetensors.torch import save_file
 

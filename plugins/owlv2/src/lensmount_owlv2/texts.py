@@ -11,7 +11,7 @@ import numpy as np
 from lensmount.caches.keys import make_key
 from lensmount.errors import InputError
 from lensmount_owlv2.proposals import Floats, normalise
-from lensmount_vision.towers.recognise import CONTEXT, VOCABULARY, number
+from lensmount_vision.towers.recognise import CONTEXT, VOCABULARY, metadata_number
 from lensmount_vision.towers.tokens import ClipTokenizer, pad
 from lensmount_vision.towers.vocabulary import load_vocabulary
 
@@ -37,12 +37,12 @@ class TextEmbedder:
         self._session = session
         self.cache = cache
         self._identity = identity
-        rows = int(number(session.metadata, VOCABULARY, 0))
+        rows = int(metadata_number(session.metadata, VOCABULARY, 0))
         loader = partial(
             load_vocabulary, dict(context.files), rows, context.card.id, otherwise="example boxes work without them"
         )
         # One more than fits, so that a text that would be cut shows.
-        self._context = int(number(session.metadata, CONTEXT, 16))
+        self._context = int(metadata_number(session.metadata, CONTEXT, 16))
         self._tokenizer = ClipTokenizer(loader, self._context + 1)
 
     def embed(self, texts: Sequence[str]) -> Floats:

@@ -17,7 +17,7 @@ from lensmount.specs.imports import import_string
 from lensmount.specs.options import build_options
 from lensmount_vision.towers.export import export_graphs
 from lensmount_vision.towers.model import EmbeddingModel, tower
-from lensmount_vision.towers.recognise import ARCHITECTURE, BIAS, CONTEXT, SCALE, VOCABULARY, number
+from lensmount_vision.towers.recognise import ARCHITECTURE, BIAS, CONTEXT, SCALE, VOCABULARY, metadata_number
 from lensmount_vision.towers.tokens import ClipTokenizer
 from lensmount_vision.towers.vocabulary import OPENAI_SPECIALS, load_vocabulary
 
@@ -85,16 +85,16 @@ class TwoTowers(Generic[M]):
         vocabulary = partial(
             load_vocabulary,
             dict(context.files),
-            int(number(metadata, VOCABULARY, 0)),
+            int(metadata_number(metadata, VOCABULARY, 0)),
             card.id,
             otherwise="embed_images works without them",
         )
         return self.model(
             context,
             self._preprocess(context),
-            ClipTokenizer(vocabulary, int(number(metadata, CONTEXT, self.context_length)), self.specials),
-            logit_scale=number(visual.metadata, SCALE, self.logit_scale),
-            logit_bias=number(visual.metadata, BIAS, 0.0),
+            ClipTokenizer(vocabulary, int(metadata_number(metadata, CONTEXT, self.context_length)), self.specials),
+            logit_scale=metadata_number(visual.metadata, SCALE, self.logit_scale),
+            logit_bias=metadata_number(visual.metadata, BIAS, 0.0),
             image_batch=CPU_BATCH if visual.device == "cpu" else GPU_BATCH,
         )
 

@@ -17,6 +17,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+__all__ = [
+    "Activation",
+    "Attention",
+    "Block",
+    "Mlp",
+    "PatchSizes",
+    "PatchTower",
+    "TextTower",
+    "Transformer",
+    "fold_quick_gelu",
+    "load_module",
+    "split_heads",
+]
 Activation = Literal["quick_gelu", "gelu"]
 QUICK_GELU = 1.702
 
@@ -288,7 +301,7 @@ def fold_quick_gelu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def load(build: Callable[[], nn.Module], tensors: Mapping[str, Tensor]) -> nn.Module:
+def load_module(build: Callable[[], nn.Module], tensors: Mapping[str, Tensor]) -> nn.Module:
     """Builds a module on the tensors of a state dict, without filling it at random first, in eval mode.
 
     Raises:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lensmount.errors import UnsupportedModelError
 from lensmount_reading import tensor_to_torch
 from lensmount_vision.towers.layouts import strip_names, text_geometry
-from lensmount_vision.towers.transformer import Activation, TextTower, load
+from lensmount_vision.towers.transformer import Activation, TextTower, load_module
 
 if TYPE_CHECKING:
     from lensmount_reading import Checkpoint
@@ -49,7 +49,7 @@ class TowerWeights:
         Raises:
             RuntimeError: Names or shapes do not fit.
         """
-        return load(self.image_tower, self.image_tensors)
+        return load_module(self.image_tower, self.image_tensors)
 
     def text_network(self) -> tuple[nn.Module, dict[str, int]]:
         """The text tower with its weights, and its sizes (see `text_geometry`).
@@ -60,7 +60,7 @@ class TowerWeights:
         """
         sizes = text_geometry({name: tuple(tensor.shape) for name, tensor in self.tensors.items()}, self.text_heads)
         own = {name: tensor for name, tensor in self.tensors.items() if name.startswith(_TEXT)}
-        return load(lambda: TextTower(**sizes, activation=self.activation), own), sizes
+        return load_module(lambda: TextTower(**sizes, activation=self.activation), own), sizes
 
     def scale_and_bias(self) -> tuple[float, float]:
         """Factor and addend of the calibrated scores.
