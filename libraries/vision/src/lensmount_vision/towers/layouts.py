@@ -14,20 +14,6 @@ from typing import Any
 
 from lensmount.errors import ModelFileError, UnsupportedModelError
 
-__all__ = [
-    "Shapes",
-    "count_blocks",
-    "has_text_tower",
-    "heads_of",
-    "read_config",
-    "refuse_open_clip_variants",
-    "square",
-    "strip_names",
-    "table",
-    "text_geometry",
-    "triple",
-    "whole",
-]
 Shapes = Mapping[str, tuple[int, ...]]
 
 _TABLES = ("text_model.embeddings.token_embedding.weight", "text.token_embedding.weight", "token_embedding.weight")

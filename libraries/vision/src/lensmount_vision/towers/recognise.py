@@ -12,20 +12,6 @@ from lensmount.specs import Artifact, ModelCard, ModelPackage
 if TYPE_CHECKING:
     from lensmount_reading import FileFacts
 
-__all__ = [
-    "ARCHITECTURE",
-    "BIAS",
-    "COMPANIONS",
-    "CONTEXT",
-    "GRAPHS",
-    "SCALE",
-    "TOKENISERS",
-    "VOCABULARY",
-    "companions",
-    "metadata_number",
-    "pair_card",
-    "weights_card",
-]
 #: Of these files, each one alone says that a folder has a tokeniser (`vocab.json` comes with `merges.txt`).
 TOKENISERS = ("tokenizer.json", "vocab.json", "bpe_simple_vocab_16e6.txt.gz")
 #: Files that lie next to weights in a Hugging Face or open_clip folder.

@@ -17,19 +17,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = [
-    "Activation",
-    "Attention",
-    "Block",
-    "Mlp",
-    "PatchSizes",
-    "PatchTower",
-    "TextTower",
-    "Transformer",
-    "fold_quick_gelu",
-    "load_module",
-    "split_heads",
-]
 Activation = Literal["quick_gelu", "gelu"]
 QUICK_GELU = 1.702
 

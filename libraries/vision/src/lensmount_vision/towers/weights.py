@@ -7,16 +7,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor, nn
-
 from lensmount.errors import UnsupportedModelError
-from lensmount_reading import tensor_to_torch
 from lensmount_vision.towers.layouts import strip_names, text_geometry
-from lensmount_vision.towers.transformer import Activation, TextTower, load_module
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
     from lensmount_reading import Checkpoint
+    from lensmount_vision.towers.transformer import Activation
 
 _TEXT = ("transformer.", "ln_final.", "token_embedding.", "positional_embedding", "text_projection")
 
@@ -49,6 +47,8 @@ class TowerWeights:
         Raises:
             RuntimeError: Names or shapes do not fit.
         """
+        from lensmount_vision.towers.transformer import load_module
+
         return load_module(self.image_tower, self.image_tensors)
 
     def text_network(self) -> tuple[nn.Module, dict[str, int]]:
@@ -58,6 +58,8 @@ class TowerWeights:
             ModelFileError: A tensor is missing or of an impossible shape.
             RuntimeError: Names or shapes do not fit.
         """
+        from lensmount_vision.towers.transformer import TextTower, load_module
+
         sizes = text_geometry({name: tuple(tensor.shape) for name, tensor in self.tensors.items()}, self.text_heads)
         own = {name: tensor for name, tensor in self.tensors.items() if name.startswith(_TEXT)}
         return load_module(lambda: TextTower(**sizes, activation=self.activation), own), sizes
@@ -94,6 +96,10 @@ def read_tensors(
     Raises:
         UnsupportedModelError: The layout is not known.
     """
+    import torch
+
+    from lensmount_reading import tensor_to_torch
+
     names = strip_names(checkpoint.tensors)
     kind = layout(names)
     if kind is None:
