@@ -51,7 +51,7 @@ def few_shot(
     from lensmount import registry
     from lensmount_vision.cli.predict import run
     from lensmount_vision.cli.sinks import Sinks
-    from lensmount_vision.models.feeds import entries_of
+    from lensmount_vision.models.entries import entries_of
     from lensmount_vision.models.streaming import stream
 
     if json_file == "-" and coco == "-":

@@ -48,7 +48,7 @@ def predict(
     """Find things in pictures and videos; one bad picture is reported and the rest go on (exit status 1)."""
     from lensmount import registry
     from lensmount_vision.cli.sinks import Sinks
-    from lensmount_vision.models.feeds import entries_of
+    from lensmount_vision.models.entries import entries_of
     from lensmount_vision.models.streaming import stream
 
     if json_file == "-" and coco == "-":

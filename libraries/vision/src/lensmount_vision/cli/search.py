@@ -76,7 +76,7 @@ def save_grid(paths: list[str], scores: list[float], target: Path) -> None:
     import numpy as np
 
     from lensmount.cli.output import write_atomically
-    from lensmount_vision.images.loading import import_cv2
+    from lensmount_vision.images.decoding import import_cv2
 
     cv2 = import_cv2()
     columns = max(1, math.ceil(math.sqrt(len(paths))))
@@ -103,7 +103,8 @@ def save_grid(paths: list[str], scores: list[float], target: Path) -> None:
 def _tile(path: str) -> NDArray[Any] | None:
     """The middle of a picture, square; None if it cannot be read."""
     from lensmount.errors import LensmountError
-    from lensmount_vision.images.loading import import_cv2, load
+    from lensmount_vision.images.decoding import import_cv2
+    from lensmount_vision.images.loading import load
 
     try:
         pixels = load(path).array("bgr")
