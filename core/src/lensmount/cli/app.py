@@ -1,4 +1,4 @@
-"""Assembles the commands and turns typed errors into readable messages."""
+"""The root of the command line, and how typed errors become readable messages."""
 
 from __future__ import annotations
 
@@ -9,37 +9,16 @@ from typing import Annotated
 
 import typer
 
-from lensmount.cli import catalogue, doctor, errors, export, store
-from lensmount_bench.cli import bench, evaluate, tune
-from lensmount_reading import cli as files
-from lensmount_testing import cli as new_plugin
-from lensmount_vision.cli import embed, few_shot, predict, search, track
+from lensmount.cli.commands import Commands
 
 app = typer.Typer(
     name="lensmount",
+    cls=Commands,
     help="Run any vision model on any backend.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (
-    predict,
-    track,
-    few_shot,
-    embed,
-    search,
-    bench,
-    tune,
-    evaluate,
-    catalogue,
-    doctor,
-    files,
-    export,
-    store,
-    new_plugin,
-    errors,
-):
-    module.add_to(app)
 
 
 def _version(value: bool) -> None:

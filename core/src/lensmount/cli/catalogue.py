@@ -15,12 +15,6 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 ModelName = Annotated[str, typer.Argument(help="Model id, path of a file or folder, or address (hf://owner/repo).")]
 
 
-def add_to(app: typer.Typer) -> None:
-    """Registers the commands."""
-    for command in (models, describe, explain, plugins):
-        app.command()(command)
-
-
 def models(
     task: Annotated[str | None, typer.Option(help="Only models of this task.")] = None,
     architecture: Annotated[str | None, typer.Option(help="Only models of this architecture.")] = None,

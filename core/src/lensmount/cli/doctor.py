@@ -13,11 +13,6 @@ if TYPE_CHECKING:
     from lensmount.specs import Backend, BackendStatus
 
 
-def add_to(app: typer.Typer) -> None:
-    """Registers the command."""
-    app.command()(doctor)
-
-
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """Show what this machine has, which backends can run on it, and what is wrong.
 

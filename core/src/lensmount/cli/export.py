@@ -8,11 +8,6 @@ from typing import Annotated, Any
 import typer
 
 
-def add_to(app: typer.Typer) -> None:
-    """Registers the command."""
-    app.command()(export)
-
-
 def export(
     model: Annotated[str, typer.Argument(help="Model id, path or address.")],
     to: Annotated[str, typer.Option("--to", help="Format to write, or backend to build for: onnx, tensorrt.")] = "onnx",

@@ -17,13 +17,6 @@ Force = Annotated[bool, typer.Option("--yes", help="Do it; without this, only sa
 cache = typer.Typer(help="Look after the files that were fetched.", no_args_is_help=True)
 
 
-def add_to(app: typer.Typer) -> None:
-    """Registers the commands."""
-    app.command()(pull)
-    app.command()(lock)
-    app.add_typer(cache, name="cache")
-
-
 def pull(
     model: Models,
     package: Annotated[str | None, typer.Option(help="One package; none for the one that would run here.")] = None,

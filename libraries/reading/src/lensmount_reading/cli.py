@@ -13,12 +13,6 @@ if TYPE_CHECKING:
 File = Annotated[Path, typer.Argument(help="Checkpoint, ONNX graph, safetensors file, or folder of shards.")]
 
 
-def add_to(app: typer.Typer) -> None:
-    """Registers the commands."""
-    app.command()(inspect)
-    app.command()(convert)
-
-
 def inspect(
     file: File,
     every: Annotated[bool, typer.Option("--all", help="List every tensor, not the first 40.")] = False,

@@ -13,11 +13,6 @@ if TYPE_CHECKING:
     from lensmount_vision.towers.vectors import Journal, VectorTable
 
 
-def add_to(app: typer.Typer) -> None:
-    """Registers the command."""
-    app.command()(embed)
-
-
 def embed(
     model: Annotated[str, typer.Argument(help="Model id, path of a file or folder, or address.")],
     source: Annotated[list[str], typer.Argument(help="Pictures: files, folders, globs, URLs.")],

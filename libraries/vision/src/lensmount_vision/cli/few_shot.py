@@ -14,11 +14,6 @@ from lensmount.errors import InputError, UnsupportedModelError
 _MAX_BYTES = 64 << 20
 
 
-def add_to(app: typer.Typer) -> None:
-    """Registers the command."""
-    app.command("few-shot")(few_shot)
-
-
 def few_shot(
     model: Annotated[str, typer.Argument(help="Model id, path of a file or folder, or address.")],
     source: Annotated[

@@ -15,11 +15,6 @@ if TYPE_CHECKING:
     from lensmount_vision.models.streaming import Stream
 
 
-def add_to(app: typer.Typer) -> None:
-    """Registers the command."""
-    app.command()(predict)
-
-
 def predict(
     model: Annotated[str, typer.Argument(help="Model id, path of a file or folder, or address.")],
     source: Annotated[

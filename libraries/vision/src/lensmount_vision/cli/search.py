@@ -15,11 +15,6 @@ if TYPE_CHECKING:
 TILE = 224  # pixels of a side of a picture in the grid
 
 
-def add_to(app: typer.Typer) -> None:
-    """Registers the command."""
-    app.command()(search)
-
-
 def search(
     vectors: Annotated[Path, typer.Argument(help="File that lensmount embed wrote.")],
     query: Annotated[str | None, typer.Argument(help="What to look for, in words.")] = None,

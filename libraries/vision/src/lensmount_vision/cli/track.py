@@ -18,11 +18,6 @@ if TYPE_CHECKING:
 _SHORT = 16
 
 
-def add_to(app: typer.Typer) -> None:
-    """Registers the command."""
-    app.command()(track)
-
-
 def track(
     model: Annotated[str, typer.Argument(help="Model id, path of a file or folder, or address.")],
     video: Annotated[str, typer.Argument(help="Video file, camera number or stream address.")],

@@ -14,11 +14,6 @@ if TYPE_CHECKING:
     from lensmount_bench.report import BenchReport, Summary
 
 
-def add_to(app: typer.Typer) -> None:
-    """Registers the command."""
-    app.command()(bench)
-
-
 def bench(
     model: Annotated[str, typer.Argument(help="Model id, path of a file or folder, or address.")],
     source: Annotated[str, typer.Option(help="Folder of pictures, or 'synthetic'.")] = "synthetic",

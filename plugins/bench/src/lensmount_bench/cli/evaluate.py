@@ -15,11 +15,6 @@ if TYPE_CHECKING:
     from lensmount_bench.accuracy_report import EvalReport, EvalRow
 
 
-def add_to(app: typer.Typer) -> None:
-    """Registers the command."""
-    app.command("eval")(evaluate)
-
-
 def evaluate(
     model: Annotated[str, typer.Argument(help="Model id, path of a file or folder, or address.")],
     images: Annotated[Path, typer.Option(help="Folder of pictures; for classification one folder per class in it.")],

@@ -12,11 +12,6 @@ if TYPE_CHECKING:
     from lensmount.host.measured_records import Kept
 
 
-def add_to(app: typer.Typer) -> None:
-    """Registers the command."""
-    app.command()(tune)
-
-
 def tune(
     model: Annotated[str | None, typer.Argument(help="Model id, path of a file or folder, or address.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda:0, mps; None for each backend's best.")] = None,
