@@ -131,17 +131,26 @@ def extras() -> str:
 
 
 def commands() -> str:
-    """Commands of `lensmount`, with the first line of their help."""
+    """Commands of `lensmount` that its own distributions bring, with the first line of their help."""
+    from typer.main import get_command
+
     from lensmount.cli.app import app
+    from lensmount.host.resolve import first_party
 
-    def listed(typer: Any, before: str) -> Iterator[tuple[str, str]]:
-        for command in typer.registered_commands:
-            name = command.name or command.callback.__name__.replace("_", "-")
-            yield f"`lensmount {before}{name}`", inspect.getdoc(command.callback).splitlines()[0]
-        for group in typer.registered_groups:
-            yield from listed(group.typer_instance, f"{before}{group.name or group.typer_instance.info.name} ")
+    own = {name for names in first_party("commands").values() for name in names}
 
-    return table(("command", "what it does"), listed(app, ""))
+    def listed(group: Any, context: Any, before: str) -> Iterator[tuple[str, str]]:
+        for name in group.list_commands(context):
+            if not before and name not in own:  # of a plugin of someone else's
+                continue
+            _, command, _ = group.resolve_command(context, [name])
+            if hasattr(command, "list_commands"):
+                yield from listed(command, context, f"{before}{name} ")
+            else:
+                yield f"`lensmount {before}{name}`", command.help.splitlines()[0]
+
+    group = get_command(app)
+    return table(("command", "what it does"), listed(group, group.make_context("lensmount", ["doctor"]), ""))
 
 
 TABLES: dict[str, Callable[..., str]] = {f.__name__: f for f in (ids, fields, load, call, extras, commands)}

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from lensmount.cli.settings import Offline
+
 
 def export(
     model: Annotated[str, typer.Argument(help="Model id, path or address.")],
@@ -42,7 +44,7 @@ def export(
     options: Annotated[
         list[str] | None, typer.Option("--set", help="Setting of the architecture's export, NAME=VALUE; repeatable.")
     ] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Open no socket.")] = False,
+    offline: Offline = False,
 ) -> None:
     """Export a model to another format, compared with the original before it is kept; or build an engine from it."""
     from lensmount import registry

@@ -318,9 +318,7 @@ def _register(manager: pluggy.PluginManager, plugin: object, status: PluginStatu
         raise PluginError("it implements no hook", expected=f"one of {', '.join(HOOKS)}")
 
 
-def _call_hooks(
-    manager: pluggy.PluginManager, plugin: object, hooks: Collection[str]
-) -> dict[str, tuple[Any, ...]]:
+def _call_hooks(manager: pluggy.PluginManager, plugin: object, hooks: Collection[str]) -> dict[str, tuple[Any, ...]]:
     found = {}
     for name in hooks:
         for implementation in getattr(manager.hook, name).get_hookimpls():
