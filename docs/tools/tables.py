@@ -7,7 +7,6 @@ A page holds the place of a table between two comments, and the table itself, so
     <!-- table: fields MODULE:CLASS -->   fields of a dataclass with their meaning
     <!-- table: call MODULE:CLASS.NAME --> parameters of a call
     <!-- table: extras -->                extras of the core
-    <!-- table: commands -->              commands of the command line
     <!-- end -->
 
 tests/docs/test_tables.py fails while a page says something else than the code.
@@ -21,7 +20,7 @@ import importlib
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -130,30 +129,7 @@ def extras() -> str:
     return table(("extra", "installs"), rows)
 
 
-def commands() -> str:
-    """Commands of `lensmount` that its own distributions bring, with the first line of their help."""
-    from typer.main import get_command
-
-    from lensmount.cli.app import app
-    from lensmount.host.resolve import first_party
-
-    own = {name for names in first_party("commands").values() for name in names}
-
-    def listed(group: Any, context: Any, before: str) -> Iterator[tuple[str, str]]:
-        for name in group.list_commands(context):
-            if not before and name not in own:  # of a plugin of someone else's
-                continue
-            _, command, _ = group.resolve_command(context, [name])
-            if hasattr(command, "list_commands"):
-                yield from listed(command, context, f"{before}{name} ")
-            else:
-                yield f"`lensmount {before}{name}`", command.help.splitlines()[0]
-
-    group = get_command(app)
-    return table(("command", "what it does"), listed(group, group.make_context("lensmount", ["doctor"]), ""))
-
-
-TABLES: dict[str, Callable[..., str]] = {f.__name__: f for f in (ids, fields, load, call, extras, commands)}
+TABLES: dict[str, Callable[..., str]] = {f.__name__: f for f in (ids, fields, load, call, extras)}
 
 
 def refreshed(text: str) -> str:

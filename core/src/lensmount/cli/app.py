@@ -39,10 +39,13 @@ def root(
 
 
 def run() -> None:
-    """Runs the command line; a `LensmountError` becomes its message on stderr and exit status 1."""
+    """Runs the command line.
+
+    A `LensmountError` becomes its message on stderr and exit status 1; a warning becomes one line on stderr.
+    """
     from lensmount.errors import LensmountError
 
-    warnings.showwarning = _show_warning
+    warnings.showwarning = lambda message, category, *place: print(f"{category.__name__}: {message}", file=sys.stderr)
     try:
         app()
     except LensmountError as error:
@@ -55,15 +58,3 @@ def run() -> None:
         message = escape(plain(error, lines=True))
         err().print(f"[bold red]{type(error).__name__}[/]: {message}", highlight=False, soft_wrap=True)
         sys.exit(1)
-
-
-def _show_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: object = None,
-    line: object = None,
-) -> None:
-    """Warnings as one plain line on stderr, without source lines."""
-    print(f"{category.__name__}: {message}", file=sys.stderr)
