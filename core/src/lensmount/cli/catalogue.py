@@ -8,7 +8,7 @@ import typer
 
 if TYPE_CHECKING:
     from lensmount.host.discovery import PluginStatus
-    from lensmount.host.selection import LoadPlan
+    from lensmount.host.plan import LoadPlan
     from lensmount.specs import ModelCard
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -132,7 +132,7 @@ def show_plan(plan: LoadPlan) -> None:
     from rich.markup import escape
 
     from lensmount.cli.output import out, plain, table
-    from lensmount.host.selection import verdict
+    from lensmount.host.plan import verdict
 
     rows = table("package", "backend", "device", "precision", "verdict")
     for i, choice in enumerate(plan.choices):
