@@ -13,6 +13,7 @@ _LAZY = {
     "ONNXRUNTIME_DTYPES": "lensmount.backend.dtypes",
     "batch_policy": "lensmount.backend.batching",
     "check_device": "lensmount.backend.torch_place",
+    "cpu_count": "lensmount.machine.system",
     "host_array": "lensmount.backend.dtypes",
     "import_torch": "lensmount.backend.torch_place",
     "is_tensor": "lensmount.backend.tensors",
@@ -39,11 +40,13 @@ if TYPE_CHECKING:
     from lensmount.backend.tensors import is_tensor as is_tensor
     from lensmount.backend.torch_place import check_device as check_device
     from lensmount.backend.torch_place import import_torch as import_torch
+    from lensmount.machine.system import cpu_count as cpu_count
 
 __all__ = [
     "ONNXRUNTIME_DTYPES",
     "batch_policy",
     "check_device",
+    "cpu_count",
     "host_array",
     "import_torch",
     "is_tensor",
