@@ -13,8 +13,7 @@ import types
 import numpy as np
 import pytest
 
-from lensmount.backend import devices
-from lensmount.contracts import Session, TensorSpec
+from lensmount.contracts import Environment, Session, TensorSpec
 from lensmount.errors import (
     BackendError,
     ClosedError,
@@ -26,7 +25,6 @@ from lensmount.errors import (
     UnsafeFileError,
     UnsupportedModelError,
 )
-from lensmount.machine.environment import Environment
 
 ov = pytest.importorskip("openvino")
 onnx = pytest.importorskip("onnx")
@@ -356,14 +354,14 @@ def test_the_number_of_threads(tmp_path, monkeypatch, threads):
     def effective(**options):
         return open_session(request(path, **options))._compiled.get_property("INFERENCE_NUM_THREADS")
 
-    monkeypatch.setattr(devices, "cpu_quota", lambda: None)
+    monkeypatch.setattr("lensmount.backend.devices.cpu_quota", lambda: None)
     assert effective(threads=threads) == threads
     monkeypatch.setenv("LENSMOUNT_THREADS", str(threads))
     assert effective() == threads
     assert effective(threads=3 - threads) == 3 - threads
     monkeypatch.delenv("LENSMOUNT_THREADS")
-    monkeypatch.setattr(devices, "cpu_quota", lambda: 1)
-    monkeypatch.setattr(devices, "cpu_count", lambda: 1)
+    monkeypatch.setattr("lensmount.backend.devices.cpu_quota", lambda: 1)
+    monkeypatch.setattr("lensmount.backend.devices.cpu_count", lambda: 1)
     assert effective() == 1
 
 
@@ -570,8 +568,10 @@ def test_probe_without_openvino():
 
 def test_probe_imports_no_openvino():
     code = (
-        "import sys; from lensmount.machine.environment import detect; from lensmount_openvino.probing import probe\n"
-        "status = probe(detect()); assert status.usable and status.devices[0] == 'cpu', status\n"
+        "import sys; from importlib.metadata import version\n"
+        "from lensmount.contracts import Environment; from lensmount_openvino.probing import probe\n"
+        "here = Environment(packages=(('openvino', version('openvino')),))\n"
+        "status = probe(here); assert status.usable and status.devices[0] == 'cpu', status\n"
         "assert not {'openvino', 'numpy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
