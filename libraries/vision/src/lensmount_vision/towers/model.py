@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from lensmount.contracts.model import BuildContext
     from lensmount.contracts.session import Session
     from lensmount.specs import Preprocess
-    from lensmount_vision.images.loading import Color, Image
+    from lensmount_vision.images.image import Color, Image
 
     Vectors = NDArray[np.float32]
 
