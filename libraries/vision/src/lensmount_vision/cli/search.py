@@ -7,17 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lensmount.cli.settings import AsJson, BackendName, DeviceName, Offline
 from lensmount.errors import InputError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 TILE = 224  # pixels of a side of a picture in the grid
-
-
-def add_to(app: typer.Typer) -> None:
-    """Registers the command."""
-    app.command()(search)
 
 
 def search(
@@ -27,10 +23,10 @@ def search(
     top: Annotated[int, typer.Option(help="How many to show.")] = 10,
     save: Annotated[Path | None, typer.Option(help="Picture to write: a grid of what was found.")] = None,
     model: Annotated[str | None, typer.Option(help="The model, if it is no longer where it was.")] = None,
-    backend: Annotated[str | None, typer.Option(help="onnx, torch, …; None to choose.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda:0, mps; None to choose.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    offline: Annotated[bool, typer.Option("--offline", help="Open no socket.")] = False,
+    backend: BackendName = None,
+    device: DeviceName = None,
+    as_json: AsJson = False,
+    offline: Offline = False,
 ) -> None:
     """Find pictures by words, or by another picture.
 

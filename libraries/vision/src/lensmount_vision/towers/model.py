@@ -17,7 +17,7 @@ from lensmount.errors import ClosedError, ImageError, InputError, ModelFileError
 from lensmount.specs.options import flag, positive
 from lensmount_vision.models.single_graph import SingleGraph
 from lensmount_vision.results.kinds import Classification, Embeddings
-from lensmount_vision.towers.comparison import Comparison
+from lensmount_vision.towers.similarity import Comparison
 from lensmount_vision.towers.stream import EmbeddedBatch, stream
 from lensmount_vision.towers.text import TextEncoder, as_texts
 from lensmount_vision.towers.tokens import ClipTokenizer
