@@ -8,6 +8,7 @@ import pytest
 
 import tiny_plugin
 import written_plugin
+from lensmount import registry as facade
 from lensmount.errors import (
     ArtifactNotFoundError,
     MissingDependencyError,
@@ -69,7 +70,7 @@ CARDS = alone(
     ),
 )
 READERS = alone("lensmount_readers", Reader(name="vendor", marker="vendor.json", read="written_plugin:read"))
-COMMANDS = alone("lensmount_commands", Command(name="serve", app="written_plugin:serve", help="Serve models."))
+COMMANDS = alone("lensmount_commands", Command(name="dust", app="shelf_plugin:dust", help="Dust the shelf."))
 EXPORTERS = alone(
     "lensmount_exporters",
     Exporter(
@@ -219,9 +220,13 @@ def test_a_marker_in_a_repository(hub, tmp_path, no_sockets_after):
         registry().describe("hf://owner/thing")  # its reader does not say that it reads repositories
 
 
-def test_lensmount_commands():
-    assert registry().index.commands["serve"].help == "Serve models."
-    assert "serve" not in registry(without="lensmount_commands").index.commands
+def test_lensmount_commands(lensmount):
+    with facade.use(registry()):
+        assert "Dust the shelf." in lensmount("--help").out
+        assert lensmount("dust", "--twice").out == "dusted\ndusted\n"
+    with facade.use(registry(without="lensmount_commands")):
+        done = lensmount("dust")
+    assert done.status == 2 and "No such command 'dust'" in done.err
 
 
 def test_lensmount_exporters(tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING
 
 from lensmount.errors import ModelNotFoundError
@@ -30,6 +30,7 @@ class Site:
         self._given_environment = environment
         self._environment = environment
         self._added: list[Candidate] = []
+        self._found: list[Candidate] | None = None
         self._index: Index | None = None
         self._probed: list[tuple[Backend, BackendStatus]] | None = None
         self._lock = threading.RLock()
@@ -39,11 +40,21 @@ class Site:
         """All that the plugins contribute."""
         with self._lock:
             if self._index is None:
-                from lensmount.host import discovery
-
-                find = self._candidates or discovery.find_entry_points
-                self._index = discovery.collect([discovery.builtin(), *find(), *self._added])
+                self._index = self._collect()
             return self._index
+
+    def index_of(self, *hooks: str) -> Index:
+        """What the plugins contribute through these hooks alone: no catalogue of models is read for it."""
+        with self._lock:
+            return self._index or self._collect(hooks)
+
+    def _collect(self, hooks: Collection[str] | None = None) -> Index:
+        from lensmount.host import discovery
+
+        if self._found is None:
+            self._found = list((self._candidates or discovery.find_entry_points)())
+        candidates = [discovery.builtin(), *self._found, *self._added]
+        return discovery.collect(candidates, hooks=discovery.HOOKS if hooks is None else hooks)
 
     @property
     def environment(self) -> Environment:
@@ -58,6 +69,7 @@ class Site:
     def refresh(self) -> None:
         """Forgets what was collected; the next use discovers plugins and the machine again."""
         with self._lock:
+            self._found = None
             self._index = None
             self._probed = None
             self._environment = self._given_environment
