@@ -1,4 +1,4 @@
-"""What the core and a plugin's code promise each other: sessions, models, finders of files, and caches.
+"""What the core and a plugin's code promise each other: sessions, models, files, exports and caches.
 
 Protocols and the frozen dataclasses that they exchange; no behaviour but the check of a session's feeds. Every room
 above `specs` and every distribution may import it; it imports `machine`, `errors` and `specs`.
@@ -14,9 +14,12 @@ _LAZY = {
     "Array": "lensmount.contracts.arrays",
     "BackendOptions": "lensmount.contracts.session",
     "BuildContext": "lensmount.contracts.model",
+    "BuildRequest": "lensmount.contracts.writing",
+    "Builder": "lensmount.contracts.writing",
     "Cache": "lensmount.contracts.cache",
     "Environment": "lensmount.machine.environment",
     "ExportContext": "lensmount.contracts.model",
+    "ExportRequest": "lensmount.contracts.writing",
     "FetchOptions": "lensmount.contracts.finder",
     "Fetched": "lensmount.contracts.finder",
     "Finder": "lensmount.contracts.finder",
@@ -26,6 +29,10 @@ _LAZY = {
     "Model": "lensmount.contracts.model",
     "NetworkContext": "lensmount.contracts.model",
     "OpenRequest": "lensmount.contracts.session",
+    "ReadRequest": "lensmount.contracts.reading",
+    "Recogniser": "lensmount.contracts.reading",
+    "Repository": "lensmount.contracts.finder",
+    "RepositoryFinder": "lensmount.contracts.finder",
     "Session": "lensmount.contracts.session",
     "TensorSession": "lensmount.contracts.session",
     "TensorSpec": "lensmount.contracts.session",
@@ -41,10 +48,14 @@ if TYPE_CHECKING:
     from lensmount.contracts.finder import Finder as Finder
     from lensmount.contracts.finder import Folder as Folder
     from lensmount.contracts.finder import FolderFinder as FolderFinder
+    from lensmount.contracts.finder import Repository as Repository
+    from lensmount.contracts.finder import RepositoryFinder as RepositoryFinder
     from lensmount.contracts.model import BuildContext as BuildContext
     from lensmount.contracts.model import ExportContext as ExportContext
     from lensmount.contracts.model import Model as Model
     from lensmount.contracts.model import NetworkContext as NetworkContext
+    from lensmount.contracts.reading import ReadRequest as ReadRequest
+    from lensmount.contracts.reading import Recogniser as Recogniser
     from lensmount.contracts.session import BackendOptions as BackendOptions
     from lensmount.contracts.session import OpenRequest as OpenRequest
     from lensmount.contracts.session import Session as Session
@@ -52,6 +63,9 @@ if TYPE_CHECKING:
     from lensmount.contracts.session import TensorSpec as TensorSpec
     from lensmount.contracts.session import TorchNetwork as TorchNetwork
     from lensmount.contracts.session import check_feeds as check_feeds
+    from lensmount.contracts.writing import Builder as Builder
+    from lensmount.contracts.writing import BuildRequest as BuildRequest
+    from lensmount.contracts.writing import ExportRequest as ExportRequest
     from lensmount.machine.environment import Environment as Environment
     from lensmount.machine.environment import Gpu as Gpu
 
@@ -59,9 +73,12 @@ __all__ = [
     "Array",
     "BackendOptions",
     "BuildContext",
+    "BuildRequest",
+    "Builder",
     "Cache",
     "Environment",
     "ExportContext",
+    "ExportRequest",
     "FetchOptions",
     "Fetched",
     "Finder",
@@ -71,6 +88,10 @@ __all__ = [
     "Model",
     "NetworkContext",
     "OpenRequest",
+    "ReadRequest",
+    "Recogniser",
+    "Repository",
+    "RepositoryFinder",
     "Session",
     "TensorSession",
     "TensorSpec",

@@ -19,7 +19,7 @@ import re
 from collections.abc import Mapping, Set
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from lensmount.errors import IntegrityError, ModelFileError, UnsafeFileError
@@ -28,12 +28,20 @@ from lensmount.specs.parsing import from_dict
 from lensmount.store.addresses import path_of, public
 from lensmount.store.files import hash_file, write_atomic
 
+if TYPE_CHECKING:
+    from lensmount.contracts.reading import ReadRequest
+
 NAME = "lensmount.json"
 FORMAT = "lensmount"
 VERSION = 1
 MAX_BYTES = 16 << 20
 
 _KEYS = frozenset({"path", *(field.name for field in fields(Artifact))})
+
+
+def read(request: ReadRequest) -> ModelCard:
+    """The reader of folders with a `lensmount.json`; see `read_manifest`."""
+    return read_manifest(request.path)
 
 
 def read_manifest(folder: Path) -> ModelCard:
