@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lensmount.backends import memory, onnx_binding, onnx_errors, onnx_graph, onnx_providers, wheels
+from lensmount.backends import memory, onnx_binding, onnx_errors, onnx_graph, onnx_providers, onnx_saturation, wheels
 from lensmount.backends.arrays import ONNXRUNTIME_DTYPES
 from lensmount.backends.base import OpenRequest, TensorSpec, check_feeds
 from lensmount.backends.device_tensors import tensors_wanted
@@ -114,6 +114,8 @@ def open_session(request: OpenRequest) -> OnnxSession:
     stream = onnx_binding.share_stream(chosen, request.device) if tensors else None
     said = _preload(ort) if request.device.startswith("cuda") else ""
     options = _session_options(ort, threads)
+    if graph.precision == "int8" and onnx_saturation.saturates():
+        options.add_session_config_entry(onnx_saturation.EXACT, "1")
     try:
         with onnx_graph.supply(options, graph.linked):
             session = ort.InferenceSession(str(path), options, providers=chosen, enable_fallback=0)
