@@ -106,7 +106,7 @@ class LoadedModel(ABC):
     def check_open(self) -> None:
         """Raises `ClosedError` once the model was closed."""
         if self._closed:
-            raise ClosedError(f"model {self._card.id!r} was closed", fix="load it again")
+            raise closed_error(self._card.id)
 
     def close(self) -> None:
         """Frees what runs the model; later calls raise `ClosedError`."""
@@ -121,3 +121,8 @@ class LoadedModel(ABC):
 
     def __repr__(self) -> str:
         return f"<{self._card.id} {self._card.task} on {self.backend} {self.device} {self.precision}>"
+
+
+def closed_error(model_id: str) -> ClosedError:
+    """The error of a call on a model that was closed."""
+    return ClosedError(f"model {model_id!r} was closed", fix="load it again")
