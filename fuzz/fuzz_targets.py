@@ -218,7 +218,7 @@ def peer(data: bytes) -> bool:
     }
     for name in known & set(written):
         place(f"peer/{name}", written[name].encode("utf-8", "surrogatepass"))
-    card = lensmount_roboflow.packages.folder.read_peer_folder(folder)
+    card = lensmount_roboflow.packages.folder.read_inference_models_folder(folder)
     for package in card.packages:
         for artifact in package.artifacts:
             assert lensmount.store.addresses.path_of(artifact.uri).resolve().is_relative_to(folder.resolve())

@@ -351,15 +351,20 @@ def test_hook_module_is_light_and_found():
 
 def test_selection_explains_among_the_packages(model, store):
     """Through the registry: the entry point, the key, and each package's reasons."""
+    from lensmount.host.asking import Ask
+    from lensmount.host.resolve import resolve
     from lensmount.registry import Registry
 
     found = Registry()
-    card, _ = found.find(URI, api_key=KEY, allow_insecure=True)
+
+    def card_of(name, **options):
+        return resolve(Ask(name=name, allow_insecure=True, **options), found.index)
+
+    card = card_of(URI, api_key=KEY)
     assert [p.format for p in card.packages] == ["onnx", "engine", "torchscript"]
-    by_source, _ = found.find(MODEL, source="roboflow", api_key=KEY, allow_insecure=True)
-    assert by_source == card
+    assert card_of(MODEL, source="roboflow", api_key=KEY) == card
     with pytest.raises(AuthenticationError):
-        found.find(URI, api_key="wrong", allow_insecure=True)
+        card_of(URI, api_key="wrong")
     plan = str(found.explain(URI, offline=True))  # from what was kept
     assert "onnx-fp32-onnx1" in plan
     assert "engine-fp16-trt1" in plan

@@ -197,3 +197,18 @@ class BuildError(BackendError):
 
 class ClosedError(LensmountError, RuntimeError):
     """The model or session was closed."""
+
+
+# --- warnings: categories for `warnings.filterwarnings` ---------------------------------------------------------------
+
+
+class PluginWarning(UserWarning):
+    """A plugin was left out; `lensmount plugins` and `registry.plugins()` say why."""
+
+
+class LicenceNotice(UserWarning):
+    """What the licence of a model's weights asks; shown at the first load on this machine."""
+
+
+class DeviceNotice(UserWarning):
+    """The model runs on the CPU although the machine has a GPU that nothing installed can use."""

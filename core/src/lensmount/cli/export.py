@@ -7,10 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-
-def add_to(app: typer.Typer) -> None:
-    """Registers the command."""
-    app.command()(export)
+from lensmount.cli.settings import Offline
 
 
 def export(
@@ -47,12 +44,14 @@ def export(
     options: Annotated[
         list[str] | None, typer.Option("--set", help="Setting of the architecture's export, NAME=VALUE; repeatable.")
     ] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Open no socket.")] = False,
+    offline: Offline = False,
 ) -> None:
     """Export a model to another format, compared with the original before it is kept; or build an engine from it."""
     from lensmount import registry
     from lensmount.cli.output import err
     from lensmount.cli.settings import load_options
+
+    console = err()
 
     given: dict[str, Any] = {
         "nms": nms,
@@ -74,13 +73,10 @@ def export(
         device=device,
         calibration=calibration,
         calibration_count=calibration_count,
+        notes=lambda line: console.print(line, highlight=False, markup=False),
         settings={name: value for name, value in given.items() if value is not None} | load_options(options),
     )
-    if calibration is not None:
-        from lensmount_bench.int8_check import read_agreement
-
-        err().print(str(read_agreement(written)), highlight=False, markup=False)
-    err().print("wrote", end=" ")
+    console.print("wrote", end=" ")
     print(written)
 
 

@@ -1,4 +1,4 @@
-"""What the core and a plugin's code promise each other: sessions, models, finders of files, and caches.
+"""What the core and a plugin's code promise each other: sessions, models, files, exports and caches.
 
 Protocols and the frozen dataclasses that they exchange; no behaviour but the check of a session's feeds. Every room
 above `specs` and every distribution may import it; it imports `errors` and `specs`.
@@ -14,8 +14,11 @@ _LAZY = {
     "Array": "lensmount.contracts.session",
     "BackendOptions": "lensmount.contracts.session",
     "BuildContext": "lensmount.contracts.model",
+    "BuildRequest": "lensmount.contracts.writing",
+    "Builder": "lensmount.contracts.writing",
     "Cache": "lensmount.contracts.cache",
     "ExportContext": "lensmount.contracts.model",
+    "ExportRequest": "lensmount.contracts.writing",
     "FetchOptions": "lensmount.contracts.finder",
     "Fetched": "lensmount.contracts.finder",
     "Finder": "lensmount.contracts.finder",
@@ -24,6 +27,10 @@ _LAZY = {
     "Model": "lensmount.contracts.model",
     "NetworkContext": "lensmount.contracts.model",
     "OpenRequest": "lensmount.contracts.session",
+    "ReadRequest": "lensmount.contracts.reading",
+    "Recogniser": "lensmount.contracts.reading",
+    "Repository": "lensmount.contracts.finder",
+    "RepositoryFinder": "lensmount.contracts.finder",
     "Session": "lensmount.contracts.session",
     "TensorSession": "lensmount.contracts.session",
     "TensorSpec": "lensmount.contracts.session",
@@ -38,10 +45,14 @@ if TYPE_CHECKING:
     from lensmount.contracts.finder import Finder as Finder
     from lensmount.contracts.finder import Folder as Folder
     from lensmount.contracts.finder import FolderFinder as FolderFinder
+    from lensmount.contracts.finder import Repository as Repository
+    from lensmount.contracts.finder import RepositoryFinder as RepositoryFinder
     from lensmount.contracts.model import BuildContext as BuildContext
     from lensmount.contracts.model import ExportContext as ExportContext
     from lensmount.contracts.model import Model as Model
     from lensmount.contracts.model import NetworkContext as NetworkContext
+    from lensmount.contracts.reading import ReadRequest as ReadRequest
+    from lensmount.contracts.reading import Recogniser as Recogniser
     from lensmount.contracts.session import Array as Array
     from lensmount.contracts.session import BackendOptions as BackendOptions
     from lensmount.contracts.session import OpenRequest as OpenRequest
@@ -50,13 +61,19 @@ if TYPE_CHECKING:
     from lensmount.contracts.session import TensorSpec as TensorSpec
     from lensmount.contracts.session import TorchNetwork as TorchNetwork
     from lensmount.contracts.session import check_feeds as check_feeds
+    from lensmount.contracts.writing import Builder as Builder
+    from lensmount.contracts.writing import BuildRequest as BuildRequest
+    from lensmount.contracts.writing import ExportRequest as ExportRequest
 
 __all__ = [
     "Array",
     "BackendOptions",
     "BuildContext",
+    "BuildRequest",
+    "Builder",
     "Cache",
     "ExportContext",
+    "ExportRequest",
     "FetchOptions",
     "Fetched",
     "Finder",
@@ -65,6 +82,10 @@ __all__ = [
     "Model",
     "NetworkContext",
     "OpenRequest",
+    "ReadRequest",
+    "Recogniser",
+    "Repository",
+    "RepositoryFinder",
     "Session",
     "TensorSession",
     "TensorSpec",

@@ -6,7 +6,7 @@ import difflib
 import os
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from types import ModuleType
@@ -15,6 +15,7 @@ from typing import Any, Literal
 import pluggy
 
 from lensmount.errors import LensmountError, PluginError, reason
+from lensmount.errors import PluginWarning as PluginWarning
 from lensmount.specs import (
     PROJECT,
     Architecture,
@@ -33,7 +34,7 @@ BUILTIN = "lensmount"
 BY_HAND = "added by hand"
 State = Literal["active", "blocked", "broken"]
 
-_HOOKS: dict[str, type] = {
+HOOKS: dict[str, type] = {
     "lensmount_architectures": Architecture,
     "lensmount_model_cards": ModelCard,
     "lensmount_backends": Backend,
@@ -52,10 +53,6 @@ _FIELDS = {
     "lensmount_commands": "commands",
     "lensmount_exporters": "exporters",
 }
-
-
-class PluginWarning(UserWarning):
-    """A plugin was left out; `lensmount plugins` and `registry.plugins()` say why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,9 +141,10 @@ def find_entry_points() -> Iterator[Candidate]:
     """All entry points of group `lensmount`, each distribution once, sorted by distribution and name."""
     seen = set()
     points = metadata.entry_points(group=GROUP)
-    for point in sorted(points, key=lambda p: (_normal(p.dist.name) if p.dist else "", p.name)):
-        distribution = point.dist
-        name = distribution.name if distribution else "unknown"
+    # metadata is parsed anew at each access: once for each point here
+    named = [(point, point.dist, point.dist.metadata if point.dist else {"Name": "unknown"}) for point in points]
+    for point, distribution, about in sorted(named, key=lambda p: (_normal(p[2]["Name"]) if p[1] else "", p[0].name)):
+        name = about["Name"]
         key = (_normal(name), point.name)
         if key in seen:  # the same distribution twice on sys.path: the first is the one that imports
             continue
@@ -154,7 +152,7 @@ def find_entry_points() -> Iterator[Candidate]:
         status = PluginStatus(
             name=point.name,
             distribution=name,
-            version=distribution.version if distribution else "unknown",
+            version=about["Version"] if distribution else "unknown",
             module=point.value,
             location=str(distribution.locate_file("")) if distribution else None,
         )
@@ -178,21 +176,25 @@ def builtin() -> Candidate:
         module: ModuleType = builtin_plugin
         return module
 
-    from lensmount import __version__
+    from lensmount.version import __version__
 
     return Candidate(
         PluginStatus(name="builtin", distribution=BUILTIN, version=__version__, module="lensmount.host.builtin"), load
     )
 
 
-def collect(candidates: Iterable[Candidate], environ: Mapping[str, str] = os.environ) -> Index:
+def collect(
+    candidates: Iterable[Candidate], environ: Mapping[str, str] = os.environ, hooks: Collection[str] = HOOKS
+) -> Index:
     """Loads every candidate under its own guard and indexes what it contributes.
 
     Args:
-        candidates: In order; of two that claim one name for an architecture, backend, source or cache the first
-            keeps it and the second is left out. Model ids may be claimed twice and are then ambiguous.
+        candidates: In order; of two that claim one name of a kind, one marker of a reader, or one target and precision
+            of an exporter, the first keeps it and the second is left out. Model ids may be claimed twice and are then
+            ambiguous.
         environ: `LENSMOUNT_PLUGINS` (allow) and `LENSMOUNT_BLOCK_PLUGINS` (block), comma-separated entry point or
             distribution names; `LENSMOUNT_STRICT=1` makes a broken plugin an error.
+        hooks: Names of the hooks to call; all of them by default.
 
     Returns:
         The index; each failure is a `PluginStatus` in it, warned about once.
@@ -216,10 +218,10 @@ def collect(candidates: Iterable[Candidate], environ: Mapping[str, str] = os.env
             stage = "register"
             _register(manager, plugin, status)
             stage = "hooks"
-            found = _call_hooks(manager, plugin)
+            found = _call_hooks(manager, plugin, hooks)
             stage = "conflict"
             _add(index, found, status)
-        except (Exception, SystemExit) as error:  # guarded discovery: whatever a plugin does, it harms only itself
+        except (Exception, SystemExit) as error:  # guarded discovery: whatever a plugin does, the others are loaded
             why = reason(error)
             mend = "mend it" if status.version == BY_HAND else f"pip install --upgrade {status.distribution}"
             fix = f"{mend}, or LENSMOUNT_BLOCK_PLUGINS={status.name}"
@@ -265,8 +267,8 @@ def _blocked(status: PluginStatus, environ: Mapping[str, str]) -> bool:
 
 def _check_requirement(candidate: Candidate) -> None:
     """Compares what the distribution requires of the core with this core, before any of its code runs."""
-    from lensmount import __version__
     from lensmount.host.requirement import satisfied
+    from lensmount.version import __version__
 
     for line in candidate.requires:
         if satisfied(line, __version__):
@@ -301,26 +303,26 @@ def _register(manager: pluggy.PluginManager, plugin: object, status: PluginStatu
         manager.check_pending()
     except pluggy.PluginValidationError as error:
         manager.unregister(plugin)
-        unknown = [name for name in names if name not in _HOOKS]
-        near = [match for name in unknown for match in difflib.get_close_matches(name, _HOOKS, 1)]
+        unknown = [name for name in names if name not in HOOKS]
+        near = [match for name in unknown for match in difflib.get_close_matches(name, HOOKS, 1)]
         raise PluginError(
             "it implements an unknown hook",
             found=", ".join(unknown),
-            expected=f"one of {', '.join(_HOOKS)}",
+            expected=f"one of {', '.join(HOOKS)}",
             fix=f"did you mean {', '.join(near)}?" if near else None,
         ) from error
     if not names:
         manager.unregister(plugin)
-        raise PluginError("it implements no hook", expected=f"one of {', '.join(_HOOKS)}")
+        raise PluginError("it implements no hook", expected=f"one of {', '.join(HOOKS)}")
 
 
-def _call_hooks(manager: pluggy.PluginManager, plugin: object) -> dict[str, tuple[Any, ...]]:
+def _call_hooks(manager: pluggy.PluginManager, plugin: object, hooks: Collection[str]) -> dict[str, tuple[Any, ...]]:
     found = {}
-    for name, kind in _HOOKS.items():
+    for name in hooks:
         for implementation in getattr(manager.hook, name).get_hookimpls():
             if implementation.plugin is not plugin:
                 continue
-            found[name] = _call(name, kind, implementation.function)
+            found[name] = _call(name, HOOKS[name], implementation.function)
     return found
 
 
@@ -342,10 +344,13 @@ def _add(index: Index, found: Mapping[str, tuple[Any, ...]], status: PluginStatu
     """Adds all or nothing."""
     taken = []
     for hook, attribute in _FIELDS.items():
-        table = getattr(index, attribute)
-        names = [item.scheme if isinstance(item, Source) else item.name for item in found.get(hook, ())]
-        taken += [f"{hook[10:]} {name!r} ({index.owners[hook, name]})" for name in names if name in table]
-        taken += [f"{hook[10:]} {name!r} (twice in this plugin)" for name in set(names) if names.count(name) > 1]
+        kind = hook.removeprefix("lensmount_")
+        held: dict[str, str] = {}
+        for name, item in getattr(index, attribute).items():
+            held |= dict.fromkeys(_claims(name, item), index.owners[hook, name])
+        claimed = [claim for item in found.get(hook, ()) for claim in _claims(_name_of(item), item)]
+        taken += [f"{kind} {claim} ({held[claim]})" for claim in claimed if claim in held]
+        taken += [f"{kind} {claim} (twice in this plugin)" for claim, n in Counter(claimed).items() if n > 1]
     names = [name for card in found.get("lensmount_model_cards", ()) for name in {card.id, *card.aliases}]
     taken += [f"model {name!r} (twice in this plugin)" for name, times in Counter(names).items() if times > 1]
     if taken:
@@ -356,10 +361,25 @@ def _add(index: Index, found: Mapping[str, tuple[Any, ...]], status: PluginStatu
         )
     for hook, attribute in _FIELDS.items():
         for item in found.get(hook, ()):
-            name = item.scheme if isinstance(item, Source) else item.name
+            name = _name_of(item)
             getattr(index, attribute)[name] = item
             index.owners[hook, name] = status.distribution
     for card in found.get("lensmount_model_cards", ()):
         entry = CardEntry(status.distribution, card)
         for name in dict.fromkeys((card.id, *card.aliases)):
             index.cards.setdefault(name, []).append(entry)
+
+
+def _name_of(descriptor: Any) -> str:
+    name: str = descriptor.scheme if isinstance(descriptor, Source) else descriptor.name
+    return name
+
+
+def _claims(name: str, descriptor: Any) -> list[str]:
+    """All that no other descriptor of its kind may claim, in words."""
+    claims = [repr(name)]
+    if isinstance(descriptor, Reader):
+        claims.append("of files without a marker" if descriptor.marker is None else f"of {descriptor.marker!r}")
+    if isinstance(descriptor, Exporter):
+        claims += [f"to {descriptor.target!r} in {precision!r}" for precision in descriptor.precisions]
+    return claims

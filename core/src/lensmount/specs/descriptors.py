@@ -344,7 +344,7 @@ class Backend:
         opener: Import string of `open(request: lensmount.contracts.OpenRequest) -> Session`.
         preference: Rank per device kind, higher is tried first (`(("cuda", 30), ("cpu", 5))`); 0 where not named.
         extra: What to install for it: `lensmount[onnx]`.
-        builder: Import string of a `lensmount.host.engines.Builder`, for a backend whose packages are built on the
+        builder: Import string of a `lensmount.contracts.Builder`, for a backend whose packages are built on the
             machine that runs them, from a model's graphs; None for one that opens packages as they come.
     """
 
@@ -428,12 +428,15 @@ class Reader:
         read: Import string of `read(request: lensmount.contracts.ReadRequest) -> ModelCard`.
         marker: Name of the file that every folder or repository of this layout has (`lensmount.json`); None for the
             reader of single files and of folders that have no other reader's marker.
+        repositories: Whether it also reads repositories (`hf://owner/repo`), of which it gets every file but the
+            marker through `ReadRequest.bring`; looking for the marker costs each load by address one request.
         description: One line.
     """
 
     name: str
     read: str
     marker: str | None = None
+    repositories: bool = False
     description: str = ""
 
     def __post_init__(self) -> None:
@@ -471,7 +474,8 @@ class Exporter:
         target: What `lensmount export --to` names: `onnx`, `coreml`.
         precisions: Precisions of that target that it writes.
         export: Import string of `export(request: lensmount.contracts.ExportRequest) -> Path`.
-        settings: Names of the settings that it takes.
+        settings: Names of the settings that it takes; others are refused.
+        from_graph: Whether it starts from the architecture's own export, which then takes the other settings.
         description: One line.
     """
 
@@ -480,6 +484,7 @@ class Exporter:
     precisions: tuple[str, ...]
     export: str
     settings: tuple[str, ...] = ()
+    from_graph: bool = False
     description: str = ""
 
     def __post_init__(self) -> None:

@@ -19,7 +19,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from lensmount.errors import IntegrityError, ModelFileError, UnsafeFileError
@@ -32,6 +32,9 @@ from lensmount.specs import (
     Requirements,
     to_dict,
 )
+
+if TYPE_CHECKING:
+    from lensmount.contracts.reading import ReadRequest
 
 NAME = "lensmount.json"
 FORMAT = "lensmount"
@@ -46,6 +49,11 @@ _NESTED: dict[str, type] = {
     "requirements": Requirements,
 }
 _PAIRS = ("settings", "recommended", "published")
+
+
+def read(request: ReadRequest) -> ModelCard:
+    """The reader of folders with a `lensmount.json`; see `read_manifest`."""
+    return read_manifest(request.path)
 
 
 def read_manifest(folder: Path) -> ModelCard:

@@ -13,7 +13,7 @@ from lensmount_vision.images.geometry import Geometry, plan
 if TYPE_CHECKING:
     from lensmount.contracts.cache import Cache
     from lensmount_sam2.runner import Runner
-    from lensmount_vision.images.loading import Image
+    from lensmount_vision.images.image import Image
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from lensmount.contracts.model import BuildContext
     from lensmount_sam2.tracker import Tracker
     from lensmount_vision.images.geometry import Geometry
-    from lensmount_vision.images.loading import Color
+    from lensmount_vision.images.image import Color
     from lensmount_vision.results.kinds import VideoMasks
 
     Floats = NDArray[np.float32]

@@ -16,14 +16,14 @@ from lensmount_tensorrt import api as tensorrt_api
 from lensmount_tensorrt.settings import BuildSettings, settings_of
 
 if TYPE_CHECKING:
-    from lensmount.host.engines import BuildRequest
+    from lensmount.contracts import BuildRequest
     from lensmount_tensorrt.manifest import EngineManifest
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
 
 class EngineBuilder:
-    """Builds engines; a `lensmount.host.engines.Builder`."""
+    """Builds engines; a `lensmount.contracts.Builder`."""
 
     format = "engine"
     precisions = PRECISIONS

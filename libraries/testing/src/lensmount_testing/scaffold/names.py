@@ -78,11 +78,11 @@ def require_free(names: Names, kind: str) -> None:
 
 def _taken(names: Names, kind: str) -> list[str]:
     from lensmount import registry
-    from lensmount.host.resolve import first_party
+    from lensmount.host.hints import first_party
 
     index = registry.default().index
     taken = []
-    if names.distribution in first_party():
+    if names.distribution in {*first_party("models"), *first_party("commands")}:
         taken.append(f"{names.distribution} is a plugin of lensmount's own")
     try:
         version = metadata.version(names.distribution)

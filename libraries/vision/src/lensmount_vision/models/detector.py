@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lensmount.contracts.model import BuildContext
     from lensmount.specs import Preprocess
     from lensmount_vision.images.geometry import Geometry
-    from lensmount_vision.images.loading import Color
+    from lensmount_vision.images.image import Color
     from lensmount_vision.results.masks import Masks
 
 Classes = str | int | Iterable[str | int]

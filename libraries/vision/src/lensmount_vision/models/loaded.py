@@ -3,38 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from lensmount.errors import ClosedError
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from lensmount.contracts.session import Session
     from lensmount.specs import ModelCard, ModelPackage, Preprocess
-    from lensmount_vision.images.loading import Color, Image
-
-
-class Runs(Protocol):
-    """What a model is run by: a session, several of them behind one face, or another model."""
-
-    @property
-    def backend(self) -> str:
-        """Name of the backend."""
-
-    @property
-    def device(self) -> str:
-        """Device that it effectively runs on."""
-
-    @property
-    def precision(self) -> str:
-        """Precision that it effectively computes in."""
-
-    @property
-    def provider(self) -> str:
-        """The runtime's own word for what executes it."""
-
-    def close(self) -> None:
-        """Frees what it holds; a second call does nothing."""
+    from lensmount_vision.images.image import Color, Image
 
 
 class LoadedModel(ABC):
@@ -43,10 +21,10 @@ class LoadedModel(ABC):
     Args:
         card: The model's card.
         package: The package that runs.
-        runs: What runs it; closed with the model.
+        runs: What runs it, a session or the model that it stands on; closed with it.
     """
 
-    def __init__(self, card: ModelCard, package: ModelPackage, runs: Runs) -> None:
+    def __init__(self, card: ModelCard, package: ModelPackage, runs: Session | LoadedModel) -> None:
         self._card = card
         self._package = package
         self._runs = runs

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from lensmount.backend.batching import batch_policy, run_batched
 from lensmount.backend.tensors import is_tensor
 from lensmount.errors import ModelFileError, OptionError
-from lensmount_vision.images.reduced import check
+from lensmount_vision.images.reduced_decode import check
 from lensmount_vision.models.loaded import LoadedModel
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lensmount.specs import Preprocess
     from lensmount_vision.device.path import DevicePath
     from lensmount_vision.images.geometry import Geometry
-    from lensmount_vision.images.loading import Color, Image
+    from lensmount_vision.images.image import Color, Image
     from lensmount_vision.images.transforms import DType
     from lensmount_vision.models.streaming import Policy, Stream
 
@@ -39,7 +39,8 @@ class SingleGraph(LoadedModel):
     Args:
         context: What the core hands to a factory.
         preprocess: How pictures become the network's input; `size` is completed from the graph.
-        reduced_decode: Decode JPEGs that are much larger than that at a fraction of their size (`images.reduced`).
+        reduced_decode: Decode JPEGs that are much larger than that at a fraction of their size
+            (`lensmount_vision.images.reduced_decode`).
 
     Raises:
         ModelFileError: The graph does not take one NCHW picture input, or its size contradicts `preprocess`.
@@ -282,7 +283,7 @@ class SingleGraph(LoadedModel):
 
         height, width = self.preprocess_spec.size or (640, 640)
         if self._path is not None:
-            from lensmount_vision.images.loading import Image
+            from lensmount_vision.images.image import Image
 
             self.infer_pictures([Image(np.zeros((height, width, 3), np.uint8))])
             return

@@ -6,15 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lensmount.cli.settings import ArchitectureName, Offline, RunThreads
 from lensmount.errors import InputError
 
 if TYPE_CHECKING:
     from lensmount.host.measured_records import Kept
-
-
-def add_to(app: typer.Typer) -> None:
-    """Registers the command."""
-    app.command()(tune)
 
 
 def tune(
@@ -23,10 +19,10 @@ def tune(
     precision: Annotated[
         str | None, typer.Option(help="Precisions that compete, with commas; None for the most exact there is.")
     ] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads of one run of the network.")] = None,
+    threads: RunThreads = None,
     batch: Annotated[int, typer.Option(help="Pictures per call.")] = 1,
     pictures: Annotated[str, typer.Option(help="Folder of pictures, or 'synthetic'.")] = "synthetic",
-    architecture: Annotated[str | None, typer.Option(help="Where several recognise the file.")] = None,
+    architecture: ArchitectureName = None,
     seconds: Annotated[float, typer.Option(help="How long each package is measured, loading not counted.")] = 5.0,
     rounds: Annotated[int, typer.Option(help="Turns that each package takes.")] = 5,
     list_all: Annotated[bool, typer.Option("--list", help="Show what was measured, and stop.")] = False,
@@ -35,25 +31,25 @@ def tune(
     ),
     every: Annotated[bool, typer.Option("--all", help="With --forget: of every model.")] = False,
     json_file: Annotated[str | None, typer.Option("--json", help="File for the times as JSON, or - .")] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Open no socket.")] = False,
+    offline: Offline = False,
 ) -> None:
     """Measure the packages of a model that can run here, in turns, and keep the times for `--backend fastest`."""
     from lensmount import registry
     from lensmount.cli.output import err, out, write_json
-    from lensmount.host import measured_lookup as tuned
-    from lensmount.host import measured_records as tuning_records
+    from lensmount.host import measured_records
+    from lensmount.host.measured import subject_of
 
     if list_all or forget:
         if forget and model is None and not every:
             raise InputError("--forget wants a model", fix="lensmount tune MODEL --forget, or --forget --all for all")
         subject = None
         if model is not None:
-            subject = tuned.subject_of(registry.describe(model, architecture=architecture, offline=offline or None))
+            subject = subject_of(registry.describe(model, architecture=architecture, offline=offline or None))
         if forget:
-            removed = tuning_records.forget(subject)
+            removed = measured_records.forget(subject)
             out().print(f"{len(removed)} removed")
         else:
-            _list(tuning_records.list_kept(subject), json_file)
+            _list(measured_records.list_kept(subject), json_file)
         return
     if model is None:
         raise InputError("tune wants a model", fix="lensmount tune MODEL; lensmount models lists them")
@@ -61,12 +57,13 @@ def tune(
 
     from lensmount.cli.catalogue import show_plan
     from lensmount.specs import to_dict
+    from lensmount_bench.tuning import tune as run
 
     console = err()
     extra: dict[str, Any] = {} if threads is None else {"threads": threads}
     with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
         task = progress.add_task("", total=None)
-        found = registry.tune(
+        found = run(
             model,
             device=device,
             precision=precision,
