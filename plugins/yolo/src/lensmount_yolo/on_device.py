@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lensmount.backend.torch_streams import fetch, put
 from lensmount.errors import InputError
 from lensmount_vision.device.ordering import top_k
 from lensmount_vision.device.suppression import Overlapping, box_overlaps, rotated_overlaps, suppress
+from lensmount_vision.images.torch_streams import fetch, put
 from lensmount_yolo.postprocess import Filter, Kept
 
 if TYPE_CHECKING:

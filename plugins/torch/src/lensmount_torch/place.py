@@ -1,4 +1,4 @@
-"""Places a network: device, precision, memory layout; and reads back what came of it."""
+"""Places a network: device, precision and memory layout; and reads back what the module then has."""
 
 from __future__ import annotations
 
@@ -6,54 +6,10 @@ from typing import Any
 
 from lensmount.backend.devices import split_device
 from lensmount.contracts.session import OpenRequest
-from lensmount.errors import DeviceError, MissingDependencyError, OptionError
-
-INSTALL = 'pip install "lensmount[torch]"'
+from lensmount.errors import DeviceError, OptionError
 
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 PRECISIONS = {name: precision for precision, name in DTYPES.items()}
-
-
-def import_torch() -> Any:
-    """Imports torch.
-
-    Raises:
-        MissingDependencyError: It is not installed, or cannot be imported.
-    """
-    try:
-        import torch
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError("the torch backend needs torch", found=str(error), fix=INSTALL) from error
-    except (ImportError, OSError) as error:  # OSError: a shared library of torch's is missing.
-        raise MissingDependencyError(
-            "torch is installed but cannot be imported",
-            found=str(error),
-            fix=f"pip install --force-reinstall torch, or {INSTALL}",
-        ) from error
-    return torch
-
-
-def check_device(torch: Any, name: str) -> Any:
-    """The `torch.device` of that name.
-
-    Raises:
-        DeviceError: It is not there, with what is.
-    """
-    kind, index = split_device(name)
-    count = torch.cuda.device_count() if kind == "cuda" and torch.cuda.is_available() else 0
-    if kind == "cpu" or (kind == "mps" and torch.backends.mps.is_available()):
-        return torch.device(kind)
-    if kind == "cuda" and index < count:
-        return torch.device(kind, index)
-    there = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
-    there += ["mps"] if torch.backends.mps.is_available() else []
-    build = f"torch {torch.__version__}"
-    raise DeviceError(
-        f"{build} has no device {name!r}",
-        found=", ".join([*there, "cpu"]),
-        expected=name,
-        fix="lensmount doctor; a torch build for your GPU: https://pytorch.org/get-started/locally",
-    )
 
 
 def place(torch: Any, module: Any, device: Any, request: OpenRequest) -> bool:
