@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from lensmount.errors import NoPackageError, NotTunedError
+from lensmount.specs.logs import log
 
 if TYPE_CHECKING:
     from lensmount.specs import Backend, ModelCard, ModelPackage
@@ -158,4 +159,5 @@ def require_choice(plan: LoadPlan) -> Choice:
             found="\n" + str(plan),
             fix="; or ".join(dict.fromkeys(fixes)) or "ask for less: lensmount explain shows what would then run",
         )
+    log("host", "info", "selected %s for %s", plan.selected, plan.card.id)
     return plan.selected
