@@ -114,9 +114,8 @@ class Registry:
             DeviceError: The runtime fell back to another device.
             UnknownOptionError: An option that does not exist.
         """
-        from lensmount.host.asking import Ask, split_options
         from lensmount.host.opening import factory_of, open_model, show_device, show_licence
-        from lensmount.host.plan import require_choice
+        from lensmount.host.plan import Ask, require_choice, split_options
         from lensmount.host.planning import plan
         from lensmount.host.resolve import resolve
         from lensmount.store.fetch import fetch_package, finders_for
@@ -179,7 +178,7 @@ class Registry:
         Raises:
             ModelNotFoundError: Nothing answers to the name.
         """
-        from lensmount.host.asking import Ask
+        from lensmount.host.plan import Ask
         from lensmount.host.resolve import resolve
 
         ask = Ask(name=id_or_path, architecture=architecture, source=source, api_key=api_key, offline=offline)
@@ -211,8 +210,7 @@ class Registry:
             UnknownBackendError: No plugin registers the backend asked for.
             UnknownOptionError: An option that does not exist.
         """
-        from lensmount.host.asking import Ask, split_options
-        from lensmount.host.plan import FASTEST
+        from lensmount.host.plan import FASTEST, Ask, split_options
         from lensmount.host.planning import plan
         from lensmount.host.resolve import resolve
 
@@ -262,7 +260,7 @@ class Registry:
             SourceError: A file cannot be had.
         """
         from lensmount.host import pulling
-        from lensmount.host.asking import Ask
+        from lensmount.host.plan import Ask
 
         ask = Ask(
             name=id_or_path,
@@ -285,7 +283,7 @@ class Registry:
             allow_insecure: As for `load`.
         """
         from lensmount.host import pulling
-        from lensmount.host.asking import Ask
+        from lensmount.host.plan import Ask
 
         return pulling.lock((Ask(name=n, allow_insecure=allow_insecure) for n in names), self.site, Path(path))
 
@@ -341,7 +339,7 @@ class Registry:
             BackendError: What was written gives other results than the original; nothing was kept.
         """
         from lensmount.host import exporting
-        from lensmount.host.asking import Ask
+        from lensmount.host.plan import Ask
 
         given = {"calibration": calibration, "calibration_count": calibration_count}
         return exporting.export(

@@ -19,11 +19,9 @@ from lensmount.store.fetch import fetch_files
 
 if TYPE_CHECKING:
     from lensmount.contracts.finder import FetchOptions
-    from lensmount.host.asking import Ask
+    from lensmount.host.plan import Ask
     from lensmount.host.site import Site
     from lensmount.specs import Exporter, ModelCard, ModelPackage
-
-CALIBRATION = "calibration"
 
 
 def export(
@@ -60,7 +58,7 @@ def export(
     precision = ask.precision or "fp32"
     exporters = {p: e for e in site.index.exporters.values() if e.target == target for p in e.precisions}
     exporter = exporters.get(precision)
-    if calibration and (exporter is None or CALIBRATION not in exporter.settings):
+    if calibration and (exporter is None or "calibration" not in exporter.settings):
         raise OptionError(
             "calibration pictures go with an ONNX graph in int8 alone",
             found=f"to={target!r}, precision={precision!r}",
