@@ -8,6 +8,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib import metadata
 from types import ModuleType
 from typing import Any, Literal
@@ -28,6 +29,8 @@ from lensmount.specs import (
     Source,
 )
 from lensmount.specs.hookspecs import LensmountHooks
+from lensmount.specs.logs import log
+from lensmount.version import __version__
 
 GROUP = "lensmount"
 BUILTIN = "lensmount"
@@ -176,8 +179,6 @@ def builtin() -> Candidate:
         module: ModuleType = builtin_plugin
         return module
 
-    from lensmount.version import __version__
-
     return Candidate(
         PluginStatus(name="builtin", distribution=BUILTIN, version=__version__, module="lensmount.host.builtin"), load
     )
@@ -205,6 +206,9 @@ def collect(
     index = Index()
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(LensmountHooks)
+    candidates = list(candidates)
+    versions: dict[str, str | None] = {_normal(c.status.distribution): c.status.version for c in candidates}
+    version_of = partial(_version_of, versions | {BUILTIN: __version__})
     for candidate in candidates:
         status = candidate.status
         if _blocked(status, environ):
@@ -212,7 +216,7 @@ def collect(
             continue
         stage = "requirements"
         try:
-            _check_requirement(candidate)
+            _check_requirements(candidate, version_of)
             stage = "import"
             plugin = candidate.load()
             stage = "register"
@@ -241,6 +245,7 @@ def collect(
             )
         else:
             index.statuses.append(replace(status, hooks=tuple(found)))
+            log("host", "debug", "discovered plugin %s with %s", _label(status), ", ".join(found))
     return index
 
 
@@ -265,21 +270,31 @@ def _blocked(status: PluginStatus, environ: Mapping[str, str]) -> bool:
     return bool(names & listed("LENSMOUNT_BLOCK_PLUGINS")) or bool(allowed and not names & allowed)
 
 
-def _check_requirement(candidate: Candidate) -> None:
-    """Compares what the distribution requires of the core with this core, before any of its code runs."""
-    from lensmount.host.requirement import satisfied
-    from lensmount.version import __version__
+def _check_requirements(candidate: Candidate, version_of: Callable[[str], str | None]) -> None:
+    """Compares what the distribution requires of lensmount's with what is installed, before any of its code runs."""
+    from lensmount.host.requirement import unmet
 
     for line in candidate.requires:
-        if satisfied(line, __version__):
-            continue
-        name = candidate.status.distribution
-        raise PluginError(
-            f"{name} was made for another lensmount",
-            found=f"lensmount {__version__}",
-            expected=line,
-            fix=f"pip install --upgrade lensmount {name}",
-        )
+        found = unmet(line, version_of)
+        if found is not None:
+            name = candidate.status.distribution
+            raise PluginError(
+                f"{name} was made for another lensmount",
+                found=found,
+                expected=line,
+                fix=f"pip install --upgrade {found.partition(' ')[0]} {name}",
+            )
+
+
+def _version_of(versions: dict[str, str | None], name: str) -> str | None:
+    """Version of a distribution: of the plugins as they were found, of others as installed."""
+    key = _normal(name)
+    if key not in versions:
+        try:
+            versions[key] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[key] = None
+    return versions[key]
 
 
 def _register(manager: pluggy.PluginManager, plugin: object, status: PluginStatus) -> None:

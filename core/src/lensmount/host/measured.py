@@ -109,7 +109,7 @@ def decide(plan: LoadPlan, times: Measured | NotMeasured) -> LoadPlan:
 def _order(plan: LoadPlan, competing: Sequence[Choice], rejected: tuple[Rejection, ...], times: Measured) -> LoadPlan:
     timed, failed = [], []
     for choice in competing:
-        timing = _timing(times, choice)
+        timing = next((timing for timing in times.timings if timing.of(choice)), None)
         if timing is not None and timing.milliseconds is not None:
             timed.append(replace(choice, milliseconds=timing.milliseconds))
         else:
@@ -131,10 +131,6 @@ def _order(plan: LoadPlan, competing: Sequence[Choice], rejected: tuple[Rejectio
 def missing(choices: Sequence[Choice], timings: Sequence[Timing]) -> list[Choice]:
     """The choices that no timing is of."""
     return [choice for choice in choices if not any(timing.of(choice) for timing in timings)]
-
-
-def _timing(times: Measured, choice: Choice) -> Timing | None:
-    return next((timing for timing in times.timings if timing.of(choice)), None)
 
 
 def _precision(choice: Choice) -> str:
