@@ -8,7 +8,6 @@ import pytest
 
 import tiny_plugin
 import written_plugin
-from lensmount import registry as facade
 from lensmount.errors import (
     ArtifactNotFoundError,
     MissingDependencyError,
@@ -21,7 +20,7 @@ from lensmount.errors import (
     UnsupportedModelError,
 )
 from lensmount.host.discovery import given
-from lensmount.registry import Registry
+from lensmount.registry import Registry, use
 from lensmount.specs import (
     Architecture,
     Artifact,
@@ -148,6 +147,15 @@ def test_lensmount_caches(monkeypatch):
         registry(without="lensmount_caches").load("tiny-1", caches={"embeddings": "shelf"})
 
 
+def test_lensmount_commands(lensmount):
+    with use(registry()):
+        assert "Dust the shelf." in lensmount("--help").out
+        assert lensmount("dust", "--twice").out == "dusted\ndusted\n"
+    with use(registry(without="lensmount_commands")):
+        done = lensmount("dust")
+    assert done.status == 2 and "No such command 'dust'" in done.err
+
+
 def vendor_folder(folder):
     folder.mkdir()
     (folder / "vendor.json").write_text('{"file": "weights.bin"}')
@@ -218,15 +226,6 @@ def test_a_marker_in_a_repository(hub, tmp_path, no_sockets_after):
         assert here.load("hf://owner/thing", offline=True).card.id == "thing"
     with pytest.raises(ModelNotFoundError, match="neither a model file nor a folder"):
         registry().describe("hf://owner/thing")  # its reader does not say that it reads repositories
-
-
-def test_lensmount_commands(lensmount):
-    with facade.use(registry()):
-        assert "Dust the shelf." in lensmount("--help").out
-        assert lensmount("dust", "--twice").out == "dusted\ndusted\n"
-    with facade.use(registry(without="lensmount_commands")):
-        done = lensmount("dust")
-    assert done.status == 2 and "No such command 'dust'" in done.err
 
 
 def test_lensmount_exporters(tmp_path):

@@ -32,6 +32,7 @@ from lensmount.specs import BackendStatus
 from lensmount_onnx import binding as onnx_binding
 from lensmount_onnx import errors as onnx_errors
 from lensmount_onnx import providers as onnx_providers
+from lensmount_onnx import saturation
 from lensmount_reading import inspect_graph, supply_linked_data
 
 if TYPE_CHECKING:
@@ -119,6 +120,8 @@ def open_session(request: OpenRequest) -> OnnxSession:
     stream = onnx_binding.share_stream(chosen, request.device) if tensors else None
     said = _preload(ort) if request.device.startswith("cuda") else ""
     options = _session_options(ort, threads)
+    if graph.precision == "int8" and saturation.saturates():
+        options.add_session_config_entry(saturation.EXACT, "1")
     try:
         with supply_linked_data(options, graph.linked):
             session = ort.InferenceSession(str(path), options, providers=chosen, enable_fallback=0)
