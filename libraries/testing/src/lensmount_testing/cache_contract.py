@@ -52,7 +52,7 @@ class CacheContract:
         bytes_setting: The same for bytes.
         bounded_by: What bounds it, in words, where no setting does (`"maxmemory of the server"`).
         shares_values: It hands out the very objects that were put in, and says so: their users must not change them.
-        persistent: A new cache with the same settings has what the last one had.
+        persistent: A new cache with the same settings has the entries of the last one.
         pause: Seconds after which two uses count as one after the other.
     """
 
@@ -261,7 +261,7 @@ class CacheContract:
             fresh.get("key")
 
     def test_survives(self, make_cache: MakeCache) -> None:
-        """A new cache with the same settings has what the last one had."""
+        """A new cache with the same settings has the entries of the last one."""
         if not self.persistent:
             pytest.skip("not persistent")
         first = make_cache()
