@@ -10,8 +10,9 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from lensmount.backend.device_tensors import fitting, import_torch
+from lensmount.backend.device_tensors import fitting
 from lensmount.backend.devices import split_device
+from lensmount.backend.torch_place import import_torch
 from lensmount_onnx.providers import CUDA
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from lensmount.backend.device_tensors import fitting, import_torch
+from lensmount.backend.device_tensors import fitting
+from lensmount.backend.torch_place import import_torch
 from lensmount.errors import BackendError
 from lensmount_tensorrt.lanes import Prepared
 

@@ -1,15 +1,19 @@
-"""Places a network: device, precision and memory layout; and reads back what the module then has."""
+"""Places a network: device, precision, memory layout; and reads back which of them it has."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 from typing import Any
 
 from lensmount.backend.devices import split_device
 from lensmount.contracts.session import OpenRequest
-from lensmount.errors import DeviceError, OptionError
+from lensmount.errors import BackendError, DeviceError, OptionError
 
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 PRECISIONS = {name: precision for precision, name in DTYPES.items()}
+COMPILER_FIX = "install a C++ compiler (Debian: apt install g++), or load without compile=True"
 
 
 def place(torch: Any, module: Any, device: Any, request: OpenRequest) -> bool:
@@ -90,3 +94,22 @@ def read_back(torch: Any, module: Any, request: OpenRequest) -> tuple[str, str, 
 
 def _name(device: Any) -> str:
     return f"cuda:{device.index or 0}" if device.type == "cuda" else str(device.type)
+
+
+def check_compiler(device: str) -> None:
+    """Looks for what `torch.compile` needs, so that its lack is known when loading and not at the first image.
+
+    Raises:
+        BackendError: There is no C++ compiler and the network is to run on the CPU.
+    """
+    if device != "cpu":
+        return
+    named = os.environ.get("CXX")
+    candidates = (named,) if named else ("cl",) if sys.platform == "win32" else ("g++", "clang++", "c++")
+    if not any(shutil.which(name) for name in candidates):
+        raise BackendError(
+            "torch.compile needs a C++ compiler to run on the CPU",
+            found=f"none of {', '.join(candidates)}",
+            expected="a C++ compiler on the PATH, or named by CXX",
+            fix=COMPILER_FIX,
+        )
