@@ -141,7 +141,7 @@ def find_entry_points() -> Iterator[Candidate]:
     """All entry points of group `lensmount`, each distribution once, sorted by distribution and name."""
     seen = set()
     points = metadata.entry_points(group=GROUP)
-    # metadata is parsed anew at each access: once for each point here
+    # each access to `metadata` parses it anew, so it is read once here
     named = [(point, point.dist, point.dist.metadata if point.dist else {"Name": "unknown"}) for point in points]
     for point, distribution, about in sorted(named, key=lambda p: (_normal(p[2]["Name"]) if p[1] else "", p[0].name)):
         name = about["Name"]

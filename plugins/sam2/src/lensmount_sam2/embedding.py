@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lensmount.caches.keys import image_key, make_key
+from lensmount.caches.keys import make_key
 from lensmount.errors import InputError
 from lensmount_vision.images.geometry import Geometry, plan
+from lensmount_vision.images.source_keys import image_key
 
 if TYPE_CHECKING:
     from lensmount.contracts.cache import Cache
