@@ -53,7 +53,7 @@ def write(name: str, folder: Path, goldens: Any) -> tuple[Path, dict[str, Any]]:
         torch.save(tiny.lively(shapes)[1].state_dict(), folder / "weights.pt")
         return folder / "weights.pt", {"input_size": 64 if part == "classes" else 160}
     if kind == "rfdetr":
-        kit = _module("plugins/rfdetr/conftest.py")
+        kit = _module("rfdetr/conftest.py")
         masks = 2 if part else 0
         args = {**kit.ARGS, "segmentation_head": bool(masks), "class_names": ["nut", "bolt", "gear"]}
         return kit.write_checkpoint(folder / "tuned.pth", kit.tensors(masks=masks), args), {}
@@ -62,9 +62,9 @@ def write(name: str, folder: Path, goldens: Any) -> tuple[Path, dict[str, Any]]:
 
         return sam2_tiny.write_folder(folder / "model"), {}
     if kind == "owlv2":
-        return _module("plugins/owlv2/conftest.py").write_folder(folder / "tiny-owl"), {}
+        return _module("owlv2/conftest.py").write_folder(folder / "tiny-owl"), {}
     if kind == "clip":
-        torch.save(_module("plugins/clip/test_clip_models.py").tiny_state(goldens.recipe), folder / "tiny.pt")
+        torch.save(_module("clip/test_clip_models.py").tiny_state(goldens.recipe), folder / "tiny.pt")
         return folder / "tiny.pt", {}
     return _perception_encoder(folder, goldens), {}
 

@@ -17,6 +17,7 @@ from lensmount_rfdetr.names import column_names, from_metadata
 from lensmount_rfdetr.options import LoadOptions
 from lensmount_rfdetr.postprocess import Filter, Kept, keep_pairs
 from lensmount_vision.models.detector import Detector, read_class_names
+from lensmount_vision.models.loaded import class_of_task
 from lensmount_vision.results.mask_decoding import resize_logits_in_boxes
 
 if TYPE_CHECKING:
@@ -50,14 +51,7 @@ def build(context: BuildContext) -> Model:
         ModelFileError: The graph's outputs do not fit the task.
     """
     kinds = {"object-detection": RFDETRDetector, "instance-segmentation": RFDETRSegmenter}
-    kind = kinds.get(context.card.task)
-    if kind is None:
-        raise UnsupportedModelError(
-            f"{context.card.id!r} has a task that RF-DETR models here do not have",
-            found=context.card.task,
-            expected=", ".join(kinds),
-        )
-    return kind(context)
+    return class_of_task(context.card, kinds, "RF-DETR")(context)
 
 
 def _preprocess(package: ModelPackage, options: LoadOptions) -> Preprocess:

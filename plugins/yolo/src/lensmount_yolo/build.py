@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from lensmount.errors import UnsupportedModelError
+from lensmount_vision.models.loaded import class_of_task
 from lensmount_yolo.classify import YoloClassifier
 from lensmount_yolo.model import YoloDetector, YoloSegmenter
 from lensmount_yolo.oriented import YoloOrientedDetector
@@ -29,11 +29,4 @@ def build(context: BuildContext) -> Model:
         "oriented-object-detection": YoloOrientedDetector,
         "classification": YoloClassifier,
     }
-    kind = kinds.get(context.card.task)
-    if kind is None:
-        raise UnsupportedModelError(
-            f"{context.card.id!r} has a task that YOLO models here do not have",
-            found=context.card.task,
-            expected=", ".join(kinds),
-        )
-    return kind(context)
+    return class_of_task(context.card, kinds, "YOLO")(context)

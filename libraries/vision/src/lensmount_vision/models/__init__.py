@@ -20,6 +20,7 @@ _LAZY = {
     "Policy": "lensmount_vision.models.streaming",
     "SingleGraph": "lensmount_vision.models.single_graph",
     "Stream": "lensmount_vision.models.streaming",
+    "class_of_task": "lensmount_vision.models.loaded",
     "describe_graph": "lensmount_vision.models.exporting",
     "keep": "lensmount_vision.models.exporting",
     "read_class_names": "lensmount_vision.models.detector",
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from lensmount_vision.models.exporting import keep as keep
     from lensmount_vision.models.exporting import require as require
     from lensmount_vision.models.loaded import LoadedModel as LoadedModel
+    from lensmount_vision.models.loaded import class_of_task as class_of_task
     from lensmount_vision.models.single_graph import SingleGraph as SingleGraph
     from lensmount_vision.models.streaming import FrameInfo as FrameInfo
     from lensmount_vision.models.streaming import Policy as Policy
@@ -55,6 +57,7 @@ __all__ = [
     "Policy",
     "SingleGraph",
     "Stream",
+    "class_of_task",
     "describe_graph",
     "keep",
     "read_class_names",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from lensmount.errors import ClosedError
+from lensmount.errors import ClosedError, UnsupportedModelError
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from lensmount.contracts.session import Session
     from lensmount.specs import ModelCard, ModelPackage, Preprocess
     from lensmount_vision.images.image import Color, Image
+
+T = TypeVar("T")
 
 
 class LoadedModel(ABC):
@@ -104,3 +107,24 @@ class LoadedModel(ABC):
 def closed_error(model_id: str) -> ClosedError:
     """The error of a call on a model that was closed."""
     return ClosedError(f"model {model_id!r} was closed", fix="load it again")
+
+
+def class_of_task(card: ModelCard, classes: Mapping[str, T], family: str) -> T:
+    """Chooses what a factory makes.
+
+    Args:
+        card: The model's card.
+        classes: A model class by task.
+        family: Name of the models, for the message.
+
+    Raises:
+        UnsupportedModelError: None of them is of the card's task.
+    """
+    kind = classes.get(card.task)
+    if kind is None:
+        raise UnsupportedModelError(
+            f"{card.id!r} has a task that {family} models here do not have",
+            found=card.task,
+            expected=", ".join(classes),
+        )
+    return kind

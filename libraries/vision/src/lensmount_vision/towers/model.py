@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lensmount.backend.dtypes import host_array
-from lensmount.errors import ClosedError, ImageError, InputError, ModelFileError
+from lensmount.errors import ImageError, InputError, ModelFileError
 from lensmount.specs.options import flag, positive
 from lensmount_vision.models.single_graph import SingleGraph
 from lensmount_vision.results.kinds import Classification, Embeddings
@@ -158,7 +158,7 @@ class EmbeddingModel(SingleGraph):
         Yields:
             Names, original sizes and vectors (not normalised) of each batch.
         """
-        self._check_open()
+        self.check_open()
         size = self.image_batch if batch_size is None else positive("batch_size", batch_size)
         return stream(self, images, size=size, color=color, progress=progress, on_error=on_error)
 
@@ -184,7 +184,7 @@ class EmbeddingModel(SingleGraph):
 
     def forward_text(self, tokens: NDArray[np.integer[Any]]) -> Vectors:
         """Runs the text tower: ids `(B, L)` to `(B, D)` float32, not normalised."""
-        self._check_open()
+        self.check_open()
         return self._checked(self.text_encoder.forward(tokens))
 
     def embed_text(
@@ -205,7 +205,7 @@ class EmbeddingModel(SingleGraph):
             ModelFileError: The model came without a tokeniser, or with another one.
             BackendError: The runtime failed.
         """
-        self._check_open()
+        self.check_open()
         size = TEXT_BATCH if batch_size is None else positive("batch_size", batch_size)
         vectors = self.text_encoder.vectors(as_texts(texts), size, self.dimension)
         return self._result(self._checked(vectors), normalize)
@@ -304,7 +304,3 @@ class EmbeddingModel(SingleGraph):
                 expected=f"(batch, {self.dimension})",
             )
         return vectors.astype(np.float32, copy=False)
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise ClosedError(f"model {self._card.id!r} was closed", fix="load it again")
