@@ -197,3 +197,14 @@ class BuildError(BackendError):
 
 class ClosedError(LensmountError, RuntimeError):
     """The model or session was closed."""
+
+
+# --- warnings ---------------------------------------------------------------------------------------------------------
+
+
+class LensmountDeprecationWarning(FutureWarning):
+    """A public name or option still works, but a later version removes it; the message says which, and what to use.
+
+    It derives from `FutureWarning`, not from `DeprecationWarning`, which Python hides outside of `__main__` and tests:
+    users would learn that a name is removed only after it was removed.
+    """
