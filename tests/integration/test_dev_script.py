@@ -23,7 +23,15 @@ def dev(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, spec.name, module)
     spec.loader.exec_module(module)
-    for name in ("core", "plugins/yolo", "plugins/other", module.EXAMPLE):
+    for name in (
+        "core",
+        "libraries/reading",
+        "libraries/vision",
+        "plugins/onnx",
+        "plugins/bench",
+        "plugins/yolo",
+        module.EXAMPLE,
+    ):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "pyproject.toml").write_text(f'name = "{name}"\n')
     for name in (module.CONSTRAINTS, module.DEV_REQUIREMENTS):
@@ -47,7 +55,7 @@ def test_an_environment_is_made_once(dev: ModuleType) -> None:
     environment = dev.ensure(dev.demo_environment(".venv"))
     first = list(dev.noted)
     assert [command[1:3] for command in first] == [["-m", "venv"], ["-m", "pip"], ["-m", "pip"]]
-    assert "./core[onnx,eval]" in first[-1]
+    assert {"./core", "./plugins/onnx[cpu]", "./plugins/bench[eval]"} <= set(first[-1])
     assert not [part for command in first for part in command if "torch" in part]
     assert (environment.folder / dev.STAMP).is_file()
     dev.ensure(dev.demo_environment(".venv"))
@@ -56,7 +64,9 @@ def test_an_environment_is_made_once(dev: ModuleType) -> None:
 
 def test_every_plugin_and_example_is_in_the_developers_environment(dev: ModuleType) -> None:
     projects = dev.dev_environment(".venv-dev").projects
-    assert projects[1:] == ("./plugins/other", "./plugins/yolo", f"./{dev.EXAMPLE}")
+    libraries = ("./libraries/reading", "./libraries/vision[supervision]")
+    plugins = ("./plugins/bench[eval]", "./plugins/onnx[cpu]", "./plugins/yolo")
+    assert projects == ("./core", *libraries, *plugins, f"./{dev.EXAMPLE}")
 
 
 @pytest.mark.parametrize("changed", ["constraints.txt", "core/pyproject.toml", "plugins/yolo/pyproject.toml"])

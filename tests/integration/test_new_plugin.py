@@ -44,7 +44,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Clean:
     """A clean environment with the wheels of the core and of one plugin of each kind, made by the command there."""
     folder = tmp_path_factory.mktemp("new-plugin")
     place = Clean(folder / "venv")
-    place.install(*build_wheels(folder, {"lensmount": ROOT / "core"}).values())
+    ours = {"lensmount": ROOT / "core", "lensmount_onnx": ROOT / "plugins/onnx"}
+    ours |= {f"lensmount_{path.name}": path for path in sorted(ROOT.glob("libraries/*"))}
+    place.install(*build_wheels(folder, ours).values())
     projects = {}
     for kind in KINDS:
         done = place.lensmount("new-plugin", f"hello-{kind}", "--kind", kind, cwd=folder)

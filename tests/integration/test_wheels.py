@@ -6,71 +6,66 @@ import json
 import shutil
 import sys
 import zipfile
+from collections.abc import Mapping
 from email.parser import Parser
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
-from clean_environment import ROOT, Clean, build_wheels, run
+from clean_environment import ROOT, Clean, build_wheels, pip, run
+from lensmount.version import __version__
 
 PROJECTS = {
-    "lensmount": "core",
-    "lensmount_clip": "plugins/clip",
-    "lensmount_owlv2": "plugins/owlv2",
-    "lensmount_perception_encoder": "plugins/perception_encoder",
-    "lensmount_rfdetr": "plugins/rfdetr",
-    "lensmount_roboflow": "plugins/roboflow",
-    "lensmount_sam2": "plugins/sam2",
-    "lensmount_yolo": "plugins/yolo",
-    "lensmount_shapes": "examples/lensmount-shapes",
-    "lensmount_openvino": "examples/lensmount-openvino",
-    "lensmount_redis_cache": "examples/lensmount-redis-cache",
+    package.name: package.parents[1].relative_to(ROOT).as_posix()
+    for pattern in ("core", "libraries/*", "plugins/*", "examples/*")
+    for package in sorted(ROOT.glob(f"{pattern}/src/lensmount*/"))
 }
-LARGEST = {name: 3_000_000 if name == "lensmount_shapes" else 1_000_000 for name in PROJECTS}  # bytes
-WITHOUT_CATALOGUE = {"lensmount", "lensmount_roboflow", "lensmount_openvino", "lensmount_redis_cache"}
-CATALOGUES = set(PROJECTS) - WITHOUT_CATALOGUE
+OURS = {name: folder for name, folder in PROJECTS.items() if not folder.startswith("examples/")}
+#: Bytes; lensmount-vision carries the vocabulary of CLIP-like models, the example its trained weights.
+LARGEST = {
+    name: {"lensmount_shapes": 3_000_000, "lensmount_vision": 2_000_000}.get(name, 1_000_000) for name in PROJECTS
+}
+MODELS = {"clip", "owlv2", "perception_encoder", "rfdetr", "sam2", "yolo", "shapes"}
+CATALOGUES = {f"lensmount_{name}" for name in MODELS}
 SCENE = ROOT / "examples/lensmount-shapes/src/lensmount_shapes/data/scene.jpg"
-READY = all((ROOT / folder / "pyproject.toml").is_file() for folder in PROJECTS.values()) and SCENE.is_file()
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(sys.platform == "win32" and not shutil.which("pip"), reason="needs pip"),
 ]
-needs_the_sample = pytest.mark.skipif(not READY, reason="not written yet: the sample plugin")
-needs_the_command_line = pytest.mark.skipif(
-    not (ROOT / "core/src/lensmount/__main__.py").is_file(), reason="not written yet: the command line"
-)
 
 
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """One wheel of each project, built from a copy of the checkout's sources."""
     folder = tmp_path_factory.mktemp("wheels")
-    present = {name: path for name, path in PROJECTS.items() if (ROOT / path / "pyproject.toml").is_file()}
-    return build_wheels(folder, {name: ROOT / path for name, path in present.items()})
+    return build_wheels(folder, {name: ROOT / path for name, path in PROJECTS.items()})
 
 
 @pytest.mark.parametrize("name", PROJECTS)
 def test_contents(name: str, wheels: dict[str, Path]) -> None:
-    if name not in wheels:
-        pytest.skip(f"not written yet: {PROJECTS[name]}")
     with zipfile.ZipFile(wheels[name]) as wheel:
         files = wheel.namelist()
         (path,) = (file for file in files if file.endswith(".dist-info/METADATA"))
-        metadata = Parser().parsestr(wheel.read(path).decode("utf-8"))
-    assert wheels[name].stat().st_size <= LARGEST[name]
+        page = Parser().parsestr(wheel.read(path).decode("utf-8"))
+    assert wheels[name].stat().st_size <= LARGER.get(name, 1_000_000)
     assert f"{name}/py.typed" in files
     assert (f"{name}/catalog.toml" in files) or name not in CATALOGUES
     tops = {file.partition("/")[0] for file in files}
     assert {top for top in tops if not top.endswith(".dist-info")} == {name}  # no tests, no `core`, no stray module
-    own = [file for file in files if not file.startswith("lensmount/scaffold/templates/")]  # those hold tests to write
+    own = [
+        file for file in files if not file.startswith("lensmount_testing/scaffold/templates/")
+    ]  # those hold tests to write
     assert not [file for file in own if "/tests/" in file or file.endswith((".pyc", "conftest.py"))]
     sources = {p.relative_to(ROOT / PROJECTS[name] / "src").as_posix() for p in source_files(name)}
     assert sources <= set(files)
-    assert metadata["License-Expression"]
-    assert metadata["Requires-Python"] == ">=3.10"
-    assert metadata.get_payload().strip(), "the page of the package index would be empty"
-    asked = " ".join(line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line)
+    assert page["License-Expression"]
+    assert page["Requires-Python"] == ">=3.10"
+    assert page.get_payload().strip(), "the page of the package index would be empty"
+    asked = " ".join(line for line in page.get_all("Requires-Dist", []) if "extra ==" not in line)
     for heavy in ("torch", "onnxruntime", "transformers", "pillow", "supervision"):
         assert heavy not in asked
 
@@ -91,10 +86,123 @@ def test_the_pages_on_errors_are_in_the_wheel(wheels: dict[str, Path], tmp_path:
             assert {name.rpartition("/")[2]: wheel.read(name) for name in names} == pages
 
 
-def test_every_project_is_built_here() -> None:
-    """So that `test_contents` finds py.typed in every wheel; an example may say elsewhere what is in its own."""
-    plugins = {path.parent.relative_to(ROOT).as_posix() for path in ROOT.glob("plugins/*/pyproject.toml")}
-    assert {"core", *plugins} <= set(PROJECTS.values())
+def test_fifteen_distributions_are_built(wheels: dict[str, Path]) -> None:
+    projects = [*ROOT.glob("core/pyproject.toml"), *ROOT.glob("libraries/*/pyproject.toml")]
+    projects += ROOT.glob("plugins/*/pyproject.toml")
+    assert {path.parent.relative_to(ROOT).as_posix() for path in projects} == set(OURS.values())
+    assert len(OURS) == 15
+    assert {wheels[name].name.split("-")[1] for name in OURS} == {__version__}
+
+
+def needs(name: str, wheels: Mapping[str, Path]) -> set[str]:
+    """A distribution of ours and those of ours that it asks for, extras left out."""
+    found, open_ = set(), [name]
+    while open_:
+        current = open_.pop()
+        if current in found:
+            continue
+        found.add(current)
+        with zipfile.ZipFile(wheels[current]) as wheel:
+            (path,) = (file for file in wheel.namelist() if file.endswith(".dist-info/METADATA"))
+            page = Parser().parsestr(wheel.read(path).decode("utf-8"))
+        asked = [Requirement(line) for line in page.get_all("Requires-Dist", [])]
+        names = [r.name.replace("-", "_") for r in asked if r.marker is None or r.marker.evaluate({"extra": ""})]
+        open_ += [asked_name for asked_name in names if asked_name in wheels]
+    return found
+
+
+ALONE = """
+import importlib, json, sys
+from importlib import metadata
+from lensmount import registry
+
+package = sys.argv[1]
+importlib.import_module(package)
+ours = sorted(d.name.replace("-", "_") for d in metadata.distributions() if d.name.startswith("lensmount"))
+print(json.dumps([ours, {status.distribution: status.state for status in registry.plugins()}]))
+"""
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_each_installs_alone_and_imports(name: str, wheels: dict[str, Path], bare: Clean, tmp_path: Path) -> None:
+    """With no other distribution of ours than those it asks for; each plugin in them is active."""
+    wanted = needs(name, wheels)
+    install = [*pip(), "install", "-q", "--no-deps", "--no-index", "--target", tmp_path]
+    done = run([*install, *(wheels[other] for other in wanted)], tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    done = bare.run("-W", "error", "-c", ALONE, name, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    ours, states = json.loads(done.stdout)
+    assert set(ours) == wanted
+    assert set(states.values()) == {"active"}
+
+
+CORE_ALONE = ("doctor", "models", "plugins", "explain yolov8n-640", "--help", "cache ls", "errors")
+
+
+@pytest.mark.parametrize("line", CORE_ALONE)
+def test_the_core_alone(line: str, wheels: dict[str, Path], bare: Clean, tmp_path: Path) -> None:
+    """Its commands work or say what to install; what it lacks is named with the line that brings it."""
+    done = run(
+        [*pip(), "install", "-q", "--no-deps", "--no-index", "--target", tmp_path, wheels["lensmount"]], tmp_path
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    done = bare.lensmount(*line.split(), PYTHONPATH=str(tmp_path))
+    said = done.stdout + done.stderr
+    assert "Traceback" not in said
+    assert ("pip install lensmount-yolo" in said) is ("yolov8n" in line)
+    assert ('pip install "lensmount[onnx]"' in said) is (line == "doctor")
+    assert done.returncode == (1 if "yolov8n" in line or line == "doctor" else 0), said
+
+
+def closure(*wanted: str) -> set[str]:
+    """Names of all distributions that pip would install for some requirements, on this machine, read from metadata."""
+    found: set[tuple[str, str]] = set()
+    open_ = [Requirement(text) for text in wanted]
+    while open_:
+        requirement = open_.pop()
+        name = canonicalize_name(requirement.name)
+        for extra in ("", *requirement.extras):
+            if (name, extra) in found:
+                continue
+            found.add((name, extra))
+            for line in metadata.requires(name) or ():
+                asked = Requirement(line)
+                if asked.marker is None or asked.marker.evaluate({"extra": extra}):
+                    open_.append(asked)
+    return {name for name, _ in found}
+
+
+def test_the_core_brings_few_distributions() -> None:
+    assert len(closure("lensmount")) <= 26
+    heavy = {"opencv-python-headless", "pydantic", "onnxruntime", "torch", "onnx", "pillow"}
+    assert closure("lensmount") & heavy == set()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "there", "absent"),
+    [
+        ("lensmount[yolo,onnx]", {"lensmount-yolo", "lensmount-onnx", "onnxruntime"}, {"torch", "supervision"}),
+        ("lensmount[sam2,torch,supervision]", {"lensmount-sam2", "torch", "supervision"}, {"onnxruntime"}),
+        ("lensmount-sam2", {"lensmount-vision", "lensmount-reading"}, {"torch", "onnxruntime", "lensmount-onnx"}),
+        ("lensmount[bench,eval]", {"lensmount-bench", "faster-coco-eval"}, {"torch", "onnxruntime"}),
+        (
+            "lensmount[all]",
+            {f"lensmount-{name}" for name in ("onnx", "torch", "yolo", "rfdetr", "sam2", "owlv2", "clip", "roboflow")},
+            {"lensmount-tensorrt", "tensorrt", "lensmount-bench"},
+        ),
+    ],
+)
+def test_extras_bring_what_they_name(wanted: str, there: set[str], absent: set[str]) -> None:
+    found = closure(wanted)
+    assert there <= found
+    assert absent & found == set()
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Clean:
+    """An environment without any distribution of ours."""
+    return Clean(tmp_path_factory.mktemp("bare") / "venv")
 
 
 def source_files(name: str) -> list[Path]:
@@ -128,15 +236,12 @@ def test_the_environment_is_clean(clean: Clean, wheels: dict[str, Path]) -> None
     assert torches == []
 
 
-@needs_the_command_line
-@needs_the_sample
 def test_models_without_torch(clean: Clean) -> None:
     done = clean.lensmount("models", "--json")
     assert done.returncode == 0, done.stdout + done.stderr
     assert {"shapes-nano", "yolov8n-640"} <= {card["id"] for card in json.loads(done.stdout)}
 
 
-@needs_the_command_line
 def test_an_error_leads_to_its_page(clean: Clean) -> None:
     done = clean.lensmount("predict", "shapes-nano", "missing.jpg")
     assert done.returncode != 0
@@ -146,8 +251,6 @@ def test_an_error_leads_to_its_page(clean: Clean) -> None:
     assert page.stdout == (ROOT / "docs/errors/ImageError.md").read_text(encoding="utf-8")
 
 
-@needs_the_command_line
-@needs_the_sample
 def test_predict_without_torch(clean: Clean, tmp_path: Path) -> None:
     done = clean.lensmount("predict", "shapes-nano", SCENE, "--save", tmp_path / "out", "--json", tmp_path / "out.json")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -157,8 +260,6 @@ def test_predict_without_torch(clean: Clean, tmp_path: Path) -> None:
     assert any(name in found for name in ("circle", "square", "triangle", "star", "ring", "cross"))
 
 
-@needs_the_command_line
-@needs_the_sample
 def test_predict_on_a_third_partys_backend(clean: Clean, tmp_path: Path) -> None:
     pytest.importorskip("openvino")
     done = clean.lensmount("predict", "shapes-nano", SCENE, "--backend", "openvino", "--json", tmp_path / "out.json")
@@ -174,8 +275,6 @@ def test_plugins_of_third_parties_are_active(clean: Clean) -> None:
     assert states["lensmount-openvino"] == states["lensmount-redis-cache"] == "active"
 
 
-@needs_the_command_line
-@needs_the_sample
 def test_a_backend_that_is_not_there_is_refused(clean: Clean) -> None:
     done = clean.lensmount("predict", "shapes-nano", SCENE, "--backend", "torch")
     assert done.returncode != 0
@@ -184,12 +283,11 @@ def test_a_backend_that_is_not_there_is_refused(clean: Clean) -> None:
     assert "Traceback" not in said
 
 
-@needs_the_command_line
 def test_without_the_plugin_the_core_says_what_to_install(
     wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     environment = Clean(tmp_path_factory.mktemp("core") / "venv")
-    environment.install(*(wheels[name] for name in ("lensmount", "lensmount_yolo")))
+    environment.install(*(wheels[name] for name in needs("lensmount_yolo", wheels)))
     assert "yolov8n-640" in environment.lensmount("models").stdout
     environment.uninstall("lensmount-yolo")
     assert environment.lensmount("models").returncode == 0

@@ -2,7 +2,7 @@
 
 An environment takes third-party packages from the one that runs the tests (a .pth file to its site-packages), so that
 nothing is downloaded; a finder put before all others refuses torch there, as if it were not installed, and hides the
-workspace's own projects, so that only the wheels can serve.
+workspace's own projects, so that only the wheels can serve (in the environment itself or on PYTHONPATH).
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ ROOT = Path(__file__).resolve().parents[2]
 # Runs at start-up of the clean environment's Python. Distributions count too: `importlib.metadata` is how lensmount
 # finds out what is installed, so a torch that is merely not importable would still be seen.
 HIDE = """
-import importlib.metadata, sys
+import importlib.metadata, os, sys
 
+PLACES = (sys.prefix, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)))
 HIDDEN = {"torch", "torchvision", "triton", "functorch", "torchgen"}
 
 
@@ -44,7 +45,7 @@ _search = importlib.metadata.MetadataPathFinder.find_distributions
 def _find(context=importlib.metadata.DistributionFinder.Context()):
     for found in _search(context):
         name = (found.metadata["Name"] or "").lower().replace("_", "-")
-        if name in HIDDEN or (name.startswith("lensmount") and not str(found.locate_file("")).startswith(sys.prefix)):
+        if name in HIDDEN or (name.startswith("lensmount") and not str(found.locate_file("")).startswith(PLACES)):
             continue
         yield found
 

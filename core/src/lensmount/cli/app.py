@@ -44,7 +44,7 @@ for module in (
 
 def _version(value: bool) -> None:
     if value:
-        from lensmount import __version__
+        from lensmount.version import __version__
 
         print(f"lensmount {__version__}")
         raise typer.Exit

@@ -178,7 +178,7 @@ def builtin() -> Candidate:
         module: ModuleType = builtin_plugin
         return module
 
-    from lensmount import __version__
+    from lensmount.version import __version__
 
     return Candidate(
         PluginStatus(name="builtin", distribution=BUILTIN, version=__version__, module="lensmount.host.builtin"), load
@@ -265,7 +265,7 @@ def _blocked(status: PluginStatus, environ: Mapping[str, str]) -> bool:
 
 def _check_requirement(candidate: Candidate) -> None:
     """Compares what the distribution requires of the core with this core, before any of its code runs."""
-    from lensmount import __version__
+    from lensmount.version import __version__
     from lensmount.host.requirement import satisfied
 
     for line in candidate.requires:

@@ -38,7 +38,7 @@ def machine_facts(
         backends: Registered backends with their probe's answer.
         plugin: Distribution that runs the model.
     """
-    from lensmount import __version__
+    from lensmount.version import __version__
     from lensmount.machine import installed
 
     e = environment

@@ -1,0 +1,3 @@
+"""The version of every distribution of this repository, said once: each `pyproject.toml` reads it here when it is built."""
+
+__version__ = "0.1.0"
