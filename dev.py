@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Sets up and runs this workspace with nothing but Python: `python3 dev.py demo`, `test`, `check`, `docs`, `fuzz`.
+"""Sets up and runs this workspace with nothing but Python: `python3 dev.py demo`, `test`, `check` and others.
 
 Each environment is made once, from the pinned releases of `constraints.txt`, and kept: a stamp inside it, written
 last, holds the hash of all that it was made from. An interrupted setup has no stamp and is made anew.
@@ -24,6 +24,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
 CONSTRAINTS = "constraints.txt"
+VERSION = "core/src/lensmount/version.py"
 DEV_REQUIREMENTS = "requirements-dev.txt"
 DOCS_REQUIREMENTS = "docs/requirements.txt"
 FUZZ_REQUIREMENTS = "fuzz/requirements.txt"
@@ -83,6 +84,7 @@ class Environment:
         """Hash of all that the environment is made from."""
         made_from = hashlib.sha256(f"{sys.version}\n{ROOT}\n{self.folder}\n{self.projects}\n{pinned}\n".encode())
         files = [project.split("[")[0] + "/pyproject.toml" for project in self.projects]
+        files += [VERSION] if (ROOT / VERSION).is_file() else []  # what is installed carries it
         for name in [*files, CONSTRAINTS, *([self.requirements] if self.requirements else [])]:
             made_from.update(name.encode() + b"\0" + (ROOT / name).read_bytes())
         return made_from.hexdigest()
@@ -266,13 +268,24 @@ def demo(arguments: argparse.Namespace, extra: list[str]) -> int:
 
 
 def test(arguments: argparse.Namespace, extra: list[str]) -> int:
-    """Runs all tests; what follows is handed to pytest."""
+    """Runs all tests but the nightly ones, one process for each processor; what follows is handed to pytest."""
     environment = ensure(dev_environment(arguments.env or ".venv-dev"), not arguments.unpinned)
-    return run([environment.python, "-m", "pytest", *extra])
+    return run([environment.python, "-m", "pytest", *side_by_side(extra), *extra])
+
+
+def side_by_side(extra: Sequence[str]) -> list[str]:
+    """Options that spread tests over the processors, unless the caller says how, or wants to debug.
+
+    The tests of one module stay in one process: its fixtures (environments, exported networks) are made once.
+    """
+    own = ("-n", "--numprocesses", "--dist", "--pdb", "-s", "--capture=no", "--co", "--collect-only", "-p")
+    if any(word == option or word.startswith(f"{option}=") for word in extra for option in own):
+        return []
+    return ["-n", "auto", "--dist", "loadscope"]
 
 
 def check(arguments: argparse.Namespace, extra: list[str]) -> int:
-    """Lints, formats (checking only), types, import rules, pins and the documentation's snippets."""
+    """Lint, format (checking only), types and import rules; by name also pins and docs, which `test` runs anyway."""
     environment = ensure(dev_environment(arguments.env or ".venv-dev"), not arguments.unpinned)
     folders = [f"{path}/src" for path in projects_of_workspace()]
     sources = [path for path in folders if (ROOT / path).is_dir()]
@@ -294,8 +307,9 @@ def check(arguments: argparse.Namespace, extra: list[str]) -> int:
         MYPYPATH=os.pathsep.join(str(ROOT / path) for path in sources), PYRIGHT_PYTHON_IGNORE_WARNINGS="1"
     )
     results = {}
+    chosen = extra or [name for name, command in steps.items() if "pytest" not in command]
     for name, command in steps.items():
-        if extra and name not in extra:
+        if name not in chosen:
             continue
         say(f"--- {name}")
         started = time.monotonic()
@@ -318,6 +332,58 @@ def docs(arguments: argparse.Namespace, extra: list[str]) -> int:
     return status
 
 
+def release(arguments: argparse.Namespace, extra: list[str]) -> int:
+    """Builds sdists and wheels of all distributions under dist/; with --check says whether they may be released."""
+    environment = ensure(dev_environment(arguments.env or ".venv-dev"), not arguments.unpinned)
+    if arguments.check:
+        return check_release(environment)
+    out = ROOT / "dist"
+    shutil.rmtree(out, ignore_errors=True)
+    build = (
+        "import sys; from hatchling.build import build_sdist, build_wheel; "
+        "print(build_sdist(sys.argv[1]), build_wheel(sys.argv[1]))"
+    )
+    for project in projects_of_workspace():
+        if project.startswith("examples/"):
+            continue
+        done = subprocess.run(
+            [str(environment.python), "-c", build, str(out)],
+            cwd=ROOT / project,
+            env=clean_environ(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise SetupError(f"{project} could not be built:\n{tail(done.stdout)}")
+        say(f"{project}: {done.stdout.strip()}", "32")
+    return 0
+
+
+def check_release(environment: Environment) -> int:
+    """Everything that RELEASING.md asks before a release, each with its answer."""
+    text = (ROOT / VERSION).read_text(encoding="utf-8")
+    version = text.partition('__version__ = "')[2].partition('"')[0]
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    written = f"## {version}" in changelog or f"## [{version}]" in changelog
+    pytest: list[str | Path] = [environment.python, "-m", "pytest", "-q", "-m", ""]
+    steps: dict[str, Sequence[str | Path]] = {
+        "one version, bounds and extras": [*pytest, "tests/integration/test_workspace.py"],
+        "the public interface is the one written down": [*pytest, "tests/integration/test_public_api.py"],
+        "every wheel builds, holds no tests, installs alone": [*pytest, "tests/integration/test_wheels.py"],
+        "a new plugin passes its own tests": [*pytest, "tests/integration/test_new_plugin.py"],
+    }
+    results = {f"CHANGELOG.md has a section on {version}": written}
+    for name, command in steps.items():
+        say(f"--- {name}")
+        results[name] = run(command) == 0
+    say("---")
+    for name, fine in results.items():
+        say(f"{'ok' if fine else 'NO':3} {name}", "32" if fine else "31")
+    return int(not all(results.values()))
+
+
 def fuzz(arguments: argparse.Namespace, extra: list[str]) -> int:
     """Searches for inputs that hang, crash or mislead a reader, for --seconds in all; what follows names targets."""
     dev = ensure(dev_environment(".venv-dev"), not arguments.unpinned)  # its packages write the inputs to start from
@@ -330,7 +396,7 @@ def fuzz(arguments: argparse.Namespace, extra: list[str]) -> int:
     return run([environment.python, "fuzz/run.py", *limits, "--corpus", out / "seeds", "--out", out, *extra])
 
 
-COMMANDS = {"demo": demo, "test": test, "check": check, "docs": docs, "fuzz": fuzz}
+COMMANDS = {"demo": demo, "test": test, "check": check, "docs": docs, "fuzz": fuzz, "release": release}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -344,6 +410,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             "--env", metavar="DIR", help="the environment (default: .venv, .venv-dev, .venv-docs, .venv-fuzz)"
         )
         sub.add_argument("--unpinned", action="store_true", help="take the newest releases instead of the pinned")
+        if name == "release":
+            sub.add_argument("--check", action="store_true", help="build nothing to keep; say what stands in the way")
         if name == "fuzz":
             sub.add_argument("--seconds", type=int, default=480, help="in all, shared out among targets (default: 480)")
     given = list(sys.argv[1:] if argv is None else argv)

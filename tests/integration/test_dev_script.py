@@ -168,19 +168,25 @@ def test_a_failed_install_shows_what_pip_said(
         (["--en", "x"], ["--en", "x"]),
     ],
 )
+@pytest.mark.parametrize("alone", [(), ("-n", "0"), ("--dist=no",), ("--pdb",), ("-p", "no:xdist")])
 def test_arguments_are_handed_to_pytest(
-    given: list[str], passed: list[str], dev: ModuleType, monkeypatch: pytest.MonkeyPatch
+    given: list[str], passed: list[str], alone: tuple[str, ...], dev: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Tests run side by side unless the caller says how."""
     ran: list[Any] = []
     monkeypatch.setattr(dev, "run", lambda command, environ=None: ran.append(list(command)) or 5)
-    assert dev.main(["test", *given]) == 5
-    assert ran[0][1:] == ["-m", "pytest", *passed]
+    assert dev.main(["test", *given, *alone]) == 5
+    spread = [] if alone else ["-n", "auto", "--dist", "loadscope"]
+    assert ran[0][1:] == ["-m", "pytest", *spread, *passed, *alone]
 
 
 def test_check_fails_when_one_check_fails(dev: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dev, "run", lambda command, environ=None: int("mypy" in command))
     assert dev.main(["check"]) == 1
     assert dev.main(["check", "lint"]) == 0
+    monkeypatch.setattr(dev, "run", lambda command, environ=None: int("pytest" in command))
+    assert dev.main(["check"]) == 0  # `dev.py test` runs these
+    assert dev.main(["check", "docs"]) == dev.main(["check", "pins"]) == 1
     assert dev.main(["check", "nonsense"]) == 2
 
 
@@ -189,7 +195,7 @@ def test_the_script_needs_nothing_but_the_standard_library() -> None:
         [sys.executable, "-I", "-S", ROOT / "dev.py", "--help"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    for name in ("demo", "test", "check", "docs", "fuzz"):
+    for name in ("demo", "test", "check", "docs", "fuzz", "release"):
         assert name in done.stdout
 
 
@@ -227,3 +233,19 @@ def test_fuzzing_has_an_environment_of_its_own(dev: ModuleType, monkeypatch: pyt
     assert [Path(command[0]).parents[1].name for command in ran] == [".venv-dev", ".venv-fuzz"]
     assert ran[1][1:4] == ["fuzz/run.py", "--seconds", "7"]
     assert ran[1][-1] == "image"
+
+
+def test_a_release_is_checked_line_by_line(
+    dev: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (dev.ROOT / "core/src/lensmount").mkdir(parents=True)
+    (dev.ROOT / "core/src/lensmount/version.py").write_text('__version__ = "1.2.3"\n')
+    (dev.ROOT / "CHANGELOG.md").write_text("# Changes\n\n## Unreleased\n")
+    monkeypatch.setattr(dev, "run", lambda command, environ=None: 0)
+    assert dev.main(["release", "--check"]) == 1
+    assert "NO  CHANGELOG.md has a section on 1.2.3" in capsys.readouterr().out
+    (dev.ROOT / "CHANGELOG.md").write_text("# Changes\n\n## 1.2.3 (2026-12-01)\n")
+    assert dev.main(["release", "--check"]) == 0
+    monkeypatch.setattr(dev, "run", lambda command, environ=None: int("tests/integration/test_wheels.py" in command))
+    assert dev.main(["release", "--check"]) == 1
+    assert "NO  every wheel builds" in capsys.readouterr().out

@@ -25,9 +25,7 @@ PROJECTS = {
 }
 OURS = {name: folder for name, folder in PROJECTS.items() if not folder.startswith("examples/")}
 #: Bytes; lensmount-vision carries the vocabulary of CLIP-like models, the example its trained weights.
-LARGEST = {
-    name: {"lensmount_shapes": 3_000_000, "lensmount_vision": 2_000_000}.get(name, 1_000_000) for name in PROJECTS
-}
+LARGER = {"lensmount_shapes": 3_000_000, "lensmount_vision": 2_000_000}
 MODELS = {"clip", "owlv2", "perception_encoder", "rfdetr", "sam2", "yolo", "shapes"}
 CATALOGUES = {f"lensmount_{name}" for name in MODELS}
 SCENE = ROOT / "examples/lensmount-shapes/src/lensmount_shapes/data/scene.jpg"

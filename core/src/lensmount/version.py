@@ -1,3 +1,3 @@
-"""The version of every distribution of this repository, said once: each `pyproject.toml` reads it here when it is built."""
+"""The version of every distribution of this repository, said once: each `pyproject.toml` reads it here."""
 
 __version__ = "0.1.0"

@@ -265,8 +265,8 @@ def _blocked(status: PluginStatus, environ: Mapping[str, str]) -> bool:
 
 def _check_requirement(candidate: Candidate) -> None:
     """Compares what the distribution requires of the core with this core, before any of its code runs."""
-    from lensmount.version import __version__
     from lensmount.host.requirement import satisfied
+    from lensmount.version import __version__
 
     for line in candidate.requires:
         if satisfied(line, __version__):

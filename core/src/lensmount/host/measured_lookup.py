@@ -38,8 +38,8 @@ def machine_facts(
         backends: Registered backends with their probe's answer.
         plugin: Distribution that runs the model.
     """
-    from lensmount.version import __version__
     from lensmount.machine import installed
+    from lensmount.version import __version__
 
     e = environment
     facts = {
