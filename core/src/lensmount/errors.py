@@ -3,10 +3,43 @@
 All public errors derive from `LensmountError`; each also derives from the built-in a caller would
 expect (`ValueError`, `LookupError`, `ImportError`, …), so `except ValueError` goes on working.
 
-Every class has a page below `docs/errors/`, which ships in the wheel: `lensmount errors ImageError` prints it.
+Every error has a page below `docs/errors/`, which ships in the wheel: `lensmount errors ImageError` prints it.
 """
 
 from __future__ import annotations
+
+__all__ = [
+    "AmbiguousModelError",
+    "ArtifactNotFoundError",
+    "AuthenticationError",
+    "BackendError",
+    "BuildError",
+    "ClosedError",
+    "DeviceError",
+    "DeviceMemoryError",
+    "EngineMismatchError",
+    "ImageError",
+    "ImageTooLargeError",
+    "InputError",
+    "IntegrityError",
+    "LensmountDeprecationWarning",
+    "LensmountError",
+    "MissingDependencyError",
+    "ModelFileError",
+    "ModelNotFoundError",
+    "NoPackageError",
+    "NotTunedError",
+    "OfflineError",
+    "OptionError",
+    "PluginError",
+    "SourceError",
+    "StoreError",
+    "UnknownBackendError",
+    "UnknownOptionError",
+    "UnsafeFileError",
+    "UnsupportedModelError",
+    "reason",
+]
 
 
 class LensmountError(Exception):
