@@ -125,7 +125,7 @@ class UnknownOptionError(LensmountError, TypeError):
 
 
 class ModelNotFoundError(LensmountError, LookupError):
-    """No installed plugin and no file or address answers to this model id."""
+    """No installed plugin has a model of this id, and there is no such file or address."""
 
 
 class AmbiguousModelError(LensmountError, LookupError):
@@ -221,7 +221,7 @@ class DeviceMemoryError(BackendError):
 
 
 class EngineMismatchError(BackendError):
-    """An engine was built for another runtime version, GPU or system; the message says how to build it anew."""
+    """An engine was built for another runtime version, GPU or system; the message says how to build it again."""
 
 
 class BuildError(BackendError):

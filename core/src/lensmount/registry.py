@@ -97,7 +97,7 @@ def load(
         `close()`.
 
     Raises:
-        ModelNotFoundError: Nothing answers to the name.
+        ModelNotFoundError: No plugin, file or address has this name.
         AmbiguousModelError: Several plugins do.
         UnknownBackendError: No such backend.
         NoPackageError: Nothing can run as asked; with every package's every reason.

@@ -1,4 +1,4 @@
-"""Places a network: device, precision, memory layout; and reads back what came of it."""
+"""Places a network: device, precision, memory layout; and reads back what is effective."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ from lensmount.specs.hookspecs import LensmountHooks
 
 GROUP = "lensmount"
 BUILTIN = "lensmount"
-BY_HAND = "added by hand"
+BY_HAND = "added by add_plugin"
 State = Literal["active", "blocked", "broken"]
 
 _HOOKS: dict[str, type] = {
@@ -133,7 +133,7 @@ class Index:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A plugin not yet loaded: an entry point, or a module given by hand."""
+    """A plugin not yet loaded: an entry point, or a module given to `add_plugin`."""
 
     status: PluginStatus
     load: Callable[[], Any]
@@ -219,7 +219,7 @@ def collect(candidates: Iterable[Candidate], environ: Mapping[str, str] = os.env
             found = _call_hooks(manager, plugin)
             stage = "conflict"
             _add(index, found, status)
-        except (Exception, SystemExit) as error:  # guarded discovery: whatever a plugin does, it harms only itself
+        except (Exception, SystemExit) as error:  # guarded discovery: a plugin's failure leaves out that plugin only
             why = reason(error)
             mend = "mend it" if status.version == BY_HAND else f"pip install --upgrade {status.distribution}"
             fix = f"{mend}, or LENSMOUNT_BLOCK_PLUGINS={status.name}"
@@ -294,7 +294,7 @@ def _register(manager: pluggy.PluginManager, plugin: object, status: PluginStatu
             found=", ".join(unmarked),
             fix="put @hookimpl (from lensmount.specs) above each",
         )
-    # by identity: two objects given by hand may well be of classes of one name
+    # by identity: the classes of two objects given to `add_plugin` may have the same name
     manager.register(plugin, f"{status.distribution}:{status.name}:{id(plugin):x}")
     names = [caller.name for caller in manager.get_hookcallers(plugin) or ()]
     try:

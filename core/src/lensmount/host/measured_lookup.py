@@ -31,7 +31,7 @@ _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 def machine_facts(
     environment: Environment, backends: Iterable[tuple[Backend, BackendStatus]], plugin: str | None = None
 ) -> Facts:
-    """What times depend on beside the model, as names and values that people can compare.
+    """What times depend on, apart from the model, as names and values that people can compare.
 
     Args:
         environment: What the machine has.
@@ -150,7 +150,7 @@ def look_up(
         index: What the plugins contribute, to find the model's files.
         machine: `machine_facts` of now.
         options: `conditions` of the load.
-        command: What measures them anew, for the answer where nothing fits.
+        command: The command that measures again, for the error where no time applies.
     """
     kept = list_kept(subject_of(card))
     records = [k.record for k in kept if k.record is not None]

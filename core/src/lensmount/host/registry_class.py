@@ -136,7 +136,7 @@ class Registry:
         """The card of a model, without loading it.
 
         Raises:
-            ModelNotFoundError: Nothing answers to the name.
+            ModelNotFoundError: No plugin, file or address has this name.
         """
         card, _ = self.find(id_or_path, architecture=architecture, source=source, api_key=api_key, offline=offline)
         return card
@@ -163,7 +163,7 @@ class Registry:
             The plan: prints as a table; `.selected`, `.choices`, `.rejected[i].package`, `.rejected[i].reasons`.
 
         Raises:
-            ModelNotFoundError: Nothing answers to the name.
+            ModelNotFoundError: No plugin, file or address has this name.
             UnknownBackendError: No plugin registers the backend asked for.
             UnknownOptionError: An option that does not exist.
         """
@@ -365,7 +365,7 @@ class Registry:
 
 
 def _probe(backend: Backend, environment: Environment) -> BackendStatus:
-    """Asks a backend; one that fails to answer is not usable, and harms nobody else."""
+    """Asks a backend; a backend whose probe fails counts as not usable, and the others are still asked."""
     from lensmount.errors import LensmountError
     from lensmount.specs import BackendStatus
     from lensmount.specs.imports import import_string

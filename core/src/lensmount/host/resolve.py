@@ -41,7 +41,7 @@ def resolve(
         fetch: How an address may be reached.
 
     Raises:
-        ModelNotFoundError: Nothing answers to it; with near matches and the plugin that would.
+        ModelNotFoundError: No plugin, file or address has this name; with near matches and the plugin to install.
         AmbiguousModelError: Several plugins, or several architectures, answer.
         ModelFileError: A path exists but is not a usable model.
     """
@@ -64,11 +64,11 @@ def resolve(
 
 
 def _on_base(card: ModelCard, index: Index, fetch: FetchOptions | None) -> ModelCard:
-    """The card with its base's packages, and its own files beside theirs.
+    """The card with its base's packages, and its own files in addition to theirs.
 
     Raises:
         ModelFileError: The base is itself built on another model, or an address on the web.
-        ModelNotFoundError: Nothing answers to the base.
+        ModelNotFoundError: No plugin, file or address has the base's name.
     """
     base = card.base or ""
     if "://" in base and not base.startswith(("file://", "hf://")):

@@ -23,7 +23,7 @@ from lensmount.store.progress import Meter
 from lensmount.store.transport import Policy, RangeError, TransientError, open_url
 
 _RANGE = re.compile(r"^bytes (\d+)-(\d+)/(\d+|\*)$")
-_ROOM = 16 << 20  # left free beside the file itself
+_ROOM = 16 << 20  # left free in addition to the file's size
 READ = 256 << 10
 
 

@@ -3,7 +3,7 @@
     <root>/blobs/sha256/ab/abcdef…        the files, read-only, named by their content
     <root>/models/<id>/<package>/<name>   what a package looks like on disk: links to blobs (copies where links fail)
     <root>/verified/, <root>/references/  records: see `lensmount.store.ledger`
-    <root>/partials/, <root>/locks/       downloads under way: see `lensmount.store.lease`
+    <root>/partials/, <root>/locks/       unfinished downloads: see `lensmount.store.lease`
 
 A blob appears by `os.replace` of a synced file whose hash was taken while it streamed. Locks only save bandwidth.
 At each use its size and modification time are compared with the record made when it was verified; it is hashed
@@ -245,7 +245,7 @@ class Store:
         return fetched
 
     def adopt(self, source: Path, *, address: str, sha256: str | None = None) -> Fetched:
-        """Copies a file that was brought by hand, or lies in a wheel, into the store.
+        """Copies a file that the user brought, or that lies in a wheel, into the store.
 
         Args:
             source: The file.
