@@ -7,7 +7,7 @@
 
 Each test of a contract is one promise; docs/conformance.md says what and why. It needs `lensmount[testing]`, which is
 pytest alone. Importing this package imports nothing; names are resolved on first use (PEP 562), since the pytest plugin
-beside it is loaded by every pytest run of whoever has lensmount installed.
+in it is loaded by every pytest run in an environment with lensmount-testing.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ class PluginContract:
 
     Attributes:
         distribution: Name of the distribution; all its entry points in group `lensmount` are tested.
-        light_modules: Top-level modules that its hook module may import beside the standard library, its own packages
+        light_modules: Top-level modules that its hook module may import besides the standard library, its packages
             and those of `lensmount_testing.probing.LIGHT`. A reason has to be very good.
     """
 
