@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lensmount_vision.images.transforms import DType
     from lensmount_vision.models.streaming import Policy, Stream
 
-_LARGEST_BUFFER = 256 * 2**20  # bytes; a larger input is made anew each time, not kept
+_LARGEST_BUFFER = 256 * 2**20  # bytes; a larger input is allocated each time, not kept
 
 
 class SingleGraph:

@@ -92,7 +92,7 @@ class _Loader:
             raise ModelFileError(
                 f"the tokeniser does not fit the text tower of {self._id!r}",
                 found=f"a vocabulary of {found.size} tokens for an embedding of {self._rows}",
-                expected="the model's own tokenizer.json, or vocab.json and merges.txt, beside its weights",
+                expected="the model's own tokenizer.json, or vocab.json and merges.txt, next to its weights",
                 fix="put the tokeniser's files in the folder of the weights; embed_images works without them",
             )
         return found

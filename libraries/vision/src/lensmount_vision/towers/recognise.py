@@ -12,7 +12,7 @@ from lensmount.specs import Artifact, ModelCard, ModelPackage
 if TYPE_CHECKING:
     from lensmount_reading import FileFacts
 
-#: Beside weights, where a Hugging Face folder has them.
+#: Next to weights, where a Hugging Face folder has them.
 COMPANIONS = (
     "config.json",
     "open_clip_config.json",
@@ -34,7 +34,7 @@ ARCHITECTURE, SCALE, BIAS, CONTEXT, VOCABULARY = (
 
 
 def companions(weights: Path, names: tuple[str, ...] = COMPANIONS) -> tuple[Artifact, ...]:
-    """Files that lie beside a weights file, as artifacts of role `data`."""
+    """Files that lie next to a weights file, as artifacts of role `data`."""
     found = (weights.parent / name for name in names)
     return tuple(
         Artifact(name=path.name, uri=path.absolute().as_uri(), role="data", size=path.stat().st_size)
@@ -44,7 +44,7 @@ def companions(weights: Path, names: tuple[str, ...] = COMPANIONS) -> tuple[Arti
 
 
 def weights_card(facts: FileFacts, architecture: str, *, notes: tuple[str, ...] = ()) -> ModelCard:
-    """The card of a bare weights file and what lies beside it."""
+    """The card of a bare weights file and the files next to it."""
     weights = Artifact(
         name=facts.path.name, uri=facts.path.absolute().as_uri(), role="weights", size=facts.size, confidence="official"
     )
@@ -58,7 +58,7 @@ def weights_card(facts: FileFacts, architecture: str, *, notes: tuple[str, ...] 
 
 
 def pair_card(facts: FileFacts, architecture: str) -> ModelCard | None:
-    """The card of one graph of a pair that this project exported; the other one lies beside it.
+    """The card of one graph of a pair that this project exported; the other one lies next to it.
 
     Raises:
         ModelFileError: The other graph is missing.
@@ -69,7 +69,7 @@ def pair_card(facts: FileFacts, architecture: str) -> ModelCard | None:
     for name in GRAPHS:
         if not (folder / name).is_file():
             raise ModelFileError(
-                f"{facts.path.name} is one half of a pair", found=f"no {name} beside it", expected=" and ".join(GRAPHS)
+                f"{facts.path.name} is one half of a pair", found=f"no {name} next to it", expected=" and ".join(GRAPHS)
             )
     files = [name for graph in GRAPHS for name in (graph, graph + ".data") if (folder / name).is_file()]
     graphs = tuple(

@@ -1,6 +1,6 @@
-"""Files of embeddings with the names they belong to: `.npz`, `.npy` with a `.json` beside it, `.parquet`.
+"""Files of embeddings with the names they belong to: `.npz`, `.npy` with a `.json` next to it, `.parquet`.
 
-Long runs keep a journal beside the file, one part for every so many vectors: what a killed run had done is found again.
+Long runs keep a journal next to the file, one part for every so many vectors: a new run goes on after a killed one.
 Files and parts are whole or absent.
 """
 
@@ -191,7 +191,7 @@ def read_vectors(path: Path) -> VectorTable:
 
 
 class Journal:
-    """Parts of a table that is being made, in a folder beside its file.
+    """Parts of a table that is being made, in a folder next to its file.
 
     Args:
         path: The file that the parts are for.
