@@ -181,7 +181,7 @@ def _metadata(graph: Path) -> dict[str, str]:
 
 
 def _opened(host: Registry, path: Path, card: ModelCard, offline: bool | None) -> Any:
-    """The graph as whoever has nothing but the file loads it."""
+    """The graph as a user who has only the file loads it."""
     return host.load(path, architecture=card.architecture, backend="onnx", device="cpu", offline=offline)
 
 
