@@ -70,7 +70,7 @@ class Settings:
 
 
 def read_settings(files: Mapping[str, Path], checkpoint: Checkpoint, options: LoadOptions) -> Settings:
-    """Options first, then the configuration beside the weights, then what the file is taken for.
+    """Options first, then the configuration next to the weights, then what the file is taken for.
 
     Raises:
         ModelFileError: A configuration is malformed.

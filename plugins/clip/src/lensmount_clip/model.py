@@ -69,7 +69,7 @@ def preprocess_of(context: BuildContext) -> Preprocess:
 
 
 def _as_configured(spec: Preprocess, files: Mapping[str, Path]) -> Preprocess:
-    """Mean and std of the configuration beside the weights; refuses what is resized otherwise."""
+    """Mean and std of the configuration next to the weights; refuses what is resized otherwise."""
     hf = read_config(files, "preprocessor_config.json")
     open_clip = table(read_config(files, "open_clip_config.json"), "preprocess_cfg")
     mean = triple(hf, "image_mean", "preprocessor_config.json") or triple(open_clip, "mean", "open_clip_config.json")

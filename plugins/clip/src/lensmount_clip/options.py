@@ -10,11 +10,11 @@ from lensmount.specs.options import one_of, positive
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadOptions:
-    """What `registry.load` takes for a CLIP model beside the common options, for packages of format `torch`.
+    """What `registry.load` takes for a CLIP model in addition to the common options, for packages of format `torch`.
 
     Attributes:
         activation: `quick_gelu` (OpenAI's models) or `gelu` (most that open_clip trained); None for what the files say.
-            State dicts do not say: without a configuration beside them they are taken as OpenAI's.
+            State dicts do not say: without a configuration next to them they are taken as OpenAI's.
         heads: Attention heads of the image tower; None for its width / 64, or what the files say.
         text_heads: Attention heads of the text tower; None likewise.
     """
