@@ -75,7 +75,7 @@ def resolve_preprocess(files: Mapping[str, Path]) -> Preprocess:
 
 
 class QueryModel(SingleGraph):
-    """The part of an OWLv2 that answers to words and to one picture, and its caches."""
+    """The part of an OWLv2 that detects by words and by one picture, and its caches."""
 
     def __init__(self, context: BuildContext) -> None:
         self._text = _session(context, "text")

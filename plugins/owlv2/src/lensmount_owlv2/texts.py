@@ -93,7 +93,7 @@ def _vocabulary(files: Mapping[str, Path], rows: int, model: str) -> Vocabulary:
         raise ModelFileError(
             f"the tokeniser does not fit the text tower of {model!r}",
             found=f"a vocabulary of {found.size} tokens for an embedding of {rows}",
-            expected="the model's own tokenizer.json, or vocab.json and merges.txt, beside its weights",
+            expected="the model's own tokenizer.json, or vocab.json and merges.txt, next to its weights",
             fix="put the tokeniser's files in the folder of the weights; example boxes work without them",
         )
     return found
