@@ -22,7 +22,7 @@ from end_to_end import bare_session, interleave, load
 
 from lensmount import registry
 from lensmount_vision.images import transforms
-from lensmount_vision.images.loading import Image
+from lensmount_vision.images.image import Image
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ import numpy as np
 from lensmount import registry
 from lensmount_bench.machine import memory as process_memory
 from lensmount_owlv2.options import LoadOptions
-from lensmount_vision.images.loading import import_cv2
+from lensmount_vision.images.decoding import import_cv2
 
 WIDTH, LAYERS, HEADS, HIDDEN, PATCH, SIDE, DIMENSION, TEXT_LAYERS = 768, 12, 12, 3072, 16, 60, 512, 1
 

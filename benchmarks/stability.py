@@ -27,7 +27,7 @@ import numpy as np
 from lensmount import registry
 from lensmount_bench.machine import Moment, fingerprint, memory, warnings_between
 from lensmount_bench.report import describe_machine
-from lensmount_vision.images.loading import Image
+from lensmount_vision.images.image import Image
 
 TARGETS = {"p90/p50": 1.1, "p99/p50": 1.3, "RSS growth": 0.01, "4 threads / 1": 1.0}
 

@@ -19,8 +19,8 @@ import numpy as np
 from lensmount import Detections, PromptedMasks, registry
 from lensmount_shapes.scenes import CLASSES, Scene, make_scene
 from lensmount_vision.cli.search import save_grid
-from lensmount_vision.images.loading import import_cv2
-from lensmount_vision.results.masks import Masks
+from lensmount_vision.images import import_cv2
+from lensmount_vision.results import Masks
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docs/pictures"

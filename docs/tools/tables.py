@@ -7,7 +7,6 @@ A page holds the place of a table between two comments, and the table itself, so
     <!-- table: fields MODULE:CLASS -->   fields of a dataclass with their meaning
     <!-- table: call MODULE:CLASS.NAME --> parameters of a call
     <!-- table: extras -->                extras of the core
-    <!-- table: commands -->              commands of the command line
     <!-- end -->
 
 tests/docs/test_tables.py fails while a page says something else than the code.
@@ -21,7 +20,7 @@ import importlib
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -130,21 +129,7 @@ def extras() -> str:
     return table(("extra", "installs"), rows)
 
 
-def commands() -> str:
-    """Commands of `lensmount`, with the first line of their help."""
-    from lensmount.cli.app import app
-
-    def listed(typer: Any, before: str) -> Iterator[tuple[str, str]]:
-        for command in typer.registered_commands:
-            name = command.name or command.callback.__name__.replace("_", "-")
-            yield f"`lensmount {before}{name}`", inspect.getdoc(command.callback).splitlines()[0]
-        for group in typer.registered_groups:
-            yield from listed(group.typer_instance, f"{before}{group.name or group.typer_instance.info.name} ")
-
-    return table(("command", "what it does"), listed(app, ""))
-
-
-TABLES: dict[str, Callable[..., str]] = {f.__name__: f for f in (ids, fields, load, call, extras, commands)}
+TABLES: dict[str, Callable[..., str]] = {f.__name__: f for f in (ids, fields, load, call, extras)}
 
 
 def refreshed(text: str) -> str:

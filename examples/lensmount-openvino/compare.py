@@ -25,7 +25,7 @@ import cv2
 import numpy as np
 
 from lensmount import registry
-from lensmount_vision.images import loading as images
+from lensmount_vision import images
 
 BACKENDS = ("onnx", "openvino")
 

@@ -80,6 +80,26 @@ def test_exported_pairs_match_the_reference(case: str, embedding_goldens, tmp_pa
         assert model.tokenizer.context_length == 20
 
 
+def test_large_weights_lie_next_to_both_graphs(embedding_goldens, tmp_path: Path, monkeypatch) -> None:
+    """Graphs beyond protobuf's limit: writing the second one leaves the weights of the first where they are."""
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    from lensmount_vision.towers import export
+
+    monkeypatch.setattr(export, "EMBEDDED_BYTES", 0)
+    torch.save(state_dict(embedding_goldens, "hf-quick_gelu"), tmp_path / "weights.pt")
+    written = registry.export(tmp_path / "weights.pt", to="onnx", output=tmp_path / "pair")
+    assert {"visual.onnx.data", "textual.onnx.data"} <= {p.name for p in written.iterdir()}
+    with (
+        registry.load(written, backend="onnx", device="cpu") as model,
+        registry.load(tmp_path / "weights.pt", backend="torch", device="cpu") as reference,
+    ):
+        images = embedding_goldens.recipe.images(2, 48)
+        assert distance(model.forward_images(images), reference.forward_images(images)) < 1e-5
+        tokens = embedding_goldens.recipe.tokens(600, 20)
+        assert distance(model.forward_text(tokens), reference.forward_text(tokens)) < 1e-5
+
+
 def hugging_face_folder(goldens, case: str, folder: Path) -> Path:
     from safetensors.torch import save_file
 
@@ -162,11 +182,11 @@ def test_golden_hugging_face_folder(reference_data: Path, tmp_path: Path) -> Non
 
 
 def test_tokeniser_equals_openais_on_random_strings(embedding_goldens) -> None:
-    from lensmount_vision.towers.build import packaged_vocabulary
     from lensmount_vision.towers.tokens import ClipTokenizer
+    from lensmount_vision.towers.vocabulary import packaged_vocabulary
 
     rows = embedding_goldens.strings
-    found = ClipTokenizer(packaged_vocabulary("lensmount_clip"), 77).encode([text for text, _, _ in rows])
+    found = ClipTokenizer(packaged_vocabulary(), 77).encode([text for text, _, _ in rows])
     assert [i for i, (row, ids) in enumerate(zip(rows, found, strict=True)) if row[1] != ids] == []
     assert max(len(ids) for ids in found) == 77 and min(len(ids) for ids in found) == 2
 
@@ -175,12 +195,12 @@ def test_tokeniser_equals_the_installed_reference_on_10000_strings() -> None:
     reference = pytest.importorskip("clip.simple_tokenizer").SimpleTokenizer()
     import runpy
 
-    from lensmount_vision.towers.build import packaged_vocabulary
     from lensmount_vision.towers.tokens import ClipTokenizer
+    from lensmount_vision.towers.vocabulary import packaged_vocabulary
 
     root = Path(__file__).resolve().parents[1]
     texts = runpy.run_path(str(root / "goldens" / "embeddings" / "make.py"))["strings"](10_000)
-    found = ClipTokenizer(packaged_vocabulary("lensmount_clip"), 10_000).encode(texts)
+    found = ClipTokenizer(packaged_vocabulary(), 10_000).encode(texts)
     assert [t for t, ids in zip(texts, found, strict=True) if reference.encode(t) != ids[1:-1]] == []
 
 

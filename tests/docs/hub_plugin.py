@@ -36,8 +36,7 @@ class Hosted:
                 continue
             artifacts = tuple(self._artifacts[card.task])
             form = "onnx" if any(a.role == "graph" for a in artifacts) else "torch"
-            own = tuple(a for p in card.packages[:1] for a in p.artifacts if a.uri.startswith("package://"))
-            package = ModelPackage(name=form, format=form, artifacts=artifacts + own)
+            package = ModelPackage(name=form, format=form, artifacts=artifacts)
             # variant and resolution are those of the released weights
             yield replace(card, packages=(package,), settings=())
 

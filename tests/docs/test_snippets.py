@@ -167,7 +167,8 @@ def check_requirements(words: list[str]) -> None:
     ]:
         project = tomllib.loads(path.read_text(encoding="utf-8"))["project"]
         projects[project["name"]] = set(project.get("optional-dependencies", {}))
-    announced = tomllib.loads((ROOT / "core/src/lensmount/first_party.toml").read_text(encoding="utf-8"))
+    tables = tomllib.loads((ROOT / "core/src/lensmount/first_party.toml").read_text(encoding="utf-8"))
+    announced = tables["models"] | tables["commands"]
     for word in words:
         match = re.match(r"^(lensmount[a-z0-9-]*)(?:\[([^\]]*)\])?", word)
         if not match:

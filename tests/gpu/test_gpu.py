@@ -22,7 +22,8 @@ from lensmount.specs import Preprocess  # noqa: E402
 from lensmount_torch.graphs import MOST  # noqa: E402
 from lensmount_vision.device.preparing import DevicePreparer  # noqa: E402
 from lensmount_vision.device.staging import SLOT_BYTES, Staging  # noqa: E402
-from lensmount_vision.images.loading import Image, load  # noqa: E402
+from lensmount_vision.images.image import Image  # noqa: E402
+from lensmount_vision.images.loading import load  # noqa: E402
 from lensmount_vision.images.transforms import prepare  # noqa: E402
 
 pytestmark = [

@@ -64,7 +64,9 @@ def test_registry_plugins_and_describe() -> None:
 
 
 @present("lensmount.cli", "lensmount.__main__")
-@pytest.mark.parametrize("line", ["--help", "--version", "predict --help", "new-plugin --help", "models"])
+@pytest.mark.parametrize(
+    "line", ["--help", "--version", "predict --help", "bench --help", "new-plugin --help", "models"]
+)
 def test_command_line(line: str) -> None:
     code = (
         "import runpy, sys\n"

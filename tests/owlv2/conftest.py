@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lensmount_reading import Storage, TensorRef, to_safetensors
-from lensmount_vision.images.loading import import_cv2
+from lensmount_vision.images.decoding import import_cv2
 
 SIZES = {
     "patch": 16, "side": 6, "width": 48, "layers": 2, "hidden": 96, "text_width": 32, "text_layers": 2,

@@ -100,12 +100,11 @@ def test_heads_are_an_option(embedding_goldens, tmp_path: Path) -> None:
 
 
 def test_tokeniser_equals_open_clips_on_random_strings(embedding_goldens) -> None:
-    from lensmount_vision.towers.build import packaged_vocabulary
     from lensmount_vision.towers.tokens import ClipTokenizer
-    from lensmount_vision.towers.vocabulary import OPEN_CLIP_SPECIALS
+    from lensmount_vision.towers.vocabulary import OPEN_CLIP_SPECIALS, packaged_vocabulary
 
     rows = embedding_goldens.strings
-    tokenizer = ClipTokenizer(packaged_vocabulary("lensmount_perception_encoder"), 32, OPEN_CLIP_SPECIALS)
+    tokenizer = ClipTokenizer(packaged_vocabulary(), 32, OPEN_CLIP_SPECIALS)
     found = tokenizer.encode([text for text, _, _ in rows])
     assert [i for i, (row, ids) in enumerate(zip(rows, found, strict=True)) if row[2] != ids] == []
 

@@ -1,4 +1,4 @@
-"""What hooks of a plugin name: a source whose files lie on a shelf (a mapping), and a cache."""
+"""What hooks of a plugin name: a source whose files lie on a shelf (a mapping), a cache and a command."""
 
 from __future__ import annotations
 
@@ -27,3 +27,9 @@ class Shelf:
 
 def new_cache(entries=16):
     return MemoryCache(max_entries=entries)
+
+
+def dust(twice: bool = False) -> None:
+    """Dust the shelf."""
+    for _ in range(1 + twice):
+        print("dusted")

@@ -14,9 +14,10 @@ pytest.importorskip("onnxruntime")
 from lensmount import registry
 from lensmount.backend.dtypes import host_array
 from lensmount.errors import ClosedError, ImageError, OptionError, UnknownOptionError
-from lensmount_vision.images.loading import Image
+from lensmount_vision.images.image import Image
 from lensmount_vision.images.sources import Frame
-from lensmount_vision.models.streaming import Feed, stream
+from lensmount_vision.models.entries import Feed
+from lensmount_vision.models.streaming import stream
 
 ROWS = [(32, 32, 8, 16, 0, 0.9), (12, 40, 8, 8, 2, 0.5)]
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from lensmount.caches.keys import image_key, make_key
 from lensmount.errors import InputError
 from lensmount.specs import BatchPolicy, Preprocess
-from lensmount_vision.images.loading import Image
+from lensmount_vision.images.image import Image
 
 BOX = np.array([[10.0, 20.0, 30.0, 40.0]], np.float32)
 

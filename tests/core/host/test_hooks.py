@@ -7,10 +7,21 @@ import types
 import pytest
 
 import tiny_plugin
+from lensmount import registry as facade
 from lensmount.errors import ArtifactNotFoundError, ModelNotFoundError, NoPackageError, PluginError
 from lensmount.host.discovery import given
 from lensmount.registry import Registry
-from lensmount.specs import Architecture, Artifact, Backend, CacheProvider, ModelCard, ModelPackage, Source, hookimpl
+from lensmount.specs import (
+    Architecture,
+    Artifact,
+    Backend,
+    CacheProvider,
+    Command,
+    ModelCard,
+    ModelPackage,
+    Source,
+    hookimpl,
+)
 from lensmount.specs.hookspecs import LensmountHooks
 
 HOOKS = [name for name in vars(LensmountHooks) if name.startswith("lensmount_")]
@@ -45,12 +56,14 @@ CARDS = alone(
         ),
     ),
 )
+COMMANDS = alone("lensmount_commands", Command(name="dust", app="shelf_plugin:dust", help="Dust the shelf."))
 PLUGINS = {
     "lensmount_architectures": ARCHITECTURES,
     "lensmount_model_cards": CARDS,
     "lensmount_backends": BACKENDS,
     "lensmount_sources": SOURCES,
     "lensmount_caches": CACHES,
+    "lensmount_commands": COMMANDS,
 }
 
 
@@ -111,6 +124,15 @@ def test_lensmount_caches(monkeypatch):
     assert [cache.get(key) for key in "abcd"] == [None, "b", "c", "d"]  # it took its setting
     with pytest.raises(PluginError, match="no cache provider 'shelf'"):
         registry(without="lensmount_caches").load("tiny-1", caches={"embeddings": "shelf"})
+
+
+def test_lensmount_commands(lensmount, monkeypatch):
+    monkeypatch.setattr(facade, "_default", registry())
+    assert "Dust the shelf." in lensmount("--help").out
+    assert lensmount("dust", "--twice").out == "dusted\ndusted\n"
+    monkeypatch.setattr(facade, "_default", registry(without="lensmount_commands"))
+    done = lensmount("dust")
+    assert done.status == 2 and "No such command 'dust'" in done.err
 
 
 @pytest.mark.parametrize("hook", HOOKS)

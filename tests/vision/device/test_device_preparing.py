@@ -16,10 +16,11 @@ from lensmount.backend.torch_streams import runtime_for  # noqa: E402
 from lensmount.caches.keys import image_key  # noqa: E402 - after the skip
 from lensmount.errors import ImageError, ImageTooLargeError, InputError, OptionError  # noqa: E402
 from lensmount.specs import Preprocess  # noqa: E402
+from lensmount_vision.device.kernels import dense, taps  # noqa: E402
 from lensmount_vision.device.preparing import DevicePreparer  # noqa: E402
-from lensmount_vision.device.taps import dense, taps  # noqa: E402
 from lensmount_vision.images import on_device as device_pictures  # noqa: E402
-from lensmount_vision.images.loading import Image, load_many  # noqa: E402
+from lensmount_vision.images.image import Image  # noqa: E402
+from lensmount_vision.images.loading import load_many  # noqa: E402
 from lensmount_vision.images.on_device import DeviceImage  # noqa: E402
 from lensmount_vision.images.transforms import prepare  # noqa: E402
 

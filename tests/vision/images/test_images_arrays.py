@@ -10,7 +10,8 @@ import pytest
 from PIL import Image as Pillow
 
 from lensmount.errors import ImageError, ImageTooLargeError, OptionError
-from lensmount_vision.images.loading import Image, load, load_many
+from lensmount_vision.images.image import Image
+from lensmount_vision.images.loading import load, load_many
 
 RNG = np.random.default_rng(0)
 ARRAY = RNG.integers(0, 256, (24, 32, 3), np.uint8)

@@ -13,7 +13,8 @@ from PIL import Image as Pillow
 from lensmount.errors import ImageTooLargeError, InputError, OptionError
 from lensmount.specs import Preprocess
 from lensmount_vision.images.contrast import adjust_contrast
-from lensmount_vision.images.loading import Image, load
+from lensmount_vision.images.image import Image
+from lensmount_vision.images.loading import load
 from lensmount_vision.images.transforms import prepare
 
 RNG = np.random.default_rng(0)

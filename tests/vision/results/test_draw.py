@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lensmount.errors import ImageError, InputError, OptionError
-from lensmount_vision.images.loading import Image
+from lensmount_vision.images.image import Image
 from lensmount_vision.results import drawing
 from lensmount_vision.results.colors import PALETTE, class_color, text_color
 from lensmount_vision.results.drawing import draw

@@ -11,6 +11,7 @@ from lensmount.lazy import lazy_names
 
 _LAZY = {
     "batch_policy": "lensmount.backend.batching",
+    "cpu_count": "lensmount.machine.system",
     "host_array": "lensmount.backend.dtypes",
     "is_tensor": "lensmount.backend.tensors",
     "join_batches": "lensmount.backend.batching",
@@ -31,9 +32,11 @@ if TYPE_CHECKING:
     from lensmount.backend.devices import split_device as split_device
     from lensmount.backend.dtypes import host_array as host_array
     from lensmount.backend.tensors import is_tensor as is_tensor
+    from lensmount.machine.system import cpu_count as cpu_count
 
 __all__ = [
     "batch_policy",
+    "cpu_count",
     "host_array",
     "is_tensor",
     "join_batches",

@@ -15,7 +15,7 @@ from lensmount.backend.tensors import is_tensor
 from lensmount.errors import InputError
 
 if TYPE_CHECKING:
-    from lensmount_vision.images.loading import Image
+    from lensmount_vision.images.image import Image
 
 _DIGEST_BYTES = 20
 

@@ -1,4 +1,4 @@
-"""Assembles the commands and turns typed errors into readable messages."""
+"""The root of the command line, and how typed errors become readable messages."""
 
 from __future__ import annotations
 
@@ -9,37 +9,16 @@ from typing import Annotated
 
 import typer
 
-from lensmount.cli import catalogue, doctor, errors, export, store
-from lensmount_bench.cli import bench, evaluate, tune
-from lensmount_reading import cli as files
-from lensmount_testing import cli as new_plugin
-from lensmount_vision.cli import embed, few_shot, predict, search, track
+from lensmount.cli.commands import Commands
 
 app = typer.Typer(
     name="lensmount",
+    cls=Commands,
     help="Run any vision model on any backend.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (
-    predict,
-    track,
-    few_shot,
-    embed,
-    search,
-    bench,
-    tune,
-    evaluate,
-    catalogue,
-    doctor,
-    files,
-    export,
-    store,
-    new_plugin,
-    errors,
-):
-    module.add_to(app)
 
 
 def _version(value: bool) -> None:
@@ -60,10 +39,13 @@ def root(
 
 
 def run() -> None:
-    """Runs the command line; a `LensmountError` becomes its message on stderr and exit status 1."""
+    """Runs the command line.
+
+    A `LensmountError` becomes its message on stderr and exit status 1; a warning becomes one line on stderr.
+    """
     from lensmount.errors import LensmountError
 
-    warnings.showwarning = _show_warning
+    warnings.showwarning = lambda message, category, *place: print(f"{category.__name__}: {message}", file=sys.stderr)
     try:
         app()
     except LensmountError as error:
@@ -76,15 +58,3 @@ def run() -> None:
         message = escape(plain(error, lines=True))
         err().print(f"[bold red]{type(error).__name__}[/]: {message}", highlight=False, soft_wrap=True)
         sys.exit(1)
-
-
-def _show_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: object = None,
-    line: object = None,
-) -> None:
-    """Warnings as one plain line on stderr, without source lines."""
-    print(f"{category.__name__}: {message}", file=sys.stderr)

@@ -6,19 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lensmount.cli.settings import AsJson, Offline
+
 if TYPE_CHECKING:
     from lensmount.host.discovery import PluginStatus
     from lensmount.host.selection import LoadPlan
     from lensmount.specs import ModelCard
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 ModelName = Annotated[str, typer.Argument(help="Model id, path of a file or folder, or address (hf://owner/repo).")]
-
-
-def add_to(app: typer.Typer) -> None:
-    """Registers the commands."""
-    for command in (models, describe, explain, plugins):
-        app.command()(command)
 
 
 def models(
@@ -48,7 +43,7 @@ def models(
 def describe(
     model: ModelName,
     architecture: Annotated[str | None, typer.Option(help="Architecture, where several recognise the file.")] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Open no socket.")] = False,
+    offline: Offline = False,
     as_json: AsJson = False,
 ) -> None:
     """Show what is known of a model, without loading it."""
@@ -113,7 +108,7 @@ def explain(
     device: Annotated[str | None, typer.Option(help="Device to ask for: cpu, cuda:0, mps.")] = None,
     precision: Annotated[str | None, typer.Option(help="Precision to ask for: fp32, fp16, bf16.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads that the times of fastest are of.")] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Open no socket.")] = False,
+    offline: Offline = False,
 ) -> None:
     """Show which package would be loaded here, and why every other would not."""
     from lensmount import registry

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
+
+from lensmount.cli.settings import AsJson
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -13,12 +15,7 @@ if TYPE_CHECKING:
     from lensmount.specs import Backend, BackendStatus
 
 
-def add_to(app: typer.Typer) -> None:
-    """Registers the command."""
-    app.command()(doctor)
-
-
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+def doctor(as_json: AsJson = False) -> None:
     """Show what this machine has, which backends can run on it, and what is wrong.
 
     Reads files, metadata and the driver; imports no runtime. Exit status 0: nothing is wrong. 1: something installed

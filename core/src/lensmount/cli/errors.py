@@ -11,11 +11,6 @@ import typer
 from lensmount.errors import InputError, PluginError
 
 
-def add_to(app: typer.Typer) -> None:
-    """Registers the command."""
-    app.command()(errors)
-
-
 def errors(
     name: Annotated[str, typer.Argument(help="Class of the error: ImageError; none for the list.")] = "",
 ) -> None:

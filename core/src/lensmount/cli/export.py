@@ -7,10 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-
-def add_to(app: typer.Typer) -> None:
-    """Registers the command."""
-    app.command()(export)
+from lensmount.cli.settings import Offline
 
 
 def export(
@@ -47,7 +44,7 @@ def export(
     options: Annotated[
         list[str] | None, typer.Option("--set", help="Setting of the architecture's export, NAME=VALUE; repeatable.")
     ] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Open no socket.")] = False,
+    offline: Offline = False,
 ) -> None:
     """Export a model to another format, compared with the original before it is kept; or build an engine from it."""
     from lensmount import registry

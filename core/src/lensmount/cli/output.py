@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from lensmount.errors import InputError
 
+__all__ = ["err", "out", "plain", "see", "size", "table", "write_atomically", "write_json"]
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table

@@ -1,14 +1,48 @@
-"""Load options on the command line: `--set NAME=VALUE`."""
+"""Options that several commands share, declared once, and what `--set NAME=VALUE` asks for."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from lensmount.errors import InputError
 
-HELP = "Load option of the model's architecture, NAME=VALUE; may be repeated."
+__all__ = [
+    "ArchitectureName",
+    "AsJson",
+    "BackendName",
+    "BackendNames",
+    "DeviceName",
+    "ModelName",
+    "NumbersFile",
+    "Offline",
+    "Options",
+    "PrecisionName",
+    "PrecisionNames",
+    "RunThreads",
+    "Threads",
+    "load_options",
+]
+
+ModelName = Annotated[str, typer.Argument(help="Model id, path of a file or folder, or address.")]
+BackendName = Annotated[str | None, typer.Option(help="onnx, torch, …; None to choose.")]
+BackendNames = Annotated[str | None, typer.Option(help="onnx, torch, …; several with commas.")]
+DeviceName = Annotated[str | None, typer.Option(help="cpu, cuda:0, mps; None to choose.")]
+PrecisionName = Annotated[str | None, typer.Option(help="fp32, fp16, bf16.")]
+PrecisionNames = Annotated[str | None, typer.Option(help="fp32, fp16, …; several with commas.")]
+ArchitectureName = Annotated[str | None, typer.Option(help="Where several recognise the file.")]
+Threads = Annotated[int | None, typer.Option(help="CPU threads.")]
+RunThreads = Annotated[int | None, typer.Option(help="CPU threads of one run of the network.")]
+Options = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Load option of the model's architecture, NAME=VALUE; may be repeated."),
+]
+Offline = Annotated[bool, typer.Option("--offline", help="Open no socket.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+NumbersFile = Annotated[str | None, typer.Option("--json", help="File for all numbers as JSON, or - .")]
 
 
 def load_options(texts: Sequence[str] | None, threads: int | None = None) -> dict[str, Any]:

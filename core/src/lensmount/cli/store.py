@@ -13,15 +13,11 @@ if TYPE_CHECKING:
 
 Models = Annotated[list[str], typer.Argument(help="Model ids or addresses.")]
 Force = Annotated[bool, typer.Option("--yes", help="Do it; without this, only say what would go.")]
+AllowInsecure = Annotated[
+    bool, typer.Option("--allow-insecure", help="Accept plain http and addresses without a hash.")
+]
 
 cache = typer.Typer(help="Look after the files that were fetched.", no_args_is_help=True)
-
-
-def add_to(app: typer.Typer) -> None:
-    """Registers the commands."""
-    app.command()(pull)
-    app.command()(lock)
-    app.add_typer(cache, name="cache")
 
 
 def pull(
@@ -31,9 +27,7 @@ def pull(
     to: Annotated[Path | None, typer.Option("--to", help="Folder for a bundle to carry to an offline machine.")] = None,
     source: Annotated[str | None, typer.Option(help="Scheme of the source to ask (roboflow).")] = None,
     api_key: Annotated[str | None, typer.Option(help="Key for that source.", envvar="LENSMOUNT_API_KEY")] = None,
-    allow_insecure: Annotated[
-        bool, typer.Option("--allow-insecure", help="Accept plain http and addresses without a hash.")
-    ] = False,
+    allow_insecure: AllowInsecure = False,
 ) -> None:
     """Fetch models, verified, so that later loads need no network."""
     from lensmount import registry
@@ -62,9 +56,7 @@ def pull(
 def lock(
     model: Models,
     output: Annotated[Path, typer.Option("--output", "-o", help="Lock file.")] = Path("lensmount.lock"),
-    allow_insecure: Annotated[
-        bool, typer.Option("--allow-insecure", help="Accept plain http and addresses without a hash.")
-    ] = False,
+    allow_insecure: AllowInsecure = False,
 ) -> None:
     """Write lensmount.lock: the files that models stand for, so that loads with locked=True accept nothing else."""
     from lensmount import registry

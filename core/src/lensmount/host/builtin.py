@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from lensmount.specs import CacheProvider, Source, hookimpl
+from lensmount.specs import CacheProvider, Command, Source, hookimpl
 
 
 @hookimpl
@@ -34,3 +34,21 @@ def lensmount_caches() -> Iterable[CacheProvider]:
     yield CacheProvider(
         name="disk", factory="lensmount.caches.disk:DiskCache", description="kept from one process to the next"
     )
+
+
+@hookimpl
+def lensmount_commands() -> Iterable[Command]:
+    """The core's own commands; no plugin can take their names."""
+    for name, app, text in (
+        ("models", "catalogue:models", "List the models that installed plugins know."),
+        ("describe", "catalogue:describe", "Show what is known of a model, without loading it."),
+        ("explain", "catalogue:explain", "Show which package would be loaded here, and why every other would not."),
+        ("plugins", "catalogue:plugins", "List the plugins found, and what became of each."),
+        ("doctor", "doctor:doctor", "Show what this machine has, which backends can run on it, and what is wrong."),
+        ("export", "export:export", "Export a model to another format, or build an engine from it."),
+        ("pull", "store:pull", "Fetch models, verified, so that later loads need no network."),
+        ("lock", "store:lock", "Write lensmount.lock: the files that models stand for."),
+        ("cache", "store:cache", "Look after the files that were fetched."),
+        ("errors", "errors:errors", "Explain an error: what it means, what causes it, how to fix it."),
+    ):
+        yield Command(name=name, app=f"lensmount.cli.{app}", help=text)

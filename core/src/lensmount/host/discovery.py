@@ -6,7 +6,7 @@ import difflib
 import os
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from types import ModuleType
@@ -33,7 +33,7 @@ BUILTIN = "lensmount"
 BY_HAND = "added by add_plugin"
 State = Literal["active", "blocked", "broken"]
 
-_HOOKS: dict[str, type] = {
+HOOKS: dict[str, type] = {
     "lensmount_architectures": Architecture,
     "lensmount_model_cards": ModelCard,
     "lensmount_backends": Backend,
@@ -144,9 +144,10 @@ def find_entry_points() -> Iterator[Candidate]:
     """All entry points of group `lensmount`, each distribution once, sorted by distribution and name."""
     seen = set()
     points = metadata.entry_points(group=GROUP)
-    for point in sorted(points, key=lambda p: (_normal(p.dist.name) if p.dist else "", p.name)):
-        distribution = point.dist
-        name = distribution.name if distribution else "unknown"
+    # metadata is parsed again at each access: once for each point here
+    named = [(point, point.dist, point.dist.metadata if point.dist else {"Name": "unknown"}) for point in points]
+    for point, distribution, about in sorted(named, key=lambda p: (_normal(p[2]["Name"]) if p[1] else "", p[0].name)):
+        name = about["Name"]
         key = (_normal(name), point.name)
         if key in seen:  # the same distribution twice on sys.path: the first is the one that imports
             continue
@@ -154,7 +155,7 @@ def find_entry_points() -> Iterator[Candidate]:
         status = PluginStatus(
             name=point.name,
             distribution=name,
-            version=distribution.version if distribution else "unknown",
+            version=about["Version"] if distribution else "unknown",
             module=point.value,
             location=str(distribution.locate_file("")) if distribution else None,
         )
@@ -185,7 +186,9 @@ def builtin() -> Candidate:
     )
 
 
-def collect(candidates: Iterable[Candidate], environ: Mapping[str, str] = os.environ) -> Index:
+def collect(
+    candidates: Iterable[Candidate], environ: Mapping[str, str] = os.environ, hooks: Collection[str] = HOOKS
+) -> Index:
     """Loads every candidate under its own guard and indexes what it contributes.
 
     Args:
@@ -193,6 +196,7 @@ def collect(candidates: Iterable[Candidate], environ: Mapping[str, str] = os.env
             keeps it and the second is left out. Model ids may be claimed twice and are then ambiguous.
         environ: `LENSMOUNT_PLUGINS` (allow) and `LENSMOUNT_BLOCK_PLUGINS` (block), comma-separated entry point or
             distribution names; `LENSMOUNT_STRICT=1` makes a broken plugin an error.
+        hooks: Names of the hooks to call; all of them by default.
 
     Returns:
         The index; each failure is a `PluginStatus` in it, warned about once.
@@ -216,7 +220,7 @@ def collect(candidates: Iterable[Candidate], environ: Mapping[str, str] = os.env
             stage = "register"
             _register(manager, plugin, status)
             stage = "hooks"
-            found = _call_hooks(manager, plugin)
+            found = _call_hooks(manager, plugin, hooks)
             stage = "conflict"
             _add(index, found, status)
         except (Exception, SystemExit) as error:  # guarded discovery: a plugin's failure leaves out that plugin only
@@ -301,26 +305,26 @@ def _register(manager: pluggy.PluginManager, plugin: object, status: PluginStatu
         manager.check_pending()
     except pluggy.PluginValidationError as error:
         manager.unregister(plugin)
-        unknown = [name for name in names if name not in _HOOKS]
-        near = [match for name in unknown for match in difflib.get_close_matches(name, _HOOKS, 1)]
+        unknown = [name for name in names if name not in HOOKS]
+        near = [match for name in unknown for match in difflib.get_close_matches(name, HOOKS, 1)]
         raise PluginError(
             "it implements an unknown hook",
             found=", ".join(unknown),
-            expected=f"one of {', '.join(_HOOKS)}",
+            expected=f"one of {', '.join(HOOKS)}",
             fix=f"did you mean {', '.join(near)}?" if near else None,
         ) from error
     if not names:
         manager.unregister(plugin)
-        raise PluginError("it implements no hook", expected=f"one of {', '.join(_HOOKS)}")
+        raise PluginError("it implements no hook", expected=f"one of {', '.join(HOOKS)}")
 
 
-def _call_hooks(manager: pluggy.PluginManager, plugin: object) -> dict[str, tuple[Any, ...]]:
+def _call_hooks(manager: pluggy.PluginManager, plugin: object, hooks: Collection[str]) -> dict[str, tuple[Any, ...]]:
     found = {}
-    for name, kind in _HOOKS.items():
+    for name in hooks:
         for implementation in getattr(manager.hook, name).get_hookimpls():
             if implementation.plugin is not plugin:
                 continue
-            found[name] = _call(name, kind, implementation.function)
+            found[name] = _call(name, HOOKS[name], implementation.function)
     return found
 
 

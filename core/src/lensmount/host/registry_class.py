@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,7 @@ class Registry:
         self._given_environment = environment
         self._environment = environment
         self._added: list[Candidate] = []
+        self._found: list[Candidate] | None = None
         self._index: Index | None = None
         self._probed: list[tuple[Backend, BackendStatus]] | None = None
         self._lock = threading.RLock()
@@ -46,11 +47,21 @@ class Registry:
         """All that the plugins contribute; collected at first use."""
         with self._lock:
             if self._index is None:
-                from lensmount.host import discovery as plugins
-
-                find = self._candidates or plugins.find_entry_points
-                self._index = plugins.collect([plugins.builtin(), *find(), *self._added])
+                self._index = self._collect()
             return self._index
+
+    def index_of(self, *hooks: str) -> Index:
+        """What the plugins contribute through these hooks alone: no catalogue of models is read for it."""
+        with self._lock:
+            return self._index or self._collect(hooks)
+
+    def _collect(self, hooks: Collection[str] | None = None) -> Index:
+        from lensmount.host import discovery as plugins
+
+        if self._found is None:
+            self._found = list((self._candidates or plugins.find_entry_points)())
+        candidates = [plugins.builtin(), *self._found, *self._added]
+        return plugins.collect(candidates, hooks=plugins.HOOKS if hooks is None else hooks)
 
     @property
     def environment(self) -> Environment:
@@ -65,6 +76,7 @@ class Registry:
     def refresh(self) -> None:
         """Forgets what was collected; the next use discovers plugins and the machine again."""
         with self._lock:
+            self._found = None
             self._index = None
             self._probed = None
             self._environment = self._given_environment

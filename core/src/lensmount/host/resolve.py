@@ -10,7 +10,7 @@ from dataclasses import replace
 from fnmatch import fnmatch
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from lensmount.errors import AmbiguousModelError, ModelFileError, ModelNotFoundError, UnsupportedModelError
 from lensmount.specs.imports import import_string
@@ -145,18 +145,27 @@ def _not_found(text: str, index: Index) -> ModelNotFoundError:
     )
 
 
-def first_party() -> dict[str, list[str]]:
-    """Patterns of the model ids of lensmount's own plugins, by distribution."""
+def first_party(table: Literal["models", "commands"]) -> dict[str, list[str]]:
+    """What lensmount's own distributions bring, installed or not: patterns of model ids, or names of commands.
+
+    Args:
+        table: Which of the two.
+
+    Returns:
+        Patterns or names by distribution.
+    """
     if sys.version_info >= (3, 11):
         import tomllib
     else:
         import tomli as tomllib
-    return tomllib.loads((resources.files("lensmount") / "first_party.toml").read_text(encoding="utf-8"))
+    tables = tomllib.loads((resources.files("lensmount") / "first_party.toml").read_text(encoding="utf-8"))
+    found: dict[str, list[str]] = tables[table]
+    return found
 
 
 def known_plugin(text: str) -> str | None:
     """The first-party plugin that has models of such an id."""
-    table = first_party()
+    table = first_party("models")
     return next((dist for dist, patterns in table.items() if any(fnmatch(text, p) for p in patterns)), None)
 
 

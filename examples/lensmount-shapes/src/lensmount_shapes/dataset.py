@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from lensmount_shapes.scenes import CLASSES, make_scene
-from lensmount_vision.results.masks import Masks
+from lensmount_vision.results import Masks
 
 #: The series that the model was not trained on.
 HELD_OUT_SEED = 2

@@ -7,22 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lensmount.cli.settings import AsJson
+
 if TYPE_CHECKING:
     from lensmount_reading import FileFacts
 
 File = Annotated[Path, typer.Argument(help="Checkpoint, ONNX graph, safetensors file, or folder of shards.")]
 
 
-def add_to(app: typer.Typer) -> None:
-    """Registers the commands."""
-    app.command()(inspect)
-    app.command()(convert)
-
-
 def inspect(
     file: File,
     every: Annotated[bool, typer.Option("--all", help="List every tensor, not the first 40.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show keys, shapes, metadata and refused globals of a model file; nothing in it is run (exit 1: refused)."""
     from lensmount.cli.output import write_json

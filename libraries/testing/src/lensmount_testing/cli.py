@@ -8,11 +8,6 @@ from typing import Annotated
 import typer
 
 
-def add_to(app: typer.Typer) -> None:
-    """Registers the command."""
-    app.command("new-plugin")(new_plugin)
-
-
 def new_plugin(
     name: Annotated[str, typer.Argument(help="What to call it: my-model makes the distribution lensmount-my-model.")],
     kind: Annotated[str, typer.Option(help="model, backend, source or cache.")],

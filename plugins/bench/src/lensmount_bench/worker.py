@@ -223,7 +223,7 @@ def synthetic(count: int) -> list[bytes]:
     """
     import numpy as np
 
-    from lensmount_vision.images.loading import import_cv2
+    from lensmount_vision.images.decoding import import_cv2
 
     cv2 = import_cv2()
     height, width = SYNTHETIC_SIZE

@@ -1,16 +1,18 @@
-"""CLIP's weights in every layout that is around, brought to OpenAI's names, and the geometry that their shapes tell."""
+"""CLIP's weights in the layouts of OpenAI, Hugging Face and open_clip, brought to OpenAI's names, and their sizes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lensmount.errors import ModelFileError, UnsupportedModelError
+from lensmount_clip.network import ModifiedResNet, VisionTransformer
 from lensmount_clip.options import LoadOptions
 from lensmount_clip.recognise import layout
 from lensmount_vision.towers.layouts import (
@@ -19,14 +21,14 @@ from lensmount_vision.towers.layouts import (
     read_config,
     refuse_open_clip_variants,
     square,
-    strip_names,
     table,
     whole,
 )
+from lensmount_vision.towers.transformer import Activation, PatchSizes, fold_quick_gelu
+from lensmount_vision.towers.weights import TowerWeights, read_tensors, transpose_text_projection
 
 if TYPE_CHECKING:
     from lensmount_reading import Checkpoint
-    from lensmount_vision.towers.transformer import Activation
 
 #: Channels of a head in the image towers of open_clip that do not have 64, by width (its model_configs).
 HEAD_WIDTHS = {1280: 80, 1408: 88, 1664: 104, 1792: 112}
@@ -70,7 +72,7 @@ class Settings:
 
 
 def read_settings(files: Mapping[str, Path], checkpoint: Checkpoint, options: LoadOptions) -> Settings:
-    """Options first, then the configuration next to the weights, then what the file is taken for.
+    """Options first, then the configuration next to the weights, then what the kind of file says.
 
     Raises:
         ModelFileError: A configuration is malformed.
@@ -108,33 +110,39 @@ def read_settings(files: Mapping[str, Path], checkpoint: Checkpoint, options: Lo
     )
 
 
-def to_openai(checkpoint: Checkpoint) -> dict[str, Tensor]:
-    """All tensors in float32 under OpenAI's names, BatchNorm folded.
+def read_weights(checkpoint: Checkpoint, files: Mapping[str, Path], options: LoadOptions) -> TowerWeights:
+    """Both towers' tensors under OpenAI's names, BatchNorm and `quick_gelu` folded.
 
     Raises:
-        UnsupportedModelError: They are not CLIP's.
+        ModelFileError: A configuration is malformed, or shapes contradict one another.
+        UnsupportedModelError: The tensors are not CLIP's, or a configuration describes towers that work otherwise.
     """
-    from lensmount_reading import tensor_to_torch
-
-    names = strip_names(checkpoint.tensors)
-    kind = layout(names)
-    if kind is None:
-        raise UnsupportedModelError(
-            f"{checkpoint.path.name} does not hold a CLIP",
-            found=", ".join(list(checkpoint.tensors)[:3]) or "no tensors",
-            expected="image and text towers in the layout of OpenAI, Hugging Face or open_clip",
-            fix="lensmount inspect says what the file is",
-        )
-    tensors = {
-        plain: tensor_to_torch(checkpoint.tensors[name]).to(torch.float32, copy=True)
-        for plain, name in names.items()
-        if not plain.endswith((".num_batches_tracked", "position_ids"))
-    }
+    settings = read_settings(files, checkpoint, options)
+    kind, tensors = read_tensors(
+        checkpoint,
+        layout,
+        label="CLIP",
+        expected="OpenAI, Hugging Face or open_clip",
+        skipped=(".num_batches_tracked", "position_ids"),
+    )
     if kind == "huggingface":
-        return _from_hugging_face(tensors)
-    if "text_projection.weight" in tensors:
-        tensors["text_projection"] = tensors.pop("text_projection.weight").T.contiguous()
-    return fold_batch_norms(tensors) if kind == "resnet" else tensors
+        tensors = _from_hugging_face(tensors)
+    else:
+        tensors = transpose_text_projection(tensors)
+        if kind == "resnet":
+            tensors = fold_batch_norms(tensors)
+    image_tower, resolution, dimension = image_tower_of(tensors, settings)
+    if settings.activation == "quick_gelu":
+        tensors = fold_quick_gelu(tensors)
+    return TowerWeights(
+        tensors=tensors,
+        image_tower=image_tower,
+        image_tensors={n.removeprefix("visual."): t for n, t in tensors.items() if n.startswith("visual.")},
+        resolution=resolution,
+        dimension=dimension,
+        activation=settings.activation,
+        text_heads=settings.text_heads,
+    )
 
 
 def _from_hugging_face(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -176,8 +184,8 @@ def fold_batch_norms(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return made
 
 
-def vision_geometry(tensors: Mapping[str, Tensor], settings: Settings) -> tuple[str, int, dict[str, Any]]:
-    """Kind (`vit` or `resnet`), side of the input in pixels, and arguments of the image tower.
+def image_tower_of(tensors: Mapping[str, Tensor], settings: Settings) -> tuple[Callable[[], nn.Module], int, int]:
+    """What makes the image tower, the side of its input in pixels, and the length of its vectors.
 
     Raises:
         ModelFileError: Shapes contradict one another.
@@ -190,22 +198,19 @@ def vision_geometry(tensors: Mapping[str, Tensor], settings: Settings) -> tuple[
         blocks = [count_blocks(shapes, f"visual.layer{number}.") for number in range(1, 5)]
         heads = heads_of(channels, settings.heads, "the attention pooling")
         dimension = shapes["visual.attnpool.c_proj.weight"][0]
-        arguments = {"blocks": blocks, "width": width, "heads": heads, "dimension": dimension}
-        return "resnet", resolution, {"resolution": resolution, **arguments}
+        build = partial(
+            ModifiedResNet, resolution=resolution, blocks=blocks, width=width, heads=heads, dimension=dimension
+        )
+        return build, resolution, dimension
     width, _, patch, _ = shapes["visual.conv1.weight"]
     positions = shapes["visual.positional_embedding"][0]
-    resolution = patch * square(positions - 1, "the positions of visual.positional_embedding")
-    return (
-        "vit",
-        resolution,
-        {
-            "resolution": resolution,
-            "patch": patch,
-            "width": width,
-            "layers": count_blocks(shapes, "visual.transformer.resblocks."),
-            "heads": heads_of(width, settings.heads, "the image tower", HEAD_WIDTHS.get(width, 64)),
-            "hidden": shapes["visual.transformer.resblocks.0.mlp.c_fc.weight"][0],
-            "dimension": shapes["visual.proj"][1],
-            "activation": settings.activation,
-        },
+    sizes = PatchSizes(
+        resolution=patch * square(positions - 1, "the positions of visual.positional_embedding"),
+        patch=patch,
+        width=width,
+        layers=count_blocks(shapes, "visual.transformer.resblocks."),
+        heads=heads_of(width, settings.heads, "the image tower", HEAD_WIDTHS.get(width, 64)),
+        hidden=shapes["visual.transformer.resblocks.0.mlp.c_fc.weight"][0],
+        dimension=shapes["visual.proj"][1],
     )
+    return partial(VisionTransformer, sizes, settings.activation), sizes.resolution, sizes.dimension

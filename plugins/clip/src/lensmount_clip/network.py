@@ -11,49 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lensmount_vision.towers.transformer import Activation, Transformer, split_heads
+from lensmount_vision.towers.transformer import PatchTower, split_heads
 
 
-class VisionTransformer(nn.Module):
-    """Patches through a transformer, read at the class token.
-
-    Args:
-        resolution: Pixels of a side of the square input.
-        patch: Pixels of a side of a patch.
-        width: Channels.
-        layers: Blocks.
-        heads: Heads.
-        hidden: Channels in the MLPs.
-        dimension: Length of the embedding.
-        activation: See `lensmount_vision.towers.transformer.Mlp`.
-    """
-
-    def __init__(
-        self,
-        *,
-        resolution: int,
-        patch: int,
-        width: int,
-        layers: int,
-        heads: int,
-        hidden: int,
-        dimension: int,
-        activation: Activation,
-    ) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, width, patch, patch, bias=False)
-        self.class_embedding = nn.Parameter(torch.empty(width))
-        self.positional_embedding = nn.Parameter(torch.empty((resolution // patch) ** 2 + 1, width))
-        self.ln_pre = nn.LayerNorm(width)
-        self.transformer = Transformer(width, layers, heads, hidden, activation)
-        self.ln_post = nn.LayerNorm(width)
-        self.proj = nn.Parameter(torch.empty(width, dimension))
+class VisionTransformer(PatchTower):
+    """Patches through a transformer, read at the class token."""
 
     def forward(self, images: Tensor) -> Tensor:
         """Pictures `(B, 3, R, R)` to embeddings `(B, D)`, not normalised."""
-        patches = self.conv1(images).flatten(2).transpose(1, 2)
-        cls = self.class_embedding.expand(patches.shape[0], 1, -1)
-        x = self.ln_pre(torch.cat((cls, patches), dim=1) + self.positional_embedding)
+        x = self.tokens(images)
         first = torch.zeros(x.shape[0], dtype=torch.int64, device=x.device)
         out: Tensor = self.ln_post(self.transformer.read(x, first)) @ self.proj
         return out

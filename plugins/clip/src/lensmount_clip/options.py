@@ -10,7 +10,7 @@ from lensmount.specs.options import one_of, positive
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadOptions:
-    """What `registry.load` takes for a CLIP model in addition to the common options, for packages of format `torch`.
+    """What `registry.load` takes for a CLIP model, besides the common options, for packages of format `torch`.
 
     Attributes:
         activation: `quick_gelu` (OpenAI's models) or `gelu` (most that open_clip trained); None for what the files say.

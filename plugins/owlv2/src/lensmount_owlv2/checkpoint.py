@@ -11,14 +11,15 @@ from lensmount.contracts.session import TensorSpec, TorchNetwork
 from lensmount.errors import UnsupportedModelError
 from lensmount_owlv2.layout import Layout, Tower, read_json, read_layout
 from lensmount_owlv2.settings import environment_flag
+from lensmount_vision.towers.recognise import CONTEXT, VOCABULARY
 
 if TYPE_CHECKING:
     import torch
 
     from lensmount_vision.towers.transformer import Activation
 
-#: Names in the metadata of networks and exported graphs.
-NETWORK, CONTEXT, VOCABULARY = "lensmount.network", "lensmount.context_length", "lensmount.vocabulary"
+#: In the metadata of networks and exported graphs: which network it is.
+NETWORK = "lensmount.network"
 IMAGE_OUTPUTS = ("objectness_logits", "boxes", "class_embeds", "logit_shift", "logit_scale")
 _HEADS = ("class_head.", "box_head.", "objectness_head.", "layer_norm.")
 
@@ -33,7 +34,7 @@ def network(context: NetworkContext) -> dict[str, TorchNetwork]:
     import torch
 
     from lensmount_reading import as_torch_state_dict, read_checkpoint
-    from lensmount_vision.towers.transformer import load
+    from lensmount_vision.towers.transformer import load_module
 
     path = next(context.files[a.name] for a in context.package.artifacts if a.role == "weights")
     checkpoint = read_checkpoint(path)
@@ -41,8 +42,8 @@ def network(context: NetworkContext) -> dict[str, TorchNetwork]:
     layout = read_layout({name: ref.shape for name, ref in checkpoint.tensors.items()}, config, path.name)
     state = as_torch_state_dict(checkpoint, dtype=torch.float32)
     try:
-        image = load(lambda: _image_module(layout), _image_tensors(state, layout))
-        text = load(lambda: _text_module(layout), _text_tensors(state, layout))
+        image = load_module(lambda: _image_module(layout), _image_tensors(state, layout))
+        text = load_module(lambda: _text_module(layout), _text_tensors(state, layout))
     except (KeyError, RuntimeError) as error:
         raise UnsupportedModelError(
             f"the tensors of {path.name} are not those of an OWLv2",

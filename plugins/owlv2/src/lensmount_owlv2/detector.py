@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lensmount_owlv2.proposals import Proposals
     from lensmount_owlv2.references import UnmatchedBox
     from lensmount_owlv2.scoring import Bank
-    from lensmount_vision.images.loading import Color
+    from lensmount_vision.images.image import Color
     from lensmount_vision.results.kinds import Detections
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from lensmount.contracts.cache import Cache
     from lensmount_vision.images.geometry import Geometry
-    from lensmount_vision.images.loading import Color, Image
+    from lensmount_vision.images.image import Color, Image
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from lensmount.contracts.model import BuildContext
     from lensmount_owlv2.references import UnmatchedBox
-    from lensmount_vision.images.loading import Color
+    from lensmount_vision.images.image import Color
 
 
 def build(context: BuildContext) -> Owlv2 | FewShotDetector:

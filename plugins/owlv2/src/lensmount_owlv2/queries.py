@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from lensmount.contracts.cache import Cache
     from lensmount.contracts.model import BuildContext
     from lensmount.contracts.session import Session
-    from lensmount_vision.images.loading import Color
+    from lensmount_vision.images.image import Color
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lensmount.caches.keys import make_key
-from lensmount.errors import InputError, ModelFileError
-from lensmount_owlv2.checkpoint import CONTEXT, VOCABULARY
+from lensmount.errors import InputError
 from lensmount_owlv2.proposals import Floats, normalise
-from lensmount_vision.towers.build import packaged_vocabulary
-from lensmount_vision.towers.recognise import number
+from lensmount_vision.towers.recognise import CONTEXT, VOCABULARY, metadata_number
 from lensmount_vision.towers.tokens import ClipTokenizer, pad
-from lensmount_vision.towers.vocabulary import Vocabulary, read_vocabulary
+from lensmount_vision.towers.vocabulary import load_vocabulary
 
 if TYPE_CHECKING:
     from lensmount.contracts.cache import Cache
@@ -30,7 +27,7 @@ class TextEmbedder:
     """Embeds texts, each once as long as the cache keeps it.
 
     Args:
-        context: For the tokeniser's files; without any, CLIP's vocabulary in this wheel is used.
+        context: For the tokeniser's files; without any, CLIP's vocabulary is used.
         session: The text tower.
         cache: Keeps vectors.
         identity: Stands for the network in keys.
@@ -40,10 +37,12 @@ class TextEmbedder:
         self._session = session
         self.cache = cache
         self._identity = identity
-        rows = int(number(session.metadata, VOCABULARY, 0))
-        loader = partial(_vocabulary, dict(context.files), rows, context.card.id)
+        rows = int(metadata_number(session.metadata, VOCABULARY, 0))
+        loader = partial(
+            load_vocabulary, dict(context.files), rows, context.card.id, otherwise="example boxes work without them"
+        )
         # One more than fits, so that a text that would be cut shows.
-        self._context = int(number(session.metadata, CONTEXT, 16))
+        self._context = int(metadata_number(session.metadata, CONTEXT, 16))
         self._tokenizer = ClipTokenizer(loader, self._context + 1)
 
     def embed(self, texts: Sequence[str]) -> Floats:
@@ -85,15 +84,3 @@ class TextEmbedder:
         # The reference normalises twice, first without the small addend.
         vectors = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
         return [row.copy() for row in normalise(vectors)]
-
-
-def _vocabulary(files: Mapping[str, Path], rows: int, model: str) -> Vocabulary:
-    found = read_vocabulary(files) or packaged_vocabulary("lensmount_owlv2")
-    if rows and found.size != rows:
-        raise ModelFileError(
-            f"the tokeniser does not fit the text tower of {model!r}",
-            found=f"a vocabulary of {found.size} tokens for an embedding of {rows}",
-            expected="the model's own tokenizer.json, or vocab.json and merges.txt, next to its weights",
-            fix="put the tokeniser's files in the folder of the weights; example boxes work without them",
-        )
-    return found

@@ -1,18 +1,21 @@
-"""PE-Core's weights from Meta's and open_clip's (timm's) layouts, and the geometry that their shapes tell."""
+"""PE-Core's weights in the layouts of Meta and open_clip (timm), brought to Meta's names, and their sizes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from lensmount.errors import UnsupportedModelError
-from lensmount_perception_encoder.network import rope_rows, rope_table
+from lensmount_perception_encoder.network import VisionTower, rope_rows, rope_table
 from lensmount_perception_encoder.options import LoadOptions
 from lensmount_perception_encoder.recognise import layout
-from lensmount_vision.towers.layouts import count_blocks, heads_of, square, strip_names
+from lensmount_vision.towers.layouts import count_blocks, heads_of, square
+from lensmount_vision.towers.transformer import PatchSizes
+from lensmount_vision.towers.weights import TowerWeights, read_tensors, transpose_text_projection
 
 if TYPE_CHECKING:
     from lensmount_reading import Checkpoint
@@ -35,31 +38,36 @@ _TIMM_PARTS = (
 )
 
 
-def to_meta(checkpoint: Checkpoint) -> dict[str, Tensor]:
-    """All tensors in float32 under Meta's names.
+def read_weights(checkpoint: Checkpoint, files: Mapping[str, Path], options: LoadOptions) -> TowerWeights:
+    """Both towers' tensors under Meta's names, which are OpenAI's; no other file is read.
 
     Raises:
-        UnsupportedModelError: They are not PE-Core's.
+        ModelFileError: Shapes contradict one another.
+        UnsupportedModelError: The tensors are not PE-Core's.
     """
-    from lensmount_reading import tensor_to_torch
-
-    names = strip_names(checkpoint.tensors)
-    kind = layout(names)
-    if kind is None:
-        raise UnsupportedModelError(
-            f"{checkpoint.path.name} does not hold a PE-Core",
-            found=", ".join(list(checkpoint.tensors)[:3]) or "no tensors",
-            expected="image and text towers in the layout of Meta or open_clip (PE-Lang and PE-Spatial have no text)",
-            fix="lensmount inspect says what the file is",
-        )
-    tensors = {
-        plain: tensor_to_torch(checkpoint.tensors[name]).to(torch.float32, copy=True) for plain, name in names.items()
-    }
-    if kind == "timm":
-        tensors = _from_timm(tensors)
-    if "text_projection.weight" in tensors:
-        tensors["text_projection"] = tensors.pop("text_projection.weight").T.contiguous()
-    return tensors
+    kind, tensors = read_tensors(
+        checkpoint,
+        layout,
+        label="PE-Core",
+        expected="Meta or open_clip (PE-Lang and PE-Spatial have no text)",
+    )
+    tensors = transpose_text_projection(_from_timm(tensors) if kind == "timm" else tensors)
+    sizes = vision_sizes(tensors, options)
+    pool_heads = heads_of(sizes.width, options.pool_heads or POOL_HEADS, "the attention pooling")
+    return TowerWeights(
+        tensors=tensors,
+        image_tower=partial(
+            VisionTower,
+            sizes,
+            pool_heads=pool_heads,
+            pool_hidden=tensors["visual.attn_pool.mlp.c_fc.weight"].shape[0],
+            projection_bias="visual.proj_bias" in tensors,
+        ),
+        image_tensors=vision_tensors(tensors, sizes, pool_heads),
+        resolution=sizes.resolution,
+        dimension=sizes.dimension,
+        text_heads=options.text_heads,
+    )
 
 
 def _from_timm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -87,8 +95,8 @@ def _from_timm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return made
 
 
-def vision_geometry(tensors: Mapping[str, Tensor], options: LoadOptions) -> dict[str, Any]:
-    """Arguments of the image tower.
+def vision_sizes(tensors: Mapping[str, Tensor], options: LoadOptions) -> PatchSizes:
+    """Sizes of the image tower.
 
     Raises:
         ModelFileError: Shapes contradict one another.
@@ -96,33 +104,27 @@ def vision_geometry(tensors: Mapping[str, Tensor], options: LoadOptions) -> dict
     width, _, patch, _ = tensors["visual.conv1.weight"].shape
     class_token = "visual.class_embedding" in tensors
     places = tensors["visual.positional_embedding"].shape[0] - class_token
-    resolution = patch * square(places, "the positions of visual.positional_embedding")
-    return {
-        "resolution": resolution,
-        "patch": patch,
-        "width": width,
-        "layers": count_blocks(tensors, "visual.transformer.resblocks."),
-        "heads": heads_of(width, options.heads or HEADS.get(width), "the image tower"),
-        "hidden": tensors["visual.transformer.resblocks.0.mlp.c_fc.weight"].shape[0],
-        "pool_heads": heads_of(width, options.pool_heads or POOL_HEADS, "the attention pooling"),
-        "pool_hidden": tensors["visual.attn_pool.mlp.c_fc.weight"].shape[0],
-        "class_token": class_token,
-        "projection_bias": "visual.proj_bias" in tensors,
-        "dimension": tensors["visual.proj"].shape[1],
-    }
+    return PatchSizes(
+        resolution=patch * square(places, "the positions of visual.positional_embedding"),
+        patch=patch,
+        width=width,
+        layers=count_blocks(tensors, "visual.transformer.resblocks."),
+        heads=heads_of(width, options.heads or HEADS.get(width), "the image tower"),
+        hidden=tensors["visual.transformer.resblocks.0.mlp.c_fc.weight"].shape[0],
+        dimension=tensors["visual.proj"].shape[1],
+        class_token=class_token,
+    )
 
 
-def vision_tensors(tensors: Mapping[str, Tensor], geometry: Mapping[str, Any]) -> dict[str, Tensor]:
+def vision_tensors(tensors: Mapping[str, Tensor], sizes: PatchSizes, pool_heads: int) -> dict[str, Tensor]:
     """The image tower's own parameters: rotary tables, halves instead of neighbours, the pooling's query folded."""
-    heads, pool_heads = geometry["heads"], geometry["pool_heads"]
     made = {n.removeprefix("visual."): t for n, t in tensors.items() if n.startswith("visual.")}
-    for number in range(geometry["layers"]):
+    for number in range(sizes.layers):
         for part in ("weight", "bias"):
             name = f"transformer.resblocks.{number}.attn.in_proj_{part}"
-            made[name] = rope_rows(made[name], heads)
-    grid = geometry["resolution"] // geometry["patch"]
-    made["rope_cos"], made["rope_sin"] = rope_table(grid, geometry["width"] // heads, geometry["class_token"])
-    width = geometry["width"]
+            made[name] = rope_rows(made[name], sizes.heads)
+    width, grid = sizes.width, sizes.resolution // sizes.patch
+    made["rope_cos"], made["rope_sin"] = rope_table(grid, width // sizes.heads, sizes.class_token)
     weight, bias = made.pop("attn_pool.attn.in_proj_weight"), made.pop("attn_pool.attn.in_proj_bias")
     probe = made.pop("attn_pool.probe").reshape(-1, width)
     query = probe @ weight[:width].T + bias[:width]

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lensmount_vision.towers.transformer import Mlp, Transformer, split_heads
+from lensmount_vision.towers.transformer import Mlp, PatchSizes, PatchTower, split_heads
 
 _BASE = 10_000.0
 
@@ -26,7 +26,7 @@ class AttentionPool(nn.Module):
     def __init__(self, width: int, heads: int, hidden: int) -> None:
         super().__init__()
         self.heads = heads
-        # The learned query behind its projection: it depends on weights alone (`fold_probe`).
+        # The learned query behind its projection: it depends on weights alone (`vision_tensors`).
         self.query = nn.Parameter(torch.empty(heads, 1, width // heads))
         self.key_value = nn.Linear(width, 2 * width)
         self.out_proj = nn.Linear(width, width)
@@ -42,59 +42,28 @@ class AttentionPool(nn.Module):
         return out
 
 
-class VisionTower(nn.Module):
+class VisionTower(PatchTower):
     """Patches, rotary transformer, attention pooling.
 
     Args:
-        resolution: Pixels of a side of the square input.
-        patch: Pixels of a side of a patch.
-        width: Channels.
-        layers: Blocks.
-        heads: Heads.
-        hidden: Channels in the MLPs.
+        sizes: Of the tower.
         pool_heads: Heads of the pooling.
         pool_hidden: Channels in the pooling's MLP.
-        class_token: Whether a class token goes before the patches.
         projection_bias: Whether the last projection has a bias; Meta's have none.
-        dimension: Length of the embedding.
     """
 
-    def __init__(
-        self,
-        *,
-        resolution: int,
-        patch: int,
-        width: int,
-        layers: int,
-        heads: int,
-        hidden: int,
-        pool_heads: int,
-        pool_hidden: int,
-        class_token: bool,
-        projection_bias: bool,
-        dimension: int,
-    ) -> None:
-        super().__init__()
-        tokens = (resolution // patch) ** 2 + class_token
-        self.conv1 = nn.Conv2d(3, width, patch, patch, bias=False)
-        self.class_embedding = nn.Parameter(torch.empty(width)) if class_token else None
-        self.positional_embedding = nn.Parameter(torch.empty(tokens, width))
-        self.ln_pre = nn.LayerNorm(width)
-        self.transformer = Transformer(width, layers, heads, hidden, "gelu")
-        self.ln_post = nn.LayerNorm(width)
-        self.attn_pool = AttentionPool(width, pool_heads, pool_hidden)
-        self.proj = nn.Parameter(torch.empty(width, dimension))
-        self.proj_bias = nn.Parameter(torch.empty(dimension)) if projection_bias else None
-        self.register_buffer("rope_cos", torch.empty(tokens, width // heads // 2))
-        self.register_buffer("rope_sin", torch.empty(tokens, width // heads // 2))
+    def __init__(self, sizes: PatchSizes, *, pool_heads: int, pool_hidden: int, projection_bias: bool) -> None:
+        super().__init__(sizes, "gelu")
+        self.attn_pool = AttentionPool(sizes.width, pool_heads, pool_hidden)
+        self.proj_bias = nn.Parameter(torch.empty(sizes.dimension)) if projection_bias else None
+        half = sizes.width // sizes.heads // 2
+        self.register_buffer("rope_cos", torch.empty(sizes.tokens, half))
+        self.register_buffer("rope_sin", torch.empty(sizes.tokens, half))
 
     def features(self, images: Tensor) -> Tensor:
         """Pictures `(B, 3, R, R)` to normalised tokens `(B, L, W)`, the class token first where there is one."""
-        x = self.conv1(images).flatten(2).transpose(1, 2)
-        if self.class_embedding is not None:
-            x = torch.cat((self.class_embedding.expand(x.shape[0], 1, -1), x), dim=1)
-        x = self.ln_pre(x + self.positional_embedding)
-        out: Tensor = self.ln_post(self.transformer(x, rope=(self.rope_cos, self.rope_sin)))
+        x = self.transformer(self.tokens(images), rope=(self.rope_cos, self.rope_sin))
+        out: Tensor = self.ln_post(x)
         return out
 
     def forward(self, images: Tensor) -> Tensor:

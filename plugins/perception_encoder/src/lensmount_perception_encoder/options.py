@@ -9,7 +9,7 @@ from lensmount.specs.options import positive
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadOptions:
-    """What `registry.load` takes for PE-Core in addition to the common options, for packages of format `torch`.
+    """What `registry.load` takes for PE-Core, besides the common options, for packages of format `torch`.
 
     Attributes:
         heads: Attention heads of the image tower; None for those of the released models (width / 64; 16 for G14).

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from lensmount.specs import ModelCard, ModelPackage
     from lensmount_sam2.tracker import Tracker
     from lensmount_vision.images.geometry import Geometry
-    from lensmount_vision.images.loading import Color, Image
+    from lensmount_vision.images.image import Color, Image
     from lensmount_vision.results.kinds import VideoMasks
 
     Floats = NDArray[np.float32]

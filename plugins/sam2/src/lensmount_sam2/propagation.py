@@ -15,7 +15,7 @@ from lensmount_sam2.tracker import Tracker
 
 if TYPE_CHECKING:
     from lensmount_sam2.model import Sam2
-    from lensmount_vision.images.loading import Color, Image
+    from lensmount_vision.images.image import Color, Image
     from lensmount_vision.results.kinds import VideoMasks
 
 PROMPT_KEYS = ("points", "labels", "boxes", "mask", "object_id")

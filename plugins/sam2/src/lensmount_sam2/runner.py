@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lensmount.contracts.session import Session
     from lensmount.specs import Preprocess
     from lensmount_vision.images.geometry import Geometry
-    from lensmount_vision.images.loading import Image
+    from lensmount_vision.images.image import Image
 
     Maps = tuple[Any, Any, Any]
     Floats = NDArray[np.float32]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from lensmount_sam2.model import Sam2
     from lensmount_sam2.prompts import Prompts
     from lensmount_vision.images.geometry import Geometry
-    from lensmount_vision.images.loading import Color, Image
+    from lensmount_vision.images.image import Color, Image
 
 MASK_AREA = "(H, W) or (P, H, W) of the frame's size"
 

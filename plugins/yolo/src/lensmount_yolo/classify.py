@@ -20,7 +20,7 @@ from lensmount_yolo.options import LoadOptions
 if TYPE_CHECKING:
     from lensmount.contracts.model import BuildContext
     from lensmount_vision.images.geometry import Geometry
-    from lensmount_vision.images.loading import Color
+    from lensmount_vision.images.image import Color
 
 #: Short side to the input size with Pillow's antialiased bilinear kernel, then the middle: what the reference does.
 PREPROCESS = Preprocess(size=(224, 224), resize="short-side-crop", interpolation="bilinear", antialias=True)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from lensmount.contracts.model import BuildContext, Model
     from lensmount_vision.images.geometry import Geometry
-    from lensmount_vision.images.loading import Color
+    from lensmount_vision.images.image import Color
     from lensmount_vision.results.masks import Masks
 
 CONFIDENCE = 0.25

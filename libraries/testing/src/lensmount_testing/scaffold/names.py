@@ -82,7 +82,7 @@ def _taken(names: Names, kind: str) -> list[str]:
 
     index = registry.default().index
     taken = []
-    if names.distribution in first_party():
+    if names.distribution in {*first_party("models"), *first_party("commands")}:
         taken.append(f"{names.distribution} is a plugin of lensmount's own")
     try:
         version = metadata.version(names.distribution)

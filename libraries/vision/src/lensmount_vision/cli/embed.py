@@ -7,28 +7,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lensmount.cli.settings import ArchitectureName, BackendName, DeviceName, ModelName, Offline, PrecisionName, Threads
 from lensmount.errors import ImageError, InputError, OptionError
 
 if TYPE_CHECKING:
     from lensmount_vision.towers.vectors import Journal, VectorTable
 
 
-def add_to(app: typer.Typer) -> None:
-    """Registers the command."""
-    app.command()(embed)
-
-
 def embed(
-    model: Annotated[str, typer.Argument(help="Model id, path of a file or folder, or address.")],
+    model: ModelName,
     source: Annotated[list[str], typer.Argument(help="Pictures: files, folders, globs, URLs.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="File to write: .npz, .npy or .parquet.")],
     batch_size: Annotated[int | None, typer.Option(help="Pictures in one run of the network.")] = None,
-    backend: Annotated[str | None, typer.Option(help="onnx, torch, …; None to choose.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda:0, mps; None to choose.")] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32, fp16, bf16.")] = None,
-    architecture: Annotated[str | None, typer.Option(help="Where several recognise the file.")] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Open no socket.")] = False,
+    backend: BackendName = None,
+    device: DeviceName = None,
+    precision: PrecisionName = None,
+    architecture: ArchitectureName = None,
+    threads: Threads = None,
+    offline: Offline = False,
 ) -> None:
     """Embed pictures into a file of vectors.
 

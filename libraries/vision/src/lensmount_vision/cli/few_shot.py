@@ -9,40 +9,43 @@ from typing import Annotated, Any
 
 import typer
 
+from lensmount.cli.settings import BackendName, DeviceName, ModelName, Offline, PrecisionName, Threads
 from lensmount.errors import InputError, UnsupportedModelError
+from lensmount_vision.cli.options import (
+    CocoFile,
+    Confidence,
+    MaxDetections,
+    MaxFrames,
+    ResultsFile,
+    SaveFolder,
+    SourceNames,
+)
 
 _MAX_BYTES = 64 << 20
 
 
-def add_to(app: typer.Typer) -> None:
-    """Registers the command."""
-    app.command("few-shot")(few_shot)
-
-
 def few_shot(
-    model: Annotated[str, typer.Argument(help="Model id, path of a file or folder, or address.")],
-    source: Annotated[
-        list[str], typer.Argument(help="Files, folders, globs, URLs, videos, camera numbers, rtsp:// addresses.")
-    ],
+    model: ModelName,
+    source: SourceNames,
     reference: Annotated[Path, typer.Option("--reference", "-r", help="JSON file of example boxes.")],
-    save: Annotated[Path | None, typer.Option(help="Folder for annotated pictures and videos.")] = None,
-    json_file: Annotated[str | None, typer.Option("--json", help="File for the results as JSON, or - .")] = None,
-    coco: Annotated[str | None, typer.Option(help="File for the results in COCO's format, or - .")] = None,
+    save: SaveFolder = None,
+    json_file: ResultsFile = None,
+    coco: CocoFile = None,
     save_detector: Annotated[
         Path | None, typer.Option("--save-detector", help="Folder for the detector, for later use with predict.")
     ] = None,
-    confidence: Annotated[float | None, typer.Option(help="Lowest score, 0 to 1.")] = None,
+    confidence: Confidence = None,
     iou: Annotated[float | None, typer.Option(help="Overlap that matches a reference, and that suppresses.")] = None,
-    max_detections: Annotated[int | None, typer.Option(help="Most objects per picture.")] = None,
+    max_detections: MaxDetections = None,
     on_unmatched: Annotated[
         str, typer.Option(help="A reference box that matches nothing: warn, nearest or error.")
     ] = "warn",
-    backend: Annotated[str | None, typer.Option(help="onnx, torch, …; None to choose.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda:0, mps; None to choose.")] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32, fp16, bf16.")] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
-    max_frames: Annotated[int | None, typer.Option(help="Stop a video or camera after so many frames.")] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Open no socket.")] = False,
+    backend: BackendName = None,
+    device: DeviceName = None,
+    precision: PrecisionName = None,
+    threads: Threads = None,
+    max_frames: MaxFrames = None,
+    offline: Offline = False,
 ) -> None:
     """Find what example boxes show; the reference file is [{"image": path, "boxes": [{x, y, w, h, cls, negative}]}].
 
@@ -51,7 +54,7 @@ def few_shot(
     from lensmount import registry
     from lensmount_vision.cli.predict import run
     from lensmount_vision.cli.sinks import Sinks
-    from lensmount_vision.models.feeds import entries_of
+    from lensmount_vision.models.entries import entries_of
     from lensmount_vision.models.streaming import stream
 
     if json_file == "-" and coco == "-":

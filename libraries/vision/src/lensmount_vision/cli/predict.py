@@ -2,53 +2,64 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lensmount.cli.settings import HELP, load_options
+from lensmount.cli.settings import (
+    ArchitectureName,
+    BackendName,
+    DeviceName,
+    ModelName,
+    Offline,
+    Options,
+    PrecisionName,
+    Threads,
+    load_options,
+)
 from lensmount.errors import InputError, LensmountError
+from lensmount_vision.cli.options import (
+    CocoFile,
+    Confidence,
+    MaxDetections,
+    MaxFrames,
+    ResultsFile,
+    SaveFolder,
+    SourceNames,
+)
 
 if TYPE_CHECKING:
     from lensmount_vision.cli.sinks import Sinks
     from lensmount_vision.models.streaming import Stream
 
 
-def add_to(app: typer.Typer) -> None:
-    """Registers the command."""
-    app.command()(predict)
-
-
 def predict(
-    model: Annotated[str, typer.Argument(help="Model id, path of a file or folder, or address.")],
-    source: Annotated[
-        list[str], typer.Argument(help="Files, folders, globs, URLs, videos, camera numbers, rtsp:// addresses.")
-    ],
-    save: Annotated[Path | None, typer.Option(help="Folder for annotated pictures and videos.")] = None,
-    json_file: Annotated[str | None, typer.Option("--json", help="File for the results as JSON, or - .")] = None,
-    coco: Annotated[str | None, typer.Option(help="File for the results in COCO's format, or - .")] = None,
-    confidence: Annotated[float | None, typer.Option(help="Lowest score, 0 to 1.")] = None,
+    model: ModelName,
+    source: SourceNames,
+    save: SaveFolder = None,
+    json_file: ResultsFile = None,
+    coco: CocoFile = None,
+    confidence: Confidence = None,
     classes: Annotated[str | None, typer.Option(help="Names or ids of the classes wanted, comma-separated.")] = None,
     iou: Annotated[float | None, typer.Option(help="Overlap above which the weaker box goes, 0 to 1.")] = None,
-    max_detections: Annotated[int | None, typer.Option(help="Most objects per picture.")] = None,
-    backend: Annotated[str | None, typer.Option(help="onnx, torch, …; None to choose.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda:0, mps; None to choose.")] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32, fp16, bf16.")] = None,
-    architecture: Annotated[str | None, typer.Option(help="Where several recognise the file.")] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
+    max_detections: MaxDetections = None,
+    backend: BackendName = None,
+    device: DeviceName = None,
+    precision: PrecisionName = None,
+    architecture: ArchitectureName = None,
+    threads: Threads = None,
     reduced_decode: Annotated[
         bool,
         typer.Option("--reduced-decode", help="Decode JPEGs far larger than the network's input at 1/2 to 1/8."),
     ] = False,
-    options: Annotated[list[str] | None, typer.Option("--set", help=HELP)] = None,
-    max_frames: Annotated[int | None, typer.Option(help="Stop a video or camera after so many frames.")] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Open no socket.")] = False,
+    options: Options = None,
+    max_frames: MaxFrames = None,
+    offline: Offline = False,
 ) -> None:
     """Find things in pictures and videos; one bad picture is reported and the rest go on (exit status 1)."""
     from lensmount import registry
     from lensmount_vision.cli.sinks import Sinks
-    from lensmount_vision.models.feeds import entries_of
+    from lensmount_vision.models.entries import entries_of
     from lensmount_vision.models.streaming import stream
 
     if json_file == "-" and coco == "-":

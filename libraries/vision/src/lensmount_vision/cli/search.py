@@ -7,17 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lensmount.cli.settings import AsJson, BackendName, DeviceName, Offline
 from lensmount.errors import InputError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 TILE = 224  # pixels of a side of a picture in the grid
-
-
-def add_to(app: typer.Typer) -> None:
-    """Registers the command."""
-    app.command()(search)
 
 
 def search(
@@ -27,10 +23,10 @@ def search(
     top: Annotated[int, typer.Option(help="How many to show.")] = 10,
     save: Annotated[Path | None, typer.Option(help="Picture to write: a grid of what was found.")] = None,
     model: Annotated[str | None, typer.Option(help="The model, if it is no longer where it was.")] = None,
-    backend: Annotated[str | None, typer.Option(help="onnx, torch, …; None to choose.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda:0, mps; None to choose.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    offline: Annotated[bool, typer.Option("--offline", help="Open no socket.")] = False,
+    backend: BackendName = None,
+    device: DeviceName = None,
+    as_json: AsJson = False,
+    offline: Offline = False,
 ) -> None:
     """Find pictures by words, or by another picture.
 
@@ -76,7 +72,7 @@ def save_grid(paths: list[str], scores: list[float], target: Path) -> None:
     import numpy as np
 
     from lensmount.cli.output import write_atomically
-    from lensmount_vision.images.loading import import_cv2
+    from lensmount_vision.images.decoding import import_cv2
 
     cv2 = import_cv2()
     columns = max(1, math.ceil(math.sqrt(len(paths))))
@@ -103,7 +99,8 @@ def save_grid(paths: list[str], scores: list[float], target: Path) -> None:
 def _tile(path: str) -> NDArray[Any] | None:
     """The middle of a picture, square; None if it cannot be read."""
     from lensmount.errors import LensmountError
-    from lensmount_vision.images.loading import import_cv2, load
+    from lensmount_vision.images.decoding import import_cv2
+    from lensmount_vision.images.loading import load
 
     try:
         pixels = load(path).array("bgr")

@@ -90,7 +90,7 @@ class Sinks:
             self._videos[info.source].write(picture, info.seconds)
             return self._videos[info.source].path
         path = self._unused(self._save / f"{_safe(Path(info.name.partition('?')[0]).stem)}.jpg")
-        from lensmount_vision.images.loading import import_cv2
+        from lensmount_vision.images.decoding import import_cv2
 
         cv2 = import_cv2()
         done, content = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 92])
@@ -151,7 +151,7 @@ class VideoWriter:
             self._writer.write(picture)
 
     def _open(self, rate: float) -> None:
-        from lensmount_vision.images.loading import import_cv2
+        from lensmount_vision.images.decoding import import_cv2
 
         cv2 = import_cv2()
         height, width = self._held[0].shape[:2]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lensmount.cli.settings import ArchitectureName, DeviceName, ModelName, Offline, PrecisionName, Threads
 from lensmount.errors import InputError, LensmountError, OptionError, UnsupportedModelError
 
 if TYPE_CHECKING:
@@ -18,13 +19,8 @@ if TYPE_CHECKING:
 _SHORT = 16
 
 
-def add_to(app: typer.Typer) -> None:
-    """Registers the command."""
-    app.command()(track)
-
-
 def track(
-    model: Annotated[str, typer.Argument(help="Model id, path of a file or folder, or address.")],
+    model: ModelName,
     video: Annotated[str, typer.Argument(help="Video file, camera number or stream address.")],
     box: Annotated[list[str] | None, typer.Option(help="x1,y1,x2,y2 of an object; repeat for more objects.")] = None,
     point: Annotated[list[str] | None, typer.Option(help="x,y on an object; repeat for more objects.")] = None,
@@ -34,11 +30,11 @@ def track(
     max_frames: Annotated[int | None, typer.Option(help="Stop after so many frames.")] = None,
     image_size: Annotated[int | None, typer.Option(help="The network's input size, where the model lets it.")] = None,
     backend: Annotated[str | None, typer.Option(help="torch, …; None to choose.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda:0, mps; None to choose.")] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32, fp16, bf16.")] = None,
-    architecture: Annotated[str | None, typer.Option(help="Where several recognise the file.")] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Open no socket.")] = False,
+    device: DeviceName = None,
+    precision: PrecisionName = None,
+    architecture: ArchitectureName = None,
+    threads: Threads = None,
+    offline: Offline = False,
 ) -> None:
     """Follow objects through a video: they get the numbers 1, 2, … in the order of the boxes, then of the points."""
     from lensmount import registry

@@ -15,7 +15,7 @@ from lensmount.contracts.session import Session, TensorSession
 from lensmount.specs import BatchPolicy, Preprocess
 from lensmount_vision.device.preparing import DevicePreparer
 from lensmount_vision.images.geometry import Geometry
-from lensmount_vision.images.loading import Image
+from lensmount_vision.images.image import Image
 from lensmount_vision.images.transforms import DType
 
 

@@ -17,7 +17,7 @@ from lensmount_vision.device.staging import Staging
 from lensmount_vision.images.contrast import adjust_contrast
 from lensmount_vision.images.decoding import check_size, pixel_limit
 from lensmount_vision.images.geometry import Geometry
-from lensmount_vision.images.loading import Image
+from lensmount_vision.images.image import Image
 from lensmount_vision.images.on_device import DeviceImage
 from lensmount_vision.images.transforms import DType, check_spec, cropped, placed, plan_batch, value_tables
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from lensmount.backend.torch_streams import Runtime
 from lensmount.caches.memory import MemoryCache
 from lensmount_vision.device import bilinear
-from lensmount_vision.device.taps import dense, taps
+from lensmount_vision.device.kernels import dense, taps
 from lensmount_vision.images.resample import MAX_EXACT_TAPS, PRECISION_BITS, SPLIT_BITS, Window, is_wasteful
 
 #: Weights kept on the device: a pair of matrices for each pair of sizes, megabytes each.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lensmount.errors import ImageError, ImageTooLargeError, MissingDependencyError, OptionError
 from lensmount_vision.images.headers import FORMATS, Header, read_header
-from lensmount_vision.images.reduced import Reduced, denominator
+from lensmount_vision.images.reduced_decode import Reduced, denominator
 
 if TYPE_CHECKING:
     from lensmount.specs import Preprocess

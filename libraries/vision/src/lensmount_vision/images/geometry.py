@@ -29,7 +29,7 @@ class Geometry:
         scale: `(x, y)`: effective, that is new size over old after rounding, for each axis.
         offset: `(x, y)` of the picture's corner in the frame; negative where a crop cut it off.
         crop_origin: `(x, y)` of the static crop's corner in the picture; negative where the pixels of a picture decoded
-            at reduced size reach beyond it (`lensmount_vision.images.reduced`).
+            at reduced size reach beyond it (`lensmount_vision.images.reduced_decode`).
         crop_size: `(height, width)` of the static crop; the whole picture when there is none, or what reduced pixels
             cover.
     """

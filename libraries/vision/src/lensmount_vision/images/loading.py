@@ -12,9 +12,8 @@ import binascii
 import os
 import stat
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, unquote_to_bytes
 
 import numpy as np
@@ -30,53 +29,12 @@ from lensmount_vision.images.arrays import (
     is_pil,
     is_tensor,
 )
-from lensmount_vision.images.decoding import decode, import_cv2, pixel_limit
-from lensmount_vision.images.reduced import Reduced
+from lensmount_vision.images.decoding import decode, pixel_limit
+from lensmount_vision.images.image import Color, Image
+from lensmount_vision.images.reduced_decode import Reduced
 
 if TYPE_CHECKING:
     from lensmount.specs import Preprocess
-
-__all__ = ["Color", "Image", "import_cv2", "load", "load_many", "split"]
-
-Color = Literal["bgr", "rgb"]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Image:
-    """A decoded picture.
-
-    Attributes:
-        pixels: `(H, W, 3)` uint8, a read-only view. It may share the caller's memory.
-        color: Order of the channels.
-        path: Path or address it came from, None when it came as data.
-        reduced: What the pixels show where they were decoded at a fraction of the picture's size, else None. `height`,
-            `width` and `size` are the whole picture's either way.
-    """
-
-    pixels: NDArray[np.uint8]
-    color: Color = "bgr"
-    path: str | None = None
-    reduced: Reduced | None = None
-
-    @property
-    def height(self) -> int:
-        """Pixels from top to bottom."""
-        return int(self.pixels.shape[0]) if self.reduced is None else self.reduced.size[0]
-
-    @property
-    def width(self) -> int:
-        """Pixels from left to right."""
-        return int(self.pixels.shape[1]) if self.reduced is None else self.reduced.size[1]
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """`(height, width)`."""
-        return self.height, self.width
-
-    def array(self, color: Color = "bgr") -> NDArray[np.uint8]:
-        """A writable copy of the pixels in the channel order asked for."""
-        pixels = self.pixels if color == self.color else self.pixels[..., ::-1]
-        return np.array(pixels, order="C")
 
 
 def load(
@@ -178,16 +136,23 @@ def split(sources: Any) -> Iterator[Any]:
     Yields:
         Things for `load`.
     """
-    array = is_array(sources)
-    if array and sources.ndim == 4:
-        yield from sources
-        return
-    single = isinstance(sources, (Image, str, bytes, bytearray, memoryview, os.PathLike))
-    single = single or array or is_pil(sources) or callable(getattr(sources, "read", None))
-    if not single and isinstance(sources, Iterable) and not isinstance(sources, (dict, set, frozenset)):
-        yield from sources
-    else:
-        yield sources
+    inputs = several(sources)
+    yield from [sources] if inputs is None else inputs
+
+
+def several(sources: Any) -> Iterable[Any] | None:
+    """The single inputs of an NHWC array, an NCHW tensor or an iterable; None for anything else."""
+    if is_single(sources) or isinstance(sources, (dict, set, frozenset)):
+        return None
+    return sources if isinstance(sources, Iterable) or is_array(sources) else None
+
+
+def is_single(source: Any) -> bool:
+    """Whether this is one input, and neither several nor something that is no picture."""
+    if is_array(source):
+        return bool(source.ndim != 4)
+    known = isinstance(source, (Image, str, bytes, bytearray, memoryview, os.PathLike)) or is_pil(source)
+    return known or callable(getattr(source, "read", None))
 
 
 def _image(pixels: NDArray[np.uint8], color: Color, path: str | None = None, reduced: Reduced | None = None) -> Image:
@@ -219,9 +184,7 @@ def _from_text(text: str, limit: int, spec: Preprocess | None) -> Image:
             f"{text!r} is no image address",
             found=f"scheme {scheme!r}",
             expected="a path, http://, https:// or data:",
-            fix="a stream is read with lensmount_vision.images.sources.video_frames"
-            if scheme in ("rtsp", "rtmp")
-            else None,
+            fix="a stream is read with lensmount_vision.images.video_frames" if scheme in ("rtsp", "rtmp") else None,
         )
     return _decoded(_read_file(text, limit), text, limit, spec, text)
 
@@ -248,7 +211,7 @@ def _read_file(text: str, limit: int) -> bytes:
             raise ImageError(
                 f"{text} is a folder",
                 expected="an image file",
-                fix="pass the files in it: lensmount_vision.images.sources.expand_sources(folder)",
+                fix="pass the files in it: lensmount_vision.images.expand_sources(folder)",
             )
         if not stat.S_ISREG(status.st_mode):
             raise ImageError(f"{text} is no regular file", expected="an image file")

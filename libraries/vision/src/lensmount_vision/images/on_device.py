@@ -12,7 +12,7 @@ from torch.utils.dlpack import from_dlpack as _exchange
 
 from lensmount.backend.torch_streams import Marker, runtime_for
 from lensmount.errors import ImageError
-from lensmount_vision.images.loading import Color, Image
+from lensmount_vision.images.image import Color, Image
 
 __all__ = ["DeviceImage", "from_dlpack", "from_tensor"]
 

@@ -15,7 +15,7 @@ from lensmount.caches.keys import make_key
 from lensmount.errors import ImageError
 
 if TYPE_CHECKING:
-    from lensmount_vision.images.loading import Color
+    from lensmount_vision.images.image import Color
 
 _ROW = 4096  # words hashed at once: weights and row stay in the L1 cache
 _OFFSETS = (0, 3, 6)
@@ -83,7 +83,7 @@ def content_key(source: Any, color: Color | None = None) -> str:
 
 def _plain(source: Any, *, lasting: bool = False) -> Any:
     """A form that `make_key` takes; large arrays as their digest."""
-    from lensmount_vision.images.loading import Image
+    from lensmount_vision.images.image import Image
 
     if isinstance(source, Image):
         shows = () if source.reduced is None else (source.reduced.size, source.reduced.origin)

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 from lensmount.errors import ImageError, OfflineError
 from lensmount.specs.offline import is_offline
-from lensmount_vision.images.decoding import check_size, pixel_limit
-from lensmount_vision.images.loading import Image, import_cv2
+from lensmount_vision.images.decoding import check_size, import_cv2, pixel_limit
+from lensmount_vision.images.image import Image
 
 IMAGE_SUFFIXES = frozenset(
     [

@@ -19,8 +19,8 @@ from lensmount.specs import Preprocess
 from lensmount_vision.images.contrast import adjust_contrast, to_grey
 from lensmount_vision.images.decoding import check_size, import_cv2, pixel_limit
 from lensmount_vision.images.geometry import Geometry, plan
-from lensmount_vision.images.loading import Image
-from lensmount_vision.images.reduced import plan_reduced
+from lensmount_vision.images.image import Image
+from lensmount_vision.images.reduced_decode import plan_reduced
 from lensmount_vision.images.resample import Window, resize
 
 DType = Literal["float32", "float16", "uint8"]

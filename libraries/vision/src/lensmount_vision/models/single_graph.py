@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from lensmount.backend.batching import batch_policy, run_batched
 from lensmount.backend.tensors import is_tensor
 from lensmount.errors import ClosedError, ModelFileError, OptionError
-from lensmount_vision.images.reduced import check
+from lensmount_vision.images.reduced_decode import check
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lensmount.specs import ModelCard, ModelPackage, Preprocess
     from lensmount_vision.device.path import DevicePath
     from lensmount_vision.images.geometry import Geometry
-    from lensmount_vision.images.loading import Color, Image
+    from lensmount_vision.images.image import Color, Image
     from lensmount_vision.images.transforms import DType
     from lensmount_vision.models.streaming import Policy, Stream
 
@@ -35,7 +35,8 @@ class SingleGraph:
     Args:
         context: What the core hands to a factory.
         preprocess: How pictures become the network's input; `size` is completed from the graph.
-        reduced_decode: Decode JPEGs that are much larger than that at a fraction of their size (`images.reduced`).
+        reduced_decode: Decode JPEGs that are much larger than that at a fraction of their size
+            (`lensmount_vision.images.reduced_decode`).
 
     Raises:
         ModelFileError: The graph does not take one NCHW picture input, or its size contradicts `preprocess`.
@@ -295,7 +296,7 @@ class SingleGraph:
 
         height, width = self.preprocess_spec.size or (640, 640)
         if self._path is not None:
-            from lensmount_vision.images.loading import Image
+            from lensmount_vision.images.image import Image
 
             self.infer_pictures([Image(np.zeros((height, width, 3), np.uint8))])
             return

@@ -8,29 +8,25 @@ needs no queue between stages: what is bounded is the number of tasks, and a con
 from __future__ import annotations
 
 import inspect
-import queue
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from lensmount.backend import cpu_count
 from lensmount.errors import ImageError, LensmountError
-from lensmount.machine.system import cpu_count
 from lensmount.specs.options import check_names, one_of, positive
-from lensmount_vision.models.feeds import Feed, Item, Reader
+from lensmount_vision.models.entries import Item
+from lensmount_vision.models.pipeline import in_order
+from lensmount_vision.models.readers import Reader
 
 if TYPE_CHECKING:
-    from lensmount_vision.images.loading import Color, Image
-
-__all__ = ["Feed", "FrameInfo", "Policy", "Stream", "stream"]
+    from lensmount_vision.images.image import Color, Image
 
 Policy = Literal["auto", "all", "latest"]
 
 _GPU_BATCH = 8
-_WAIT_SECONDS = 0.5  # waits are cut into pieces, so that Ctrl-C works where a lock's wait cannot be interrupted
-_CLOSE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,9 +72,10 @@ class Stream(Iterator[Pair]):
         concurrency: Of these, the most in the network at once.
     """
 
-    def __init__(self, run: Iterator[Pair], total: int | None, batch_size: int, workers: int, concurrency: int) -> None:
-        self._run = run
-        self.total = total
+    def __init__(self, reader: Reader, work: _Work, batch_size: int, workers: int, concurrency: int) -> None:
+        self._reader = reader
+        self._run = _run(reader, work, batch_size, workers)
+        self.total = reader.total
         self.batch_size = batch_size
         self.workers = workers
         self.concurrency = concurrency
@@ -88,7 +85,8 @@ class Stream(Iterator[Pair]):
 
     def close(self) -> None:
         """Stops reading and running, and waits for the threads; a second call does nothing."""
-        self._run.close()  # type: ignore[attr-defined]  # it is a generator
+        self._run.close()
+        self._reader.stop()  # cameras are read from the start on, even where no result was ever taken
 
     def __enter__(self) -> Stream:
         return self
@@ -158,7 +156,7 @@ def stream(
     # A live source wants the result of a new frame soon rather than many in progress.
     count = workers or (gate + 1 if reader.live else gate + max(2, min(cores // 2, 6)))
     work = _Work(model, options, threading.Semaphore(gate))
-    return Stream(_run(reader, work, size, count), reader.total, size, count, gate)
+    return Stream(reader, work, size, count, gate)
 
 
 def _check_options(model: Any, options: Mapping[str, Any]) -> None:
@@ -180,72 +178,12 @@ def _batch_size(model: Any, live: bool, on_cpu: bool) -> int:
     return min(_GPU_BATCH, getattr(policy, "maximum", None) or _GPU_BATCH)
 
 
-def _run(reader: Reader, work: _Work, size: int, count: int) -> Iterator[Pair]:
-    """The consumer's side; its `finally` is what stops everything."""
-    ready: queue.SimpleQueue[Future[list[Pair]] | BaseException | None] = queue.SimpleQueue()
-    slots = threading.Semaphore(count + (0 if reader.live else 1))
-    stopped = threading.Event()
-    pool = ThreadPoolExecutor(count, "lensmount-stream")
-    arguments = (reader, work, size, pool, slots, stopped, ready)
-    feeder = threading.Thread(target=_feed, args=arguments, name="lensmount-feeder", daemon=True)
-    feeder.start()
-    try:
-        while (entry := _get(ready)) is not None:
-            if isinstance(entry, BaseException):
-                raise entry
-            while not entry.done():
-                wait([entry], _WAIT_SECONDS)
-            yield from entry.result()
-            slots.release()
-    finally:
-        stopped.set()
-        reader.stop()
-        slots.release()
-        feeder.join(_CLOSE_SECONDS)
-        pool.shutdown(wait=False, cancel_futures=True)
-        left = []
-        while not ready.empty():
-            entry = ready.get()
-            if isinstance(entry, Future):
-                left.append(entry)
-        wait(left, _CLOSE_SECONDS)
-
-
-def _get(ready: queue.SimpleQueue[Any]) -> Any:
-    while True:
-        try:
-            return ready.get(timeout=_WAIT_SECONDS)
-        except queue.Empty:
-            continue
-
-
-def _feed(
-    reader: Reader,
-    work: _Work,
-    size: int,
-    pool: ThreadPoolExecutor,
-    slots: threading.Semaphore,
-    stopped: threading.Event,
-    ready: queue.SimpleQueue[Any],
-) -> None:
-    """Takes items when there is room, the newest at that moment, and hands them to the pool in order."""
-    index = 0
-    last: BaseException | None = None
-    try:
-        while True:
-            slots.acquire()
-            if stopped.is_set():
-                break
-            items = reader.take(size)
-            if not items or stopped.is_set():
-                break
-            ready.put(pool.submit(work, index, items))
-            index += len(items)
-    except BaseException as error:  # raised where the results are taken
-        last = error
-    finally:
-        reader.close()
-        ready.put(last)
+def _run(reader: Reader, work: _Work, size: int, count: int) -> Generator[Pair, None, None]:
+    # From files one group more than there are threads is read ahead; of live sources, what waits grows old.
+    ahead = count + (0 if reader.live else 1)
+    with closing(in_order(reader.groups(size), work, workers=count, ahead=ahead, interrupt=reader.stop)) as groups:
+        for _, results in groups:
+            yield from results()
 
 
 class _Work:
@@ -258,7 +196,8 @@ class _Work:
         staged = hasattr(model, "postprocess") and hasattr(model, "groups")
         self._staged: Callable[..., Any] | None = getattr(model, "infer_pictures", None) if staged else None
 
-    def __call__(self, index: int, items: list[Item]) -> list[Pair]:
+    def __call__(self, group: tuple[int, list[Item]]) -> list[Pair]:
+        index, items = group
         infos: list[FrameInfo] = []
         for i, item in enumerate(items, index):
             info = FrameInfo(i, item.source, None, item.frame, item.seconds, item.live, item.dropped)

@@ -1,19 +1,22 @@
-"""Results with one box per object; each other kind adds a field to `Detections`."""
+"""Results with one box per object; every other kind (here masks) adds a field to `Detections`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lensmount.errors import InputError
-from lensmount_vision.images.checks import Floats, Indices, as_array, as_boxes, as_class_ids, as_scores, check_fraction
+from lensmount_vision.images.checks import Floats, Indices, as_boxes, as_class_ids, as_scores, check_fraction
+from lensmount_vision.results.boxes import area
+from lensmount_vision.results.drawing import draw
+from lensmount_vision.results.formats import coco_annotations, coco_category, import_supervision, plain
 from lensmount_vision.results.masks import Masks, checked_size
-from lensmount_vision.results.rotated_boxes import xywhr_to_corners
 from lensmount_vision.results.rows import Rows, checked_names, class_name, resolve_classes, store
+from lensmount_vision.results.shapes import Shapes
 
 if TYPE_CHECKING:
     import supervision
@@ -39,6 +42,8 @@ class Detections(Rows):
 
     row_fields: ClassVar[tuple[str, ...]] = ("xyxy", "confidence", "class_id")
     kind: ClassVar[str] = "detections"
+    whole_fields: ClassVar[tuple[str, ...]] = ("image_size", "path", "class_names")
+    object_fields: ClassVar[Mapping[str, str]] = {n: n for n in ("class_id", "class_name", "confidence", "xyxy")}
 
     xyxy: Floats
     confidence: Floats
@@ -92,11 +97,15 @@ class Detections(Rows):
             keep &= np.isin(self.class_id, resolve_classes(classes, self.class_names))
         return self[keep]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON-ready values; `results.from_dict` makes an equal result of them."""
-        from lensmount_vision.results.formats import to_dict
-
-        return to_dict(self)
+    def shapes(self) -> Shapes:
+        """What is drawn: the boxes with class names and confidences."""
+        return Shapes(
+            numbers=self.class_id.tolist(),
+            names=self.class_name.tolist(),
+            scores=self.confidence,
+            boxes=self.xyxy,
+            outlined=True,
+        )
 
     def to_coco(
         self,
@@ -119,9 +128,20 @@ class Detections(Rows):
         Raises:
             OptionError: A class id has no category.
         """
-        from lensmount_vision.results.formats import to_coco
+        areas, shapes = self._coco_shapes()
+        return coco_annotations(
+            self.xyxy,
+            areas,
+            self.confidence,
+            [coco_category(class_id, category_ids) for class_id in self.class_id.tolist()],
+            shapes,
+            image_id=image_id,
+            annotation_start=annotation_start,
+        )
 
-        return to_coco(self, image_id=image_id, annotation_start=annotation_start, category_ids=category_ids)
+    def _coco_shapes(self) -> tuple[Sequence[float], list[dict[str, Any]]]:
+        """The area of each object, and what else COCO knows of it."""
+        return plain(area(self.xyxy)), [{}] * len(self)
 
     def to_supervision(self) -> supervision.Detections | supervision.KeyPoints:
         """A `supervision.Detections` (`supervision.KeyPoints` for keypoints), with names in `data["class_name"]`.
@@ -129,9 +149,16 @@ class Detections(Rows):
         Raises:
             MissingDependencyError: supervision is not installed.
         """
-        from lensmount_vision.results.formats import to_supervision
+        return import_supervision().Detections(**self._supervision_fields())
 
-        return to_supervision(self)
+    def _supervision_fields(self) -> dict[str, Any]:
+        """What `supervision.Detections` is made of; it shares no memory with the result."""
+        return {
+            "xyxy": self.xyxy.copy(),
+            "confidence": self.confidence.copy(),
+            "class_id": self.class_id.copy(),
+            "data": {"class_name": self.class_name},
+        }
 
     def draw(
         self,
@@ -144,8 +171,6 @@ class Detections(Rows):
         color: tuple[int, int, int] | None = None,
     ) -> NDArray[np.uint8]:
         """A BGR copy of the image with the result drawn on it; the options are those of `results.drawing.draw`."""
-        from lensmount_vision.results.drawing import draw
-
         return draw(image, self, labels=labels, confidence=confidence, masks=masks, thickness=thickness, color=color)
 
 
@@ -159,6 +184,7 @@ class InstanceSegmentation(Detections):
 
     row_fields: ClassVar[tuple[str, ...]] = (*Detections.row_fields, "masks")
     kind: ClassVar[str] = "instance-segmentation"
+    object_fields: ClassVar[Mapping[str, str]] = {**Detections.object_fields, "mask": "masks"}
 
     masks: Masks
 
@@ -173,92 +199,12 @@ class InstanceSegmentation(Detections):
                 "masks do not fit the boxes", found=repr(self.masks), expected=f"{len(self)} of {self.image_size}"
             )
 
+    def shapes(self) -> Shapes:
+        """What is drawn: boxes and masks."""
+        return replace(super().shapes(), masks=self.masks)
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Keypoints(Detections):
-    """Boxes with keypoints.
+    def _coco_shapes(self) -> tuple[Sequence[float], list[dict[str, Any]]]:
+        return self.masks.area.tolist(), [{"segmentation": mask} for mask in self.masks.to_rle()]
 
-    Attributes:
-        keypoints: float32 `(N, K, 3)`: x, y in original pixels and the confidence that the point is visible, 0..1.
-        keypoint_names: Names of the K points, or empty.
-        skeleton: Pairs of point numbers to join when drawing.
-    """
-
-    row_fields: ClassVar[tuple[str, ...]] = (*Detections.row_fields, "keypoints")
-    kind: ClassVar[str] = "keypoints"
-
-    keypoints: Floats
-    keypoint_names: tuple[str, ...] = ()
-    skeleton: tuple[tuple[int, int], ...] = ()
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        points = as_array(self.keypoints, "keypoints")
-        if points.size == 0:
-            points = points.reshape(0, points.shape[1] if points.ndim == 3 else len(self.keypoint_names), 3)
-        if points.ndim != 3 or points.shape[0] != len(self) or points.shape[2] != 3:
-            raise InputError("keypoints have the wrong shape", found=str(points.shape), expected=f"({len(self)}, K, 3)")
-        names = checked_names(self.keypoint_names)
-        if names and len(names) != points.shape[1]:
-            raise InputError("keypoint names do not fit", found=str(len(names)), expected=f"{points.shape[1]} or none")
-        skeleton = tuple((int(a), int(b)) for a, b in self.skeleton)
-        if len(self) and any(not 0 <= end < points.shape[1] for pair in skeleton for end in pair):
-            raise InputError("the skeleton names points that are not there", found=str(skeleton))
-        store(self, "keypoints", points)
-        store(self, "keypoint_names", names)
-        store(self, "skeleton", skeleton)
-
-
-KeypointDetections = Keypoints
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class OrientedDetections(Detections):
-    """Rotated boxes; `xyxy` are the upright boxes around them.
-
-    Attributes:
-        xywhr: float32 `(N, 5)` centre x, centre y, width, height in original pixels, angle in radians (clockwise, as y
-            points down).
-    """
-
-    row_fields: ClassVar[tuple[str, ...]] = (*Detections.row_fields, "xywhr")
-    kind: ClassVar[str] = "oriented-detections"
-
-    xywhr: Floats
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        boxes = as_boxes(self.xywhr, "xywhr", 5)
-        if len(boxes) != len(self):
-            raise InputError("xywhr do not fit", found=str(boxes.shape), expected=f"({len(self)}, 5)")
-        store(self, "xywhr", boxes)
-
-    @classmethod
-    def from_xywhr(
-        cls,
-        xywhr: Any,
-        confidence: Any,
-        class_id: Any,
-        *,
-        class_names: Sequence[str],
-        image_size: tuple[int, int],
-        path: str | None = None,
-    ) -> OrientedDetections:
-        """Works out the upright boxes, clipped to the image."""
-        corners = xywhr_to_corners(xywhr)
-        upright = np.concatenate((corners.min(axis=1), corners.max(axis=1)), axis=1)
-        height, width = checked_size(image_size)
-        return cls(
-            xyxy=upright.clip(0, (width, height, width, height)),
-            confidence=confidence,
-            class_id=class_id,
-            class_names=tuple(class_names),
-            image_size=(height, width),
-            path=path,
-            xywhr=xywhr,
-        )
-
-    @property
-    def corners(self) -> Floats:
-        """float32 `(N, 4, 2)` corners x, y, in turn around the box."""
-        return xywhr_to_corners(self.xywhr)
+    def _supervision_fields(self) -> dict[str, Any]:
+        return super()._supervision_fields() | {"mask": self.masks.dense()}

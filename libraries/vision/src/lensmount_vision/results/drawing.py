@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lensmount.errors import InputError, OptionError
 from lensmount_vision.results.colors import Color, class_color, text_color
-
-if TYPE_CHECKING:
-    from lensmount_vision.results.detections import Detections, Keypoints
-    from lensmount_vision.results.image_results import Classification, PromptedMasks
-    from lensmount_vision.results.masks import Masks
+from lensmount_vision.results.masks import Masks
+from lensmount_vision.results.shapes import Drawable, Shapes
 
 Pixels = NDArray[np.uint8]
 Rectangle = tuple[int, int, int, int]
@@ -27,7 +24,7 @@ _VISIBLE = 0.3
 
 def draw(
     image: Any,
-    result: Detections | Classification | PromptedMasks,
+    result: Drawable,
     *,
     labels: bool = True,
     confidence: bool = True,
@@ -40,7 +37,7 @@ def draw(
     Args:
         image: The image the result belongs to: a `(H, W, 3)` uint8 array in BGR, or anything that `images.load`
             takes. It is not changed.
-        result: Detections of any kind, a classification, or prompted masks.
+        result: Detections of any kind, a classification, prompted masks, or anything else that has `shapes()`.
         labels: Writes class names.
         confidence: Writes confidences behind them.
         masks: Fills masks where the result has them.
@@ -54,29 +51,27 @@ def draw(
         InputError: The image has another size than the result's, or the result cannot be drawn.
         OptionError: `thickness` or `color` is not valid.
     """
-    from lensmount_vision.results.detections import Detections
-    from lensmount_vision.results.image_results import Classification, PromptedMasks
-    from lensmount_vision.results.video_results import VideoMasks
-
-    if not isinstance(result, (Detections, Classification, PromptedMasks)):
+    if not isinstance(result, Drawable):
         raise InputError("this cannot be drawn", found=type(result).__name__, expected="a result with an image")
     canvas = _canvas(image, result.image_size)
     style = _style(canvas, thickness, color)
-    if isinstance(result, Classification):
-        _draw_classes(canvas, result, style, labels, confidence)
-    elif isinstance(result, PromptedMasks):
-        # An object of a video keeps its number, and with it its colour, from frame to frame.
-        numbers = result.object_ids.tolist() if isinstance(result, VideoMasks) else range(len(result))
-        colors = [color or class_color(i) for i in numbers]
-        _draw_masks(canvas, result.masks, colors, style)
-        names = [f"#{i} " if isinstance(result, VideoMasks) else "" for i in numbers]
+    shapes = result.shapes()
+    colors = [style.color or class_color(number) for number in shapes.numbers]
+    if shapes.masks is not None and (masks or not shapes.outlined):
+        _draw_masks(canvas, shapes.masks, colors, style)
+    if shapes.outlined:
+        _draw_outlines(canvas, shapes, colors, style)
+    if shapes.keypoints is not None:
+        _draw_keypoints(canvas, shapes.keypoints, shapes.skeleton, colors, style)
+    if labels:
         texts = [
-            (name + (f"{score:.2f}" if confidence else "")).strip() if labels else ""
-            for name, score in zip(names, result.scores, strict=True)
+            " ".join(part for part in (name, f"{score:.2f}" if confidence else "") if part)
+            for name, score in zip(shapes.names, shapes.scores, strict=True)
         ]
-        _draw_labels(canvas, result.masks.boxes, texts, colors, style)
-    else:
-        _draw_detections(canvas, result, style, labels, confidence, masks)
+        if shapes.boxes is None:
+            _list_labels(canvas, texts, colors, style)
+        else:
+            _draw_labels(canvas, shapes.boxes, texts, colors, style)
     return canvas
 
 
@@ -125,36 +120,20 @@ def _style(canvas: Pixels, thickness: int | None, color: Color | None) -> _Style
     return _Style(line, scale, max(1, round(scale * 1.6)), color)
 
 
-# --- the kinds --------------------------------------------------------------------------------------------------------
+# --- the shapes -------------------------------------------------------------------------------------------------------
 
 
-def _draw_detections(
-    canvas: Pixels, result: Detections, style: _Style, labels: bool, confidence: bool, masks: bool
-) -> None:
+def _draw_outlines(canvas: Pixels, shapes: Shapes, colors: Sequence[Color], style: _Style) -> None:
     import cv2
 
-    from lensmount_vision.results.detections import InstanceSegmentation, Keypoints, OrientedDetections
-
-    colors = [style.color or class_color(i) for i in result.class_id.tolist()]
-    if masks and isinstance(result, InstanceSegmentation):
-        _draw_masks(canvas, result.masks, colors, style)
-    worst_first = range(len(result) - 1, -1, -1)
-    if isinstance(result, OrientedDetections):
-        for i in worst_first:
+    for i in range(len(colors) - 1, -1, -1):  # the best one last, on top
+        if shapes.corners is not None:
             # Four bits of subpixel position; drawing counts from pixel centres.
-            corners = np.round((result.corners[i] - 0.5) * 16).astype(np.int32)
+            corners = np.round((shapes.corners[i] - 0.5) * 16).astype(np.int32)
             cv2.polylines(canvas, [corners], True, colors[i], style.line, cv2.LINE_AA, 4)
-    else:
-        for i in worst_first:
-            x0, y0, x1, y1 = _pixels(result.xyxy[i], canvas)
+        elif shapes.boxes is not None:
+            x0, y0, x1, y1 = _pixels(shapes.boxes[i], canvas)
             cv2.rectangle(canvas, (x0, y0), (x1, y1), colors[i], style.line)
-    if isinstance(result, Keypoints):
-        _draw_keypoints(canvas, result, colors, style)
-    texts = []
-    for name, score in zip(result.class_name.tolist(), result.confidence, strict=True):
-        parts = ([name] if labels else []) + ([f"{score:.2f}"] if labels and confidence else [])
-        texts.append(" ".join(parts))
-    _draw_labels(canvas, result.xyxy, texts, colors, style)
 
 
 def _draw_masks(canvas: Pixels, masks: Masks, colors: Sequence[Color], style: _Style) -> None:
@@ -175,33 +154,26 @@ def _draw_masks(canvas: Pixels, masks: Masks, colors: Sequence[Color], style: _S
         cv2.drawContours(canvas, contours, -1, colors[i], max(1, style.line // 2), cv2.LINE_AA)
 
 
-def _draw_keypoints(canvas: Pixels, result: Keypoints, colors: Sequence[Color], style: _Style) -> None:
+def _draw_keypoints(
+    canvas: Pixels,
+    keypoints: NDArray[np.float32],
+    skeleton: Sequence[tuple[int, int]],
+    colors: Sequence[Color],
+    style: _Style,
+) -> None:
     import cv2
 
     radius = style.line + 2
-    for points, color in zip(result.keypoints, colors, strict=True):
+    for points, color in zip(keypoints, colors, strict=True):
         at = np.round((points[:, :2] - 0.5) * 16).clip(-(2**30), 2**30).astype(np.int32).tolist()
         seen = (points[:, 2] >= _VISIBLE).tolist()
-        for a, b in result.skeleton:
+        for a, b in skeleton:
             if seen[a] and seen[b]:
                 cv2.line(canvas, at[a], at[b], color, style.line, cv2.LINE_AA, 4)
         for place, shown in zip(at, seen, strict=True):
             if shown:
                 cv2.circle(canvas, place, (radius + 1) * 16, text_color(color), -1, cv2.LINE_AA, 4)
                 cv2.circle(canvas, place, radius * 16, color, -1, cv2.LINE_AA, 4)
-
-
-def _draw_classes(canvas: Pixels, result: Classification, style: _Style, labels: bool, confidence: bool) -> None:
-    if not labels:
-        return
-    top = result.top(5)
-    texts = [f"{name} {score:.2f}" if confidence else name for _, name, score in top]
-    colors = [style.color or class_color(class_id) for class_id, _, _ in top]
-    y = 0
-    for text, color in zip(texts, colors, strict=True):
-        width, height, _ = _text_size(text, style)
-        _write(canvas, text, (0, y, width, y + height), color, style)
-        y += height
 
 
 # --- labels -----------------------------------------------------------------------------------------------------------
@@ -218,6 +190,15 @@ def _draw_labels(
     # The best object chose its place first and is written last, on top.
     for row, where in reversed(list(zip(rows, placed, strict=True))):
         _write(canvas, texts[row], where, colors[row], style)
+
+
+def _list_labels(canvas: Pixels, texts: Sequence[str], colors: Sequence[Color], style: _Style) -> None:
+    """Labels that belong to no place in the image: one below the other in its corner."""
+    y = 0
+    for text, color in zip(texts, colors, strict=True):
+        width, height, _ = _text_size(text, style)
+        _write(canvas, text, (0, y, width, y + height), color, style)
+        y += height
 
 
 def _place(box: Rectangle, width: int, height: int, taken: Sequence[Rectangle], canvas: Pixels, line: int) -> Rectangle:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,8 +12,11 @@ from numpy.typing import NDArray
 from lensmount.errors import InputError
 from lensmount_vision.images.checks import Floats, Indices, as_array, as_scores
 from lensmount_vision.results.boxes import top_candidates
+from lensmount_vision.results.drawing import draw
+from lensmount_vision.results.formats import coco_annotations, import_supervision
 from lensmount_vision.results.masks import Masks, checked_size
 from lensmount_vision.results.rows import Record, Rows, checked_names, class_name, store
+from lensmount_vision.results.shapes import Shapes
 
 if TYPE_CHECKING:
     import supervision
@@ -30,6 +34,7 @@ class Classification(Record):
     """
 
     kind: ClassVar[str] = "classification"
+    whole_fields: ClassVar[tuple[str, ...]] = ("image_size", "path", "class_names", "probabilities")
 
     probabilities: Floats
     class_names: tuple[str, ...]
@@ -70,11 +75,10 @@ class Classification(Record):
         """Array of str `(C,)` in the order of `class_id`."""
         return np.array([class_name(self.class_names, i) for i in self.class_id.tolist()], dtype=np.str_)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON-ready values; `results.from_dict` makes an equal result of them."""
-        from lensmount_vision.results.formats import to_dict
-
-        return to_dict(self)
+    def shapes(self) -> Shapes:
+        """What is drawn: the five most probable classes."""
+        numbers, names, scores = self.class_id[:5].tolist(), self.class_name[:5].tolist(), self.confidence[:5]
+        return Shapes(numbers=numbers, names=names, scores=scores)
 
     def to_supervision(self) -> supervision.Classifications:
         """A `supervision.Classifications` of all classes, the most probable first.
@@ -82,8 +86,6 @@ class Classification(Record):
         Raises:
             MissingDependencyError: supervision is not installed.
         """
-        from lensmount_vision.results.formats import import_supervision
-
         return import_supervision().Classifications(class_id=self.class_id, confidence=self.confidence)
 
     def draw(
@@ -95,8 +97,6 @@ class Classification(Record):
         color: tuple[int, int, int] | None = None,
     ) -> NDArray[np.uint8]:
         """A BGR copy of the image with its five most probable classes in the corner."""
-        from lensmount_vision.results.drawing import draw
-
         return draw(image, self, labels=labels, confidence=confidence, color=color)
 
 
@@ -111,6 +111,7 @@ class Embeddings(Rows):
 
     row_fields: ClassVar[tuple[str, ...]] = ("vectors",)
     kind: ClassVar[str] = "embeddings"
+    whole_fields: ClassVar[tuple[str, ...]] = ("normalized", "vectors")
 
     vectors: Floats
     normalized: bool
@@ -152,12 +153,6 @@ class Embeddings(Rows):
         result: Floats = self.normalize().vectors @ other.normalize().vectors.T
         return result
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON-ready values; `results.from_dict` makes an equal result of them."""
-        from lensmount_vision.results.formats import to_dict
-
-        return to_dict(self)
-
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class PromptedMasks(Rows):
@@ -174,6 +169,8 @@ class PromptedMasks(Rows):
 
     row_fields: ClassVar[tuple[str, ...]] = ("masks", "scores", "logits", "prompt_id")
     kind: ClassVar[str] = "prompted-masks"
+    whole_fields: ClassVar[tuple[str, ...]] = ("image_size", "path")
+    object_fields: ClassVar[Mapping[str, str]] = {"score": "scores", "mask": "masks", "prompt_id": "prompt_id"}
 
     masks: Masks
     scores: Floats
@@ -233,19 +230,26 @@ class PromptedMasks(Rows):
         order = np.argsort(self.prompt_id, kind="stable")
         return dense[order].reshape(len(numbers), -1, *self.image_size)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON-ready values; masks as run lengths, without the logits, which are large."""
-        from lensmount_vision.results.formats import to_dict
-
-        return to_dict(self)
+    def shapes(self) -> Shapes:
+        """What is drawn: the masks with their scores."""
+        count = len(self)
+        return Shapes(
+            numbers=range(count), names=[""] * count, scores=self.scores, boxes=self.masks.boxes, masks=self.masks
+        )
 
     def to_coco(
         self, *, image_id: int | str = 0, annotation_start: int = 1, category_id: int = 0
     ) -> list[dict[str, Any]]:
         """COCO annotations of the masks, all of one category; see `Detections.to_coco`."""
-        from lensmount_vision.results.formats import prompted_to_coco
-
-        return prompted_to_coco(self, image_id, annotation_start, category_id)
+        return coco_annotations(
+            self.masks.boxes,
+            self.masks.area.tolist(),
+            self.scores,
+            [category_id] * len(self),
+            [{"segmentation": mask} for mask in self.masks.to_rle()],
+            image_id=image_id,
+            annotation_start=annotation_start,
+        )
 
     def to_supervision(self) -> supervision.Detections:
         """A `supervision.Detections` with dense masks, their boxes and scores.
@@ -253,8 +257,6 @@ class PromptedMasks(Rows):
         Raises:
             MissingDependencyError: supervision is not installed.
         """
-        from lensmount_vision.results.formats import import_supervision
-
         return import_supervision().Detections(
             xyxy=self.masks.boxes, mask=self.masks.dense(), confidence=self.scores.copy()
         )
@@ -269,6 +271,4 @@ class PromptedMasks(Rows):
         color: tuple[int, int, int] | None = None,
     ) -> NDArray[np.uint8]:
         """A BGR copy of the image with the masks drawn on it, one colour each."""
-        from lensmount_vision.results.drawing import draw
-
         return draw(image, self, labels=labels, confidence=confidence, thickness=thickness, color=color)

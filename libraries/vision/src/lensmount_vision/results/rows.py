@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
 from lensmount.errors import InputError, OptionError
+from lensmount_vision.results.formats import plain
+from lensmount_vision.results.masks import Masks, checked_size
+
+# What a result's dict may lack.
+_OPTIONAL = frozenset(["path", "keypoint_names", "skeleton", "prompt_id"])
 
 Self = TypeVar("Self", bound="Rows")
 
@@ -21,11 +26,44 @@ def class_name(class_names: Sequence[str], class_id: int) -> str:
 
 
 class Record:
-    """What all results share: a name of their kind, and equality by value."""
+    """What all results share: a name of their kind, plain values of what they hold, and equality by value."""
 
     __slots__ = ()
 
     kind: ClassVar[str] = ""
+
+    # What `to_dict` writes: fields that concern the whole result; and of each object, under a name of its own, a field.
+    whole_fields: ClassVar[tuple[str, ...]] = ()
+    object_fields: ClassVar[Mapping[str, str]] = {}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-ready values, masks as run lengths; `results.from_dict` makes an equal result of them.
+
+        The logits of prompted masks, which are large, are left out.
+        """
+        data = {"type": self.kind, **{name: plain(getattr(self, name)) for name in self.whole_fields}}
+        if self.object_fields:
+            values = {name: getattr(self, field) for name, field in self.object_fields.items()}
+            columns = {name: plain(column) for name, column in values.items() if column is not None}
+            data["objects"] = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        return data
+
+    @classmethod
+    def fields_of(cls, data: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields of a result of this class, from what `to_dict` gave.
+
+        Raises:
+            KeyError: Something is missing.
+        """
+        found = {name: data[name] for name in cls.whole_fields if name in data or name not in _OPTIONAL}
+        stored = {f.name for f in fields(cls)}  # type: ignore[arg-type]  # every subclass is a dataclass
+        for name, field in cls.object_fields.items():
+            objects = data["objects"]
+            if field not in stored or (name in _OPTIONAL and not any(name in item for item in objects)):
+                continue
+            column = [item[name] for item in objects]
+            found[field] = Masks.from_rle(column, checked_size(data["image_size"])) if name == "mask" else column
+        return found
 
     def __eq__(self, other: object) -> bool:
         """Whether type and every field are equal, numbers exactly."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -11,6 +12,7 @@ from lensmount.errors import InputError
 from lensmount_vision.images.checks import Indices
 from lensmount_vision.results.image_results import PromptedMasks
 from lensmount_vision.results.rows import store
+from lensmount_vision.results.shapes import Shapes
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -26,6 +28,8 @@ class VideoMasks(PromptedMasks):
 
     row_fields: ClassVar[tuple[str, ...]] = (*PromptedMasks.row_fields, "object_ids")
     kind: ClassVar[str] = "video-masks"
+    whole_fields: ClassVar[tuple[str, ...]] = (*PromptedMasks.whole_fields, "frame")
+    object_fields: ClassVar[Mapping[str, str]] = {**PromptedMasks.object_fields, "object_id": "object_ids"}
 
     object_ids: Indices
     frame: int = 0
@@ -41,3 +45,8 @@ class VideoMasks(PromptedMasks):
             )
         store(self, "object_ids", ids.astype(np.int64))
         store(self, "frame", int(self.frame))
+
+    def shapes(self) -> Shapes:
+        """What is drawn: an object keeps its number, and with it its colour, from frame to frame."""
+        numbers = self.object_ids.tolist()
+        return replace(super().shapes(), numbers=numbers, names=[f"#{number}" for number in numbers])

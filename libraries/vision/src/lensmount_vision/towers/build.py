@@ -1,138 +1,172 @@
-"""What two-tower plugins share when they build: tokeniser, metadata, torch networks with names. Imports no torch."""
+"""One architecture of two towers, described as data: building its model, its torch networks and its export."""
 
 from __future__ import annotations
 
-import pkgutil
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+import numpy as np
+
+from lensmount.contracts.model import NetworkContext
 from lensmount.contracts.session import TensorSpec, TorchNetwork
 from lensmount.errors import ModelFileError, OptionError, UnsupportedModelError
+from lensmount.specs.imports import import_string
+from lensmount.specs.options import build_options
+from lensmount_vision.towers.export import export_graphs
 from lensmount_vision.towers.model import EmbeddingModel, tower
-from lensmount_vision.towers.recognise import ARCHITECTURE, BIAS, CONTEXT, SCALE, VOCABULARY, number
+from lensmount_vision.towers.recognise import ARCHITECTURE, BIAS, CONTEXT, SCALE, VOCABULARY, metadata_number
 from lensmount_vision.towers.tokens import ClipTokenizer
-from lensmount_vision.towers.vocabulary import Vocabulary, read_merges, read_vocabulary
+from lensmount_vision.towers.vocabulary import OPENAI_SPECIALS, load_vocabulary
 
 if TYPE_CHECKING:
-    from lensmount.contracts.model import BuildContext
+    from lensmount.contracts.model import BuildContext, ExportContext
     from lensmount.specs import Preprocess
+    from lensmount_vision.towers.weights import TowerWeights
 
 M = TypeVar("M", bound=EmbeddingModel)
-MERGES = "merges.txt.gz"  # in the wheel of each plugin that tokenises as CLIP does
 CPU_BATCH, GPU_BATCH = 16, 64
+USUAL_SIDE = 224
 
 
-def build_model(
-    kind: type[M],
-    context: BuildContext,
-    *,
-    preprocess: Preprocess,
-    vocabulary_package: str,
-    specials: tuple[str, str],
-    context_length: int,
-    logit_scale: float,
-    defaults: Any,
-) -> M:
-    """Makes a model of two towers.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TwoTowers(Generic[M]):
+    """What one architecture of an image and a text tower has of its own.
 
-    Args:
-        kind: Class of the model.
-        context: What the core handed to the factory.
-        preprocess: How pictures become its input.
-        vocabulary_package: Plugin whose wheel holds CLIP's merges, for packages without a tokeniser.
-        specials: See `ClipTokenizer`.
-        context_length: For graphs that do not say.
-        logit_scale: Likewise.
-        defaults: Load options that mean nothing special; others are refused for graphs.
+    Its methods are what an `Architecture` names: `build` as factory, `network`, and `export` as exporter.
 
-    Raises:
-        UnsupportedModelError: The task is not `embedding`.
-        ModelFileError: The graphs are not those of two towers.
-        OptionError: An option that a graph cannot follow.
+    Attributes:
+        architecture: Its name: `clip`.
+        label: Its name in messages: `CLIP`.
+        model: Class of its models.
+        options: Class of its load options.
+        weights: Import string of a function that reads them: `(checkpoint, files, options)` to `TowerWeights`.
+        preprocess: How images become the input; the size is that which the image tower takes.
+        configured: Changes `preprocess` as the files next to the weights say.
+        specials: Texts of the start and end token; see `ClipTokenizer`.
+        context_length: Most tokens of a text, for graphs that do not say.
+        logit_scale: Factor of the calibrated scores, for graphs that do not say.
     """
-    if context.card.task != "embedding":
-        raise UnsupportedModelError(
-            f"{context.card.id!r} has a task that this architecture does not have",
-            found=context.card.task,
-            expected="embedding",
-        )
-    if context.package.format != "torch" and context.options not in (None, defaults):
-        raise OptionError(
-            f"package {context.package.name!r} is a graph, in which heads and activation are fixed",
-            found=repr(context.options),
-            fix="leave these options out, or load a package of format torch",
-        )
-    metadata = tower(context, "textual").metadata
-    visual = tower(context, "visual")
-    length = int(number(metadata, CONTEXT, context_length))
-    rows = int(number(metadata, VOCABULARY, 0))
-    tokenizer = ClipTokenizer(_Loader(context, vocabulary_package, rows), length, specials)
-    return kind(
-        context,
-        preprocess,
-        tokenizer,
-        logit_scale=number(visual.metadata, SCALE, logit_scale),
-        logit_bias=number(visual.metadata, BIAS, 0.0),
-        image_batch=CPU_BATCH if visual.device == "cpu" else GPU_BATCH,
-    )
 
+    architecture: str
+    label: str
+    model: type[M]
+    options: type[Any]
+    weights: str
+    preprocess: Preprocess
+    configured: Callable[[Preprocess, Mapping[str, Path]], Preprocess] | None = None
+    specials: tuple[str, str] = OPENAI_SPECIALS
+    context_length: int
+    logit_scale: float
 
-class _Loader:
-    """Gives the vocabulary when a text is first tokenised: pictures alone need none."""
+    def build(self, context: BuildContext) -> M:
+        """Makes the model.
 
-    def __init__(self, context: BuildContext, package: str, rows: int) -> None:
-        self._files = dict(context.files)
-        self._package = package
-        self._rows = rows
-        self._id = context.card.id
-
-    def __call__(self) -> Vocabulary:
-        found = read_vocabulary(self._files) or packaged_vocabulary(self._package)
-        if self._rows and found.size != self._rows:
-            raise ModelFileError(
-                f"the tokeniser does not fit the text tower of {self._id!r}",
-                found=f"a vocabulary of {found.size} tokens for an embedding of {self._rows}",
-                expected="the model's own tokenizer.json, or vocab.json and merges.txt, next to its weights",
-                fix="put the tokeniser's files in the folder of the weights; embed_images works without them",
+        Raises:
+            UnsupportedModelError: The task is not `embedding`.
+            ModelFileError: The graphs are not those of two towers, or a configuration is malformed.
+            OptionError: An option that a graph cannot follow.
+        """
+        card, package = context.card, context.package
+        if card.task != "embedding":
+            raise UnsupportedModelError(
+                f"{card.id!r} has a task that this architecture does not have", found=card.task, expected="embedding"
             )
-        return found
+        if package.format != "torch" and context.options not in (None, self.options()):
+            raise OptionError(
+                f"package {package.name!r} is a graph, in which heads and activation are fixed",
+                found=repr(context.options),
+                fix="leave these options out, or load a package of format torch",
+            )
+        visual, metadata = tower(context, "visual"), tower(context, "textual").metadata
+        # Read when a text is first tokenised: images alone need no vocabulary.
+        vocabulary = partial(
+            load_vocabulary,
+            dict(context.files),
+            int(metadata_number(metadata, VOCABULARY, 0)),
+            card.id,
+            otherwise="embed_images works without them",
+        )
+        return self.model(
+            context,
+            self._preprocess(context),
+            ClipTokenizer(vocabulary, int(metadata_number(metadata, CONTEXT, self.context_length)), self.specials),
+            logit_scale=metadata_number(visual.metadata, SCALE, self.logit_scale),
+            logit_bias=metadata_number(visual.metadata, BIAS, 0.0),
+            image_batch=CPU_BATCH if visual.device == "cpu" else GPU_BATCH,
+        )
 
+    def _preprocess(self, context: BuildContext) -> Preprocess:
+        """The package's own, else the architecture's at the size that the image tower takes."""
+        if context.package.preprocess is not None:
+            return context.package.preprocess
+        spec = self.configured(self.preprocess, context.files) if self.configured else self.preprocess
+        height, width = tower(context, "visual").inputs[0].shape[-2:]
+        if isinstance(height, int) and isinstance(width, int):
+            return replace(spec, size=(height, width))
+        return replace(spec, size=(USUAL_SIDE, USUAL_SIDE))
 
-def packaged_vocabulary(package: str) -> Vocabulary:
-    """CLIP's vocabulary of 49,408 tokens, from a plugin's wheel.
+    def network(self, context: NetworkContext) -> dict[str, TorchNetwork]:
+        """Builds both towers from the package's weights.
 
-    Raises:
-        ModelFileError: The wheel lacks it.
-    """
-    try:
-        content = pkgutil.get_data(package, MERGES)
-    except (OSError, ImportError):
-        content = None
-    if content is None:
-        raise ModelFileError(f"{package} lacks {MERGES}", fix=f"pip install --force-reinstall {package}")
-    return read_merges(content, f"{package}/{MERGES}")
+        Raises:
+            ModelFileError: The file is corrupt, or its tensors contradict one another.
+            UnsupportedModelError: The tensors are not those of this architecture.
+        """
+        from lensmount_reading import read_checkpoint
 
+        read: Callable[..., TowerWeights] = import_string(self.weights, f"architecture {self.architecture!r}")
+        path = next(context.files[a.name] for a in context.package.artifacts if a.role == "weights")
+        checkpoint = read_checkpoint(path)
+        try:
+            weights = read(checkpoint, context.files, context.options or self.options())
+            images, (texts, sizes) = weights.image_network(), weights.text_network()
+            scale, bias = weights.scale_and_bias()
+        except (KeyError, IndexError, RuntimeError, ValueError) as error:
+            if isinstance(error, ModelFileError):
+                raise
+            raise UnsupportedModelError(
+                f"the tensors of {path.name} are not those of a {self.label}",
+                found=str(error)[:500],
+                fix="lensmount inspect FILE shows what is in it",
+            ) from error
+        facts = {ARCHITECTURE: self.architecture, SCALE: repr(scale), BIAS: repr(bias)}
+        lengths = {CONTEXT: str(sizes["context"]), VOCABULARY: str(sizes["vocabulary"])}
+        side = weights.resolution
+        return {
+            "visual": TorchNetwork(
+                module=images,
+                inputs=(TensorSpec("images", ("batch", 3, side, side), "float32"),),
+                outputs=(TensorSpec("image_embeddings", ("batch", weights.dimension), "float32"),),
+                metadata=facts,
+            ),
+            "textual": TorchNetwork(
+                module=texts,
+                inputs=(TensorSpec("tokens", ("batch", "length"), "int64"),),
+                outputs=(TensorSpec("text_embeddings", ("batch", sizes["dimension"]), "float32"),),
+                metadata={**facts, **lengths},
+            ),
+        }
 
-def visual_network(
-    module: Any, architecture: str, side: int, dimension: int, metadata: Mapping[str, str]
-) -> TorchNetwork:
-    """An image tower with names for what goes in and comes out."""
-    return TorchNetwork(
-        module=module,
-        inputs=(TensorSpec("images", ("batch", 3, side, side), "float32"),),
-        outputs=(TensorSpec("image_embeddings", ("batch", dimension), "float32"),),
-        metadata={ARCHITECTURE: architecture, **metadata},
-    )
+    def export(self, context: ExportContext) -> Path:
+        """Writes a folder with `visual.onnx`, `textual.onnx`, the tokeniser and `lensmount.json`.
 
+        The batch is free in both graphs, and the length of texts too; `context.batch` above 1 fixes the batch unless
+        `context.dynamic`. Settings are the load options, which say what the files leave open. See `export_graphs` for
+        what else is raised.
 
-def text_network(
-    module: Any, architecture: str, geometry: Mapping[str, int], metadata: Mapping[str, str]
-) -> TorchNetwork:
-    """A text tower likewise; `geometry` is that of `text_geometry`."""
-    facts = {ARCHITECTURE: architecture, CONTEXT: str(geometry["context"]), VOCABULARY: str(geometry["vocabulary"])}
-    return TorchNetwork(
-        module=module,
-        inputs=(TensorSpec("tokens", ("batch", "length"), "int64"),),
-        outputs=(TensorSpec("text_embeddings", ("batch", geometry["dimension"]), "float32"),),
-        metadata={**facts, **metadata},
-    )
+        Raises:
+            UnknownOptionError: A setting that is no load option.
+            OptionError: A setting has a wrong value.
+        """
+        chosen = build_options(self.options, context.settings, f"the export of {context.card.id!r}")
+        asked = NetworkContext(card=context.card, package=context.package, files=context.files, options=chosen)
+        return export_graphs(
+            context,
+            partial(self.network, asked),
+            fixed=("visual", "textual"),
+            preprocess=context.package.preprocess,
+            magnitude=lambda vectors: float(np.abs(vectors).max()),
+        )

@@ -17,7 +17,7 @@ from lensmount.errors import ClosedError, ImageError, InputError, ModelFileError
 from lensmount.specs.options import flag, positive
 from lensmount_vision.models.single_graph import SingleGraph
 from lensmount_vision.results.kinds import Classification, Embeddings
-from lensmount_vision.towers.comparison import Comparison
+from lensmount_vision.towers.similarity import Comparison
 from lensmount_vision.towers.stream import EmbeddedBatch, stream
 from lensmount_vision.towers.text import TextEncoder, as_texts
 from lensmount_vision.towers.tokens import ClipTokenizer
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from lensmount.contracts.model import BuildContext
     from lensmount.contracts.session import Session
     from lensmount.specs import Preprocess
-    from lensmount_vision.images.loading import Color, Image
+    from lensmount_vision.images.image import Color, Image
 
     Vectors = NDArray[np.float32]
 

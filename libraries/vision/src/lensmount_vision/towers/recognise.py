@@ -1,4 +1,4 @@
-"""Files around a two-tower model: recognising bare ones, and what their metadata says."""
+"""Bare files of two-tower models become cards; the names of files next to them, and the keys of a graph's metadata."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from lensmount.specs import Artifact, ModelCard, ModelPackage
 if TYPE_CHECKING:
     from lensmount_reading import FileFacts
 
-#: Next to weights, where a Hugging Face folder has them.
+#: Of these files, each one alone says that a folder has a tokeniser (`vocab.json` comes with `merges.txt`).
+TOKENISERS = ("tokenizer.json", "vocab.json", "bpe_simple_vocab_16e6.txt.gz")
+#: Files that lie next to weights in a Hugging Face or open_clip folder.
 COMPANIONS = (
     "config.json",
     "open_clip_config.json",
@@ -23,7 +25,7 @@ COMPANIONS = (
     "bpe_simple_vocab_16e6.txt.gz",
 )
 GRAPHS = ("visual.onnx", "textual.onnx")
-#: Keys of the metadata that this project's torch networks have and its exported graphs embed.
+#: Keys of the metadata that the torch networks have and the exported graphs embed.
 ARCHITECTURE, SCALE, BIAS, CONTEXT, VOCABULARY = (
     "lensmount.architecture",
     "lensmount.logit_scale",
@@ -33,9 +35,9 @@ ARCHITECTURE, SCALE, BIAS, CONTEXT, VOCABULARY = (
 )
 
 
-def companions(weights: Path, names: tuple[str, ...] = COMPANIONS) -> tuple[Artifact, ...]:
-    """Files that lie next to a weights file, as artifacts of role `data`."""
-    found = (weights.parent / name for name in names)
+def companions(weights: Path) -> tuple[Artifact, ...]:
+    """The files of `COMPANIONS` in the folder of a weights file, as artifacts of role `data`."""
+    found = (weights.parent / name for name in COMPANIONS)
     return tuple(
         Artifact(name=path.name, uri=path.absolute().as_uri(), role="data", size=path.stat().st_size)
         for path in found
@@ -44,7 +46,7 @@ def companions(weights: Path, names: tuple[str, ...] = COMPANIONS) -> tuple[Arti
 
 
 def weights_card(facts: FileFacts, architecture: str, *, notes: tuple[str, ...] = ()) -> ModelCard:
-    """The card of a bare weights file and the files next to it."""
+    """The card of a bare weights file and its companions."""
     weights = Artifact(
         name=facts.path.name, uri=facts.path.absolute().as_uri(), role="weights", size=facts.size, confidence="official"
     )
@@ -58,7 +60,7 @@ def weights_card(facts: FileFacts, architecture: str, *, notes: tuple[str, ...] 
 
 
 def pair_card(facts: FileFacts, architecture: str) -> ModelCard | None:
-    """The card of one graph of a pair that this project exported; the other one lies next to it.
+    """The card of a pair of exported graphs, of which `facts` is one; None for any other file.
 
     Raises:
         ModelFileError: The other graph is missing.
@@ -90,8 +92,8 @@ def pair_card(facts: FileFacts, architecture: str) -> ModelCard | None:
     return ModelCard(id="file", architecture=architecture, task="embedding", packages=(package,))
 
 
-def number(metadata: Mapping[str, str], key: str, default: float) -> float:
-    """A number that a graph embeds.
+def metadata_number(metadata: Mapping[str, str], key: str, default: float) -> float:
+    """A number in a graph's metadata; `default` where the key is missing.
 
     Raises:
         ModelFileError: It is no number.

@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from lensmount.backend import cpu_count
 from lensmount.errors import ImageError, InputError
-from lensmount_vision.images.arrays import is_array, is_pil
-from lensmount_vision.images.loading import Image, load
+from lensmount_vision.images.image import Image
+from lensmount_vision.images.loading import is_single, load, several
 from lensmount_vision.images.sources import expand_sources, is_video
 from lensmount_vision.images.transforms import prepare
-from lensmount_vision.towers.prefetch import batched, count_of, prefetch
+from lensmount_vision.models.pipeline import batched, count_of, in_order
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from lensmount_vision.images.loading import Color
-    from lensmount_vision.towers.model import EmbeddingModel
+    from lensmount.specs import Preprocess
+    from lensmount_vision.images.image import Color
+    from lensmount_vision.images.transforms import DType
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,24 +55,41 @@ class _Prepared:
     picture: Image | None
 
 
+class ImageTower(Protocol):
+    """The part of an embedding model that a stream uses."""
+
+    @property
+    def preprocess_spec(self) -> Preprocess:
+        """How pictures become the tower's input."""
+
+    @property
+    def input_dtype(self) -> DType:
+        """What that input is made of."""
+
+    @property
+    def tensor_device(self) -> str | None:
+        """Where pictures are prepared in torch; None where that is done on the host."""
+
+    def forward_images(self, batch: NDArray[Any]) -> NDArray[np.float32]:
+        """Prepared pictures `(B, C, H, W)` to vectors `(B, D)`."""
+
+    def forward_pictures(self, pictures: Sequence[Image]) -> NDArray[np.float32]:
+        """Decoded pictures to vectors `(B, D)`."""
+
+
 def sources_of(images: Any) -> Iterable[Any]:
     """What the caller passed, as an iterable of single pictures; folders and globs become their pictures.
 
     Raises:
         ImageError: A folder or glob without pictures, or something that is no picture.
     """
-    if isinstance(images, str | os.PathLike):
-        text = os.fspath(images)
-        if isinstance(text, str) and _names_several(text):
-            return [name for name in expand_sources(text) if not is_video(name)]
+    inputs = several(images)
+    if inputs is not None:
+        return inputs
+    if isinstance(images, str | os.PathLike) and _names_several(os.fspath(images)):
+        return [name for name in expand_sources(images) if not is_video(name)]
+    if is_single(images):
         return [images]
-    if is_array(images):
-        return images if images.ndim == 4 else [images]
-    single = isinstance(images, Image | bytes | bytearray | memoryview) or is_pil(images)
-    if single or callable(getattr(images, "read", None)):
-        return [images]
-    if isinstance(images, Iterable) and not isinstance(images, dict | set | frozenset):
-        return images
     raise ImageError(
         "these are no pictures",
         found=type(images).__name__,
@@ -78,8 +97,8 @@ def sources_of(images: Any) -> Iterable[Any]:
     )
 
 
-def _names_several(text: str) -> bool:
-    if "://" in text or text.startswith("data:"):
+def _names_several(text: str | bytes) -> bool:
+    if isinstance(text, bytes) or "://" in text or text.startswith("data:"):
         return False
     try:
         path = Path(text)
@@ -89,7 +108,7 @@ def _names_several(text: str) -> bool:
 
 
 def stream(
-    model: EmbeddingModel,
+    model: ImageTower,
     images: Any,
     *,
     size: int,
@@ -113,10 +132,11 @@ def stream(
 
     on_device = model.tensor_device is not None
     total = count_of(items)
-    workers = 0 if total == 1 else None  # threads for one picture cost more than they save
+    # Threads for one picture cost more than they save; decoding seldom needs more than four.
+    workers = 0 if total == 1 else min(4, cpu_count())
 
     def ready() -> Iterator[_Prepared]:
-        for (index, source), result in prefetch(enumerate(items), work, ahead=2 * size, workers=workers):
+        for (index, source), result in in_order(enumerate(items), work, workers=workers, ahead=2 * size):
             try:
                 yield result()
             except ImageError as error:

@@ -42,7 +42,7 @@ def as_texts(texts: str | Sequence[str]) -> list[str]:
 
 
 class TextEncoder:
-    """Texts to vectors, each run once.
+    """Texts to vectors; each text is run once and kept in a cache.
 
     Args:
         context: What the core handed to the factory; its cache `text` is used where there is one.

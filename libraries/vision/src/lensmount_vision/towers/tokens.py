@@ -1,7 +1,7 @@
 """CLIP's byte-pair encoding, which Perception Encoder and OWLv2 share.
 
-The merges run in the `tokenizers` library. What comes before them, cleaning and lower-casing, is done here as OpenAI's
-`simple_tokenizer.py` does it (ftfy, HTML entities twice, white space, `str.lower`), since the library's own normalisers
+The merges run in the `tokenizers` library. Cleaning and lower-casing come before them and are done here as in OpenAI's
+`simple_tokenizer.py` (ftfy, HTML entities twice, white space, `str.lower`), since the library's own normalisers
 differ from it on entities, mojibake and capital sigma: ids are equal to the reference, not merely close.
 """
 

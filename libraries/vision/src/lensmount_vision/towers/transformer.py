@@ -1,7 +1,7 @@
-"""Pre-norm transformer blocks, and CLIP's text tower: what CLIP and Perception Encoder have in common.
+"""Pre-norm transformer blocks, CLIP's text tower, and the base of image towers that cut images into patches.
 
-Parameters bear the names of OpenAI's state dicts, which open_clip and Meta kept. For inference alone: no dropout, no
-gradients to think of. Two things make them faster than the reference without changing what comes out:
+Parameters bear the names of OpenAI's state dicts, which open_clip and Meta kept. For inference alone: no dropout and no
+gradients. Two things make them faster than the reference and leave the results as they are:
 
 * the last block computes queries and its MLP only for the token that is read (`only`), since nothing else leaves it;
 * `quick_gelu`, x * sigmoid(1.702 x), runs as the fused SiLU on weights scaled by 1.702 (`fold_quick_gelu`).
@@ -10,6 +10,7 @@ gradients to think of. Two things make them faster than the reference without ch
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Literal, cast
 
 import torch
@@ -220,6 +221,64 @@ class TextTower(nn.Module):
         return out
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PatchSizes:
+    """Sizes of an image tower that cuts images into patches.
+
+    Attributes:
+        resolution: Side of the square input in pixels.
+        patch: Side of a patch in pixels.
+        width: Channels.
+        layers: Blocks.
+        heads: Heads.
+        hidden: Channels in the MLPs.
+        dimension: Length of the embedding.
+        class_token: Whether a class token goes before the patches.
+    """
+
+    resolution: int
+    patch: int
+    width: int
+    layers: int
+    heads: int
+    hidden: int
+    dimension: int
+    class_token: bool = True
+
+    @property
+    def tokens(self) -> int:
+        """Patches, and the class token where there is one."""
+        return (self.resolution // self.patch) ** 2 + self.class_token
+
+
+class PatchTower(nn.Module):
+    """Image tower up to its last LayerNorm; a subclass says how tokens become one vector.
+
+    Args:
+        sizes: Of the tower.
+        activation: See `Mlp`.
+    """
+
+    def __init__(self, sizes: PatchSizes, activation: Activation) -> None:
+        super().__init__()
+        width = sizes.width
+        self.conv1 = nn.Conv2d(3, width, sizes.patch, sizes.patch, bias=False)
+        self.class_embedding = nn.Parameter(torch.empty(width)) if sizes.class_token else None
+        self.positional_embedding = nn.Parameter(torch.empty(sizes.tokens, width))
+        self.ln_pre = nn.LayerNorm(width)
+        self.transformer = Transformer(width, sizes.layers, sizes.heads, sizes.hidden, activation)
+        self.ln_post = nn.LayerNorm(width)
+        self.proj = nn.Parameter(torch.empty(width, sizes.dimension))
+
+    def tokens(self, images: Tensor) -> Tensor:
+        """Images `(B, 3, R, R)` to what the transformer takes, `(B, L, W)`, the class token first."""
+        x = self.conv1(images).flatten(2).transpose(1, 2)
+        if self.class_embedding is not None:
+            x = torch.cat((self.class_embedding.expand(x.shape[0], 1, -1), x), dim=1)
+        out: Tensor = self.ln_pre(x + self.positional_embedding)
+        return out
+
+
 def fold_quick_gelu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Scales the MLPs of a state dict for `quick_gelu` in `Mlp`: silu(1.702 x) / 1.702 = x sigmoid(1.702 x)."""
     factors = {".mlp.c_fc.weight": QUICK_GELU, ".mlp.c_fc.bias": QUICK_GELU, ".mlp.c_proj.weight": 1 / QUICK_GELU}
@@ -229,7 +288,7 @@ def fold_quick_gelu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def load(build: Callable[[], nn.Module], tensors: Mapping[str, Tensor]) -> nn.Module:
+def load_module(build: Callable[[], nn.Module], tensors: Mapping[str, Tensor]) -> nn.Module:
     """Builds a module on the tensors of a state dict, without filling it at random first, in eval mode.
 
     Raises:

@@ -1,7 +1,7 @@
-"""Files of embeddings with the names they belong to: `.npz`, `.npy` with a `.json` next to it, `.parquet`.
+"""Files of embeddings and the names of their images: `.npz`, `.npy` with a `.json` of the same name, `.parquet`.
 
-Long runs keep a journal next to the file, one part for every so many vectors: a new run goes on after a killed one.
-Files and parts are whole or absent.
+A long run writes parts into a folder next to the file, so that a run that was killed can be continued. Files and parts
+are whole or absent.
 """
 
 from __future__ import annotations
@@ -119,9 +119,9 @@ def write_vectors(table: VectorTable, path: Path) -> None:
             file, vectors=table.vectors, paths=np.array(table.paths, np.str_), stamps=table.stamps, meta=meta
         ))  # fmt: skip
     elif path.suffix == ".npy":
-        beside = json.dumps({**facts, "paths": table.paths, "stamps": table.stamps.tolist()}, ensure_ascii=False)
+        facts_of_rows = json.dumps({**facts, "paths": table.paths, "stamps": table.stamps.tolist()}, ensure_ascii=False)
         _atomic(path, lambda file: np.save(file, table.vectors))
-        _atomic(path.with_suffix(".json"), lambda file: file.write(beside.encode()))
+        _atomic(path.with_suffix(".json"), lambda file: file.write(facts_of_rows.encode()))
     else:
         arrow, parquet = _pyarrow()
         columns = {
@@ -205,7 +205,7 @@ class Journal:
         self._count = 0
 
     def parts(self) -> list[VectorTable]:
-        """What an earlier run left; damaged parts are left out (they are made again)."""
+        """The parts that an earlier run wrote; damaged ones are deleted, so that their rows are embedded again."""
         found = []
         for part in sorted(self.folder.glob("*.npz")):
             try:

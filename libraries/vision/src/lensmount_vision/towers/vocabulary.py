@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import Any
 from lensmount.errors import ModelFileError
 
 WORD_END = "</w>"
+#: OpenAI's list of merges, cut to those that are used; it lies next to this module (licence: `LICENSE-OpenAI`).
+MERGES_FILE = "merges.txt.gz"
 MERGES = 48_894  # of the 262,144 in OpenAI's file, these are in the vocabulary of 49,408
 OPENAI_SPECIALS = ("<|startoftext|>", "<|endoftext|>")
 OPEN_CLIP_SPECIALS = ("<start_of_text>", "<end_of_text>")
@@ -122,10 +125,59 @@ def read_vocabulary(files: Mapping[str, Path]) -> Vocabulary | None:
         return read_tokenizer_json(_read(files["tokenizer.json"]), str(files["tokenizer.json"]))
     if "vocab.json" in files and "merges.txt" in files:
         return read_vocab_and_merges(_read(files["vocab.json"]), _read(files["merges.txt"]), str(files["vocab.json"]))
-    for name in ("merges.txt.gz", "bpe_simple_vocab_16e6.txt.gz"):
+    for name in (MERGES_FILE, "bpe_simple_vocab_16e6.txt.gz"):
         if name in files:
             return read_merges(_read(files[name]), str(files[name]))
     return None
+
+
+def load_vocabulary(files: Mapping[str, Path], rows: int, model: str, *, otherwise: str) -> Vocabulary:
+    """The vocabulary of a model: that of its package, or CLIP's where the package has none.
+
+    Args:
+        files: The package's files by name.
+        rows: Rows of the text tower's table of tokens; 0 where unknown.
+        model: Id of the model, for messages.
+        otherwise: What the model can do without a tokeniser, for messages: `embed_images works without them`.
+
+    Raises:
+        ModelFileError: A file is malformed, or the vocabulary has another size than the table.
+    """
+    found = read_vocabulary(files) or packaged_vocabulary()
+    if rows and found.size != rows:
+        raise ModelFileError(
+            f"the tokeniser does not fit the text tower of {model!r}",
+            found=f"a vocabulary of {found.size} tokens for an embedding of {rows}",
+            expected="the model's own tokenizer.json, or vocab.json and merges.txt, next to its weights",
+            fix=f"put the tokeniser's files in the folder of the weights; {otherwise}",
+        )
+    return found
+
+
+def packaged_vocabulary() -> Vocabulary:
+    """CLIP's vocabulary of 49,408 tokens, from the wheel of lensmount-vision.
+
+    Raises:
+        ModelFileError: The wheel lacks it.
+    """
+    return read_merges(packaged_merges(), MERGES_FILE)
+
+
+def packaged_merges() -> bytes:
+    """The content of `MERGES_FILE`, compressed.
+
+    Raises:
+        ModelFileError: The wheel lacks it.
+    """
+    try:
+        content = pkgutil.get_data(__name__, MERGES_FILE)
+    except OSError:
+        content = None
+    if content is None:
+        raise ModelFileError(
+            f"lensmount-vision lacks {MERGES_FILE}", fix="pip install --force-reinstall lensmount-vision"
+        )
+    return content
 
 
 def _read(path: Path) -> bytes:

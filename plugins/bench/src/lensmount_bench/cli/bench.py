@@ -6,6 +6,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lensmount.cli.settings import (
+    ArchitectureName,
+    BackendNames,
+    DeviceName,
+    ModelName,
+    NumbersFile,
+    Offline,
+    PrecisionNames,
+    RunThreads,
+)
 from lensmount.errors import InputError
 
 if TYPE_CHECKING:
@@ -14,27 +24,22 @@ if TYPE_CHECKING:
     from lensmount_bench.report import BenchReport, Summary
 
 
-def add_to(app: typer.Typer) -> None:
-    """Registers the command."""
-    app.command()(bench)
-
-
 def bench(
-    model: Annotated[str, typer.Argument(help="Model id, path of a file or folder, or address.")],
+    model: ModelName,
     source: Annotated[str, typer.Option(help="Folder of pictures, or 'synthetic'.")] = "synthetic",
-    backend: Annotated[str | None, typer.Option(help="onnx, torch, …; several with commas.")] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32, fp16, …; several with commas.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda:0, mps; None to choose.")] = None,
+    backend: BackendNames = None,
+    precision: PrecisionNames = None,
+    device: DeviceName = None,
     batch: Annotated[str, typer.Option(help="Pictures per call; several with commas.")] = "1",
-    threads: Annotated[int | None, typer.Option(help="CPU threads of one run of the network.")] = None,
+    threads: RunThreads = None,
     concurrency: Annotated[int, typer.Option(help="Threads that call the model at once.")] = 1,
     compare: Annotated[str | None, typer.Option(help="Another model, measured in turns with the first.")] = None,
-    architecture: Annotated[str | None, typer.Option(help="Where several recognise the file.")] = None,
+    architecture: ArchitectureName = None,
     seconds: Annotated[float, typer.Option(help="How long each variant is measured, start-up not counted.")] = 10.0,
     rounds: Annotated[int, typer.Option(help="Turns that each variant takes.")] = 5,
     cold: Annotated[int, typer.Option(help="Cold starts of each variant.")] = 3,
-    json_file: Annotated[str | None, typer.Option("--json", help="File for all numbers as JSON, or - .")] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Open no socket.")] = False,
+    json_file: NumbersFile = None,
+    offline: Offline = False,
 ) -> None:
     """Measure start-up, stages, tail, throughput and memory; variants take turns in processes of their own."""
     from rich.progress import Progress

@@ -7,6 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lensmount.cli.settings import (
+    ArchitectureName,
+    BackendNames,
+    DeviceName,
+    ModelName,
+    NumbersFile,
+    Offline,
+    PrecisionNames,
+    Threads,
+)
 from lensmount.errors import InputError
 
 if TYPE_CHECKING:
@@ -15,30 +25,25 @@ if TYPE_CHECKING:
     from lensmount_bench.accuracy_report import EvalReport, EvalRow
 
 
-def add_to(app: typer.Typer) -> None:
-    """Registers the command."""
-    app.command("eval")(evaluate)
-
-
 def evaluate(
-    model: Annotated[str, typer.Argument(help="Model id, path of a file or folder, or address.")],
+    model: ModelName,
     images: Annotated[Path, typer.Option(help="Folder of pictures; for classification one folder per class in it.")],
     annotations: Annotated[Path | None, typer.Option(help="COCO's JSON, for boxes and masks.")] = None,
     task: Annotated[
         str | None, typer.Option(help="object-detection, instance-segmentation, classification; None for the model's.")
     ] = None,
-    backend: Annotated[str | None, typer.Option(help="onnx, torch, …; several with commas.")] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32, fp16, …; several with commas.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda:0, mps; None to choose.")] = None,
+    backend: BackendNames = None,
+    precision: PrecisionNames = None,
+    device: DeviceName = None,
     confidence: Annotated[float, typer.Option(help="Lowest score of detections that count.")] = 0.001,
     limit: Annotated[int | None, typer.Option(help="Only the first so many pictures.")] = None,
     renamed: Annotated[
         list[str] | None, typer.Option("--map", help="'model class=annotated class', where the names differ.")
     ] = None,
-    architecture: Annotated[str | None, typer.Option(help="Where several recognise the file.")] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
-    json_file: Annotated[str | None, typer.Option("--json", help="File for all numbers as JSON, or - .")] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Open no socket.")] = False,
+    architecture: ArchitectureName = None,
+    threads: Threads = None,
+    json_file: NumbersFile = None,
+    offline: Offline = False,
 ) -> None:
     """Average precision (COCO) of boxes and masks, accuracy of classifiers, and what is confused."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

@@ -6,15 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lensmount.cli.settings import ArchitectureName, Offline, RunThreads
 from lensmount.errors import InputError
 
 if TYPE_CHECKING:
     from lensmount.host.measured_records import Kept
-
-
-def add_to(app: typer.Typer) -> None:
-    """Registers the command."""
-    app.command()(tune)
 
 
 def tune(
@@ -23,10 +19,10 @@ def tune(
     precision: Annotated[
         str | None, typer.Option(help="Precisions that compete, with commas; None for the most exact there is.")
     ] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads of one run of the network.")] = None,
+    threads: RunThreads = None,
     batch: Annotated[int, typer.Option(help="Pictures per call.")] = 1,
     pictures: Annotated[str, typer.Option(help="Folder of pictures, or 'synthetic'.")] = "synthetic",
-    architecture: Annotated[str | None, typer.Option(help="Where several recognise the file.")] = None,
+    architecture: ArchitectureName = None,
     seconds: Annotated[float, typer.Option(help="How long each package is measured, loading not counted.")] = 5.0,
     rounds: Annotated[int, typer.Option(help="Turns that each package takes.")] = 5,
     list_all: Annotated[bool, typer.Option("--list", help="Show what was measured, and stop.")] = False,
@@ -35,7 +31,7 @@ def tune(
     ),
     every: Annotated[bool, typer.Option("--all", help="With --forget: of every model.")] = False,
     json_file: Annotated[str | None, typer.Option("--json", help="File for the times as JSON, or - .")] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Open no socket.")] = False,
+    offline: Offline = False,
 ) -> None:
     """Measure the packages of a model that can run here, in turns, and keep the times for `--backend fastest`."""
     from lensmount import registry

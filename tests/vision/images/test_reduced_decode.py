@@ -14,8 +14,9 @@ from PIL import ImageOps
 from lensmount.errors import InputError, OptionError
 from lensmount.specs import Preprocess
 from lensmount_vision.images.geometry import Geometry, plan
-from lensmount_vision.images.loading import Image, load, load_many
-from lensmount_vision.images.reduced import Reduced, denominator, plan_reduced
+from lensmount_vision.images.image import Image
+from lensmount_vision.images.loading import load, load_many
+from lensmount_vision.images.reduced_decode import Reduced, denominator, plan_reduced
 from lensmount_vision.images.transforms import prepare
 from lensmount_vision.results.drawing import draw
 from lensmount_vision.results.kinds import Detections

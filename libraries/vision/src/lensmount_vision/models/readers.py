@@ -7,63 +7,22 @@ other.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lensmount.errors import ImageError
-from lensmount_vision.images.arrays import is_array, is_pil
-from lensmount_vision.images.loading import Color, Image, load
-from lensmount_vision.images.sources import STREAM_SCHEMES, Frame, expand_sources, is_video, shown, video_frames
+from lensmount_vision.models.entries import Feed, Item, entries_of, items_of
 
 if TYPE_CHECKING:
     from lensmount.specs import Preprocess
+    from lensmount_vision.images.image import Color
 
 _JOIN_SECONDS = 2.0
 _QUEUE = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Feed:
-    """Frames from code of one's own (GStreamer, a camera's SDK), as a source of a stream.
-
-    Attributes:
-        name: Shown in results and errors.
-        frames: Starts reading: gives an iterable of frames, each a `images.sources.Frame` or anything that
-            `lensmount_vision.images.loading.load` takes. Called and drawn from in a thread of the stream's.
-        live: Whether frames that nobody has time for may be left out.
-    """
-
-    name: str
-    frames: Callable[[], Iterable[Any]]
-    live: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One picture or frame that is still to be decoded.
-
-    Attributes:
-        source: Path, address, camera or name that it comes from.
-        load: Gives the picture, or raises `ImageError`.
-        frame: Number of the frame, for videos and cameras.
-        seconds: Its time in the video, or since the camera was opened.
-        live: Whether it comes from a live source.
-        dropped: Frames of this source left out just before it.
-    """
-
-    source: str
-    load: Callable[[], Image]
-    frame: int | None = None
-    seconds: float | None = None
-    live: bool = False
-    dropped: int = 0
 
 
 class Reader:
@@ -93,18 +52,19 @@ class Reader:
         if latest and not isinstance(entries, list):  # the caller's own frames, as they come
             given = entries
             entries = [Feed("frames", lambda: given, live=True)]
-        beside = [e for e in entries if isinstance(e, Feed) and (e.live or latest)] if isinstance(entries, list) else []
-        rest = [e for e in entries if not any(e is feed for feed in beside)] if beside else entries
-        items = partial(_items, color=color, max_frames=max_frames, reduced_for=reduced_for)
-        self.live = bool(beside)
+        listed = entries if isinstance(entries, list) else []
+        threaded = [entry for entry in listed if isinstance(entry, Feed) and (entry.live or latest)]
+        rest = [e for e in entries if not any(e is feed for feed in threaded)] if threaded else entries
+        items = partial(items_of, color=color, max_frames=max_frames, reduced_for=reduced_for)
+        self.live = bool(threaded)
         self._lanes: list[_Lane] = []
         self._turn = 0
         self._changed = threading.Condition()
         self._closed = False
-        self._sequence: Iterator[Item] | None = None if beside else items(rest)
-        if beside and rest:
+        self._sequence: Iterator[Item] | None = None if threaded else items(rest)
+        if threaded and rest:
             self._lanes.append(_Lane(items(rest), False, self._changed))
-        self._lanes += [_Lane(items([feed]), latest is not False, self._changed) for feed in beside]
+        self._lanes += [_Lane(items([feed]), latest is not False, self._changed) for feed in threaded]
 
     def take(self, count: int) -> list[Item]:
         """Waits for the next items: as many as asked for from files, as many as there are from live sources.
@@ -147,6 +107,16 @@ class Reader:
             if item is not None:
                 found.append(item)
         return found
+
+    def groups(self, size: int) -> Iterator[tuple[int, list[Item]]]:
+        """What `take` gives until all lanes have ended, each time with the number of the first item; then closes."""
+        first = 0
+        try:
+            while items := self.take(size):
+                yield first, items
+                first += len(items)
+        finally:
+            self.close()
 
     def stop(self) -> None:
         """Ends every wait; may be called from any thread."""
@@ -229,81 +199,3 @@ def _close(items: Iterator[Item]) -> None:
     close = getattr(items, "close", None)
     if close is not None:
         close()
-
-
-# --- what the caller named --------------------------------------------------------------------------------------------
-
-
-def entries_of(source: Any) -> tuple[Iterable[Any], int | None]:
-    """A source as single pictures and feeds, and how many pictures that is, where it is known; nothing is opened.
-
-    Raises:
-        ImageError: A folder or glob holds no pictures.
-    """
-    if isinstance(source, (str, os.PathLike, int)):
-        return _expanded([source])
-    if isinstance(source, (Feed, Image, bytes, bytearray, memoryview)) or is_pil(source):
-        return _expanded([source])
-    if is_array(source):
-        return _expanded(list(source) if source.ndim == 4 else [source])
-    if isinstance(source, (list, tuple)):
-        return _expanded(list(source))
-    if isinstance(source, Iterable) and not isinstance(source, (dict, set, frozenset)):
-        return source, None
-    return _expanded([source])  # a file object; or no picture at all, which becomes an error record
-
-
-def _expanded(entries: list[Any]) -> tuple[list[Any], int | None]:
-    found: list[Any] = []
-    for entry in entries:
-        if isinstance(entry, bool) or not isinstance(entry, (str, os.PathLike, int)):
-            found.append(entry)
-        elif isinstance(entry, int):
-            found.append(_video(entry))
-        else:
-            found += [_video(name) if is_video(name) else name for name in expand_sources(entry)]
-    return found, None if any(isinstance(entry, Feed) for entry in found) else len(found)
-
-
-def _video(name: str | int) -> Feed:
-    text = str(name)
-    camera = text.isdecimal() and not Path(text).exists()
-    return Feed(text, partial(video_frames, name), live=camera or text.lower().startswith(STREAM_SCHEMES))
-
-
-def _items(
-    entries: Iterable[Any], color: Color | None, max_frames: int | None, reduced_for: Preprocess | None
-) -> Iterator[Item]:
-    for index, entry in enumerate(entries):
-        if isinstance(entry, Feed):
-            yield from _frames(entry, color, max_frames)
-        elif isinstance(entry, (str, os.PathLike)) and is_video(entry):  # from a generator
-            yield from _frames(_video(os.fspath(entry)), color, max_frames)
-        else:
-            name = os.fspath(entry) if isinstance(entry, (str, os.PathLike)) else getattr(entry, "path", None)
-            yield Item(str(name or f"image {index}"), partial(load, entry, color=color, reduced_for=reduced_for))
-
-
-def _frames(feed: Feed, color: Color | None, max_frames: int | None) -> Iterator[Item]:
-    start = time.monotonic()
-    number = -1
-    try:
-        for number, entry in enumerate(feed.frames()):
-            if max_frames is not None and number >= max_frames:
-                return
-            if isinstance(entry, Frame):
-                yield Item(feed.name, partial(load, entry.image), entry.number, entry.seconds, feed.live)
-            else:
-                seconds = time.monotonic() - start
-                yield Item(feed.name, partial(load, entry, color=color), number, seconds, feed.live)
-    except ImageError as error:  # one bad video is an item that fails, like one bad picture
-        yield Item(feed.name, partial(_fail, error), live=feed.live)
-        return
-    if feed.live:
-        problem = f"{shown(feed.name)} gives no more frames"
-        ended = ImageError(problem, found=f"{number + 1} frames before", fix="check the camera and the network")
-        yield Item(feed.name, partial(_fail, ended), live=True)
-
-
-def _fail(error: Exception) -> Image:
-    raise error

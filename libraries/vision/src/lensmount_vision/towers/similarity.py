@@ -1,4 +1,4 @@
-"""How well pictures and texts go together."""
+"""Similarity of pictures and texts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Vectors = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Comparison:
-    """Pictures against texts.
+    """Scores of every picture with every text.
 
     Attributes:
         cosine: float32 `(N, M)`: cosine of picture n and text m, -1..1.
