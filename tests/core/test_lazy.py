@@ -19,9 +19,9 @@ from lensmount.lazy import lazy_names
 @pytest.fixture
 def package() -> Iterator[types.ModuleType]:
     made = types.ModuleType("lazy_package")
-    made.__path__ = []  # type: ignore[attr-defined]  # a package, so that `from … import` takes importlib's way
+    made.__path__ = []  # a package, so that `from … import` takes importlib's way
     sys.modules[made.__name__] = made
-    made.__getattr__, made.__dir__ = lazy_names(  # type: ignore[attr-defined, method-assign]
+    made.__getattr__, made.__dir__ = lazy_names(  # type: ignore[method-assign]
         made.__name__,
         {"InputError": "lensmount.errors"},
         deprecated={"OldError": ("lensmount.errors:ImageError", "0.3")},
