@@ -38,7 +38,6 @@ import lensmount_reading.mapped
 import lensmount_reading.modules
 import lensmount_reading.onnx_file
 import lensmount_reading.pickles
-import lensmount_reading.precision
 import lensmount_reading.safetensors_file
 import lensmount_roboflow.client
 import lensmount_roboflow.mapping
@@ -54,7 +53,8 @@ import lensmount_yolo.metadata
 import lensmount_yolo.recognise
 from lensmount.errors import LensmountError, ModelFileError
 from lensmount.specs import Artifact, ModelCard, to_dict
-from lensmount_reading.facts import FileFacts, GraphValue, inspect_file
+from lensmount_reading.facts import FileFacts, GraphValue
+from lensmount_reading.inspection import inspect_file
 from lensmount_reading.records import Record
 
 MAX_PIXELS = 1 << 22
@@ -218,7 +218,7 @@ def peer(data: bytes) -> bool:
     }
     for name in known & set(written):
         place(f"peer/{name}", written[name].encode("utf-8", "surrogatepass"))
-    card = lensmount_roboflow.packages.folder.read_peer_folder(folder)
+    card = lensmount_roboflow.packages.folder.read_inference_models_folder(folder)
     for package in card.packages:
         for artifact in package.artifacts:
             assert lensmount.store.addresses.path_of(artifact.uri).resolve().is_relative_to(folder.resolve())

@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from lensmount import Detections, PromptedMasks, registry
+from lensmount import registry
 from lensmount_shapes.scenes import CLASSES, Scene, make_scene
 from lensmount_vision.cli.search import save_grid
 from lensmount_vision.images import import_cv2
-from lensmount_vision.results import Masks
+from lensmount_vision.results import Detections, Masks, PromptedMasks
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docs/pictures"

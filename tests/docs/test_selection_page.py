@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from lensmount.host.selection import LoadPlan, Request, select
+from lensmount.host.plan import LoadPlan, Request
+from lensmount.host.selection import select
 from lensmount.machine.environment import Environment
 from lensmount.specs import Architecture, Artifact, ModelCard, ModelPackage, Requirements
 from machines import MACHINES, backends_of, environment_of

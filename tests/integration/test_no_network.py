@@ -12,7 +12,7 @@ import pytest
 from lensmount import registry
 from lensmount.errors import OfflineError
 
-HOOKS = ("architectures", "model_cards", "backends", "sources", "caches")
+HOOKS = ("architectures", "model_cards", "backends", "sources", "caches", "readers", "commands", "exporters")
 
 GUARD = """
 import socket
@@ -80,8 +80,7 @@ def test_hooks_open_no_socket(point, no_sockets):
 def test_every_installed_model_offline_says_what_to_bring(how, home, hub, monkeypatch, no_sockets):
     """With an empty store, each package of each card fails on its missing files alone, and names every one."""
     from lensmount.contracts.finder import FetchOptions
-    from lensmount.host.opening import finders_for
-    from lensmount.store.fetch import fetch_package
+    from lensmount.store.fetch import fetch_package, finders_for
 
     if how != "offline":
         monkeypatch.setenv(how, "1")
@@ -94,7 +93,7 @@ def test_every_installed_model_offline_says_what_to_bring(how, home, hub, monkey
             if not remote:
                 continue
             with pytest.raises(OfflineError) as caught:
-                fetch_package(card, package, finders_for(package, host.index), options)
+                fetch_package(card, package, finders_for(package, host.index.sources), options)
             said = str(caught.value)
             assert {missing.name for missing in caught.value.missing} == {a.name for a in remote}
             for artifact in remote:

@@ -17,12 +17,14 @@ from filelock import FileLock
 
 from lensmount import registry
 from lensmount.errors import InputError, NoPackageError, NotTunedError, OptionError, UnknownOptionError
-from lensmount.host import measured_lookup as tuned
+from lensmount.host import measured as tuned
 from lensmount.host import measured_records as tuning_records
-from lensmount.host.measured import FASTEST, Timing
+from lensmount.host.measured_records import Timing
+from lensmount.host.plan import FASTEST, Request
+from lensmount.host.planning import plan as plan_of
 from lensmount.machine.environment import Gpu, detect
 from lensmount.specs import Artifact, ModelCard, ModelPackage
-from lensmount_bench import tune as tuning
+from lensmount_bench import tune, tuning
 
 pytestmark = pytest.mark.slow
 MODEL = "shapes-nano"
@@ -47,7 +49,7 @@ def measured(tmp_path_factory):
         patch.setenv("LENSMOUNT_HOME", str(home))
         patch.delenv("LENSMOUNT_THREADS", raising=False)
         told = []
-        found = registry.tune(MODEL, threads=1, progress=lambda *what: told.append(what), **QUICK)
+        found = tune(MODEL, threads=1, progress=lambda *what: told.append(what), **QUICK)
     return home, found, told
 
 
@@ -167,28 +169,28 @@ def test_a_changed_file_wants_another_measurement(home, tmp_path):
         model=tuned.subject_of(card),
         taken="2026-02-03 14:05",
         machine=machine,
-        files=tuple(tuned.known_files(card, card.packages, host.index).items()),
+        files=tuple(tuned.known_files(card.packages, host.index.sources).items()),
         timings=tuple(
             Timing(package=p.name, backend="onnx", device="cpu", precision="fp32", milliseconds=float(9 - i))
             for i, p in enumerate(packages)
         ),
     )
     tuning_records.keep(record, (None, None))
-    assert host.plan(card, FASTEST, None, None).selected.package.name == "onnx-b"
+    assert plan_of(card, host.site, Request(backend=FASTEST)).selected.package.name == "onnx-b"
     with (tmp_path / "onnx-a.onnx").open("ab") as file:
         file.write(b"\0")
-    plan = host.plan(card, FASTEST, None, None)
+    plan = plan_of(card, host.site, Request(backend=FASTEST))
     assert plan.selected is None
     assert plan.rejected[0].reasons[0].found.endswith("onnx-a/weights.onnx is another file")
     (tmp_path / "onnx-a.onnx").unlink()  # what is not here cannot be compared, and is not the one that is taken
-    assert host.plan(card, FASTEST, None, None).selected.package.name == "onnx-b"
+    assert plan_of(card, host.site, Request(backend=FASTEST)).selected.package.name == "onnx-b"
 
 
 def test_one_choice_is_said_to_be_one(home):
     here = detect()
     packages = tuple(pair for pair in here.packages if pair[0] != "torch")
     alone = registry.Registry(environment=dataclasses.replace(here, packages=packages))
-    found = tuning.tune(alone, MODEL)
+    found = tune(MODEL, registry=alone)
     assert (found.record, found.path) == (None, None)
     assert found.plan.decision == "one choice only: there is nothing to compare"
     assert tuning_records.list_kept() == []
@@ -204,7 +206,7 @@ def test_what_cannot_run_is_kept_as_such(home):
     )
     if here.gpus:
         pytest.skip("this machine has a GPU: nothing to pretend")
-    found = tuning.tune(registry.Registry(environment=pretended), MODEL, options={"threads": 1}, **QUICK)
+    found = tune(MODEL, registry=registry.Registry(environment=pretended), threads=1, **QUICK)
     failed = next(t for t in found.record.timings if t.backend == "torch")
     assert (failed.device, failed.milliseconds) == ("cuda:0", None)
     assert "cuda:0" in failed.error
@@ -219,7 +221,7 @@ def test_one_measurement_at_a_time(home, monkeypatch):
     waiting, done = threading.Event(), threading.Event()
 
     def run():
-        tuning.tune(registry.default(), MODEL, progress=lambda text, *rest: "waiting" in text and waiting.set())
+        tune(MODEL, progress=lambda text, *rest: "waiting" in text and waiting.set())
         done.set()
 
     folder = tuning_records.folder()
@@ -238,15 +240,15 @@ def test_one_measurement_at_a_time(home, monkeypatch):
 
 def test_mistakes_are_refused(home):
     with pytest.raises(NoPackageError):
-        registry.tune(MODEL, device="cuda:7")
+        tune(MODEL, device="cuda:7")
     with pytest.raises(UnknownOptionError):
-        registry.tune(MODEL, thread=2)
+        tune(MODEL, thread=2)
     with pytest.raises(UnknownOptionError):
         registry.explain(MODEL, backend=FASTEST, thread=2)
     with pytest.raises(InputError):
-        registry.tune(MODEL, seconds=0.01)
+        tune(MODEL, seconds=0.01)
     with pytest.raises(OptionError):
-        registry.tune(MODEL, batch=0)
+        tune(MODEL, batch=0)
     assert tuning_records.list_kept() == []
 
 

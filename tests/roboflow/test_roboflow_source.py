@@ -7,6 +7,7 @@ import socket
 
 import pytest
 
+from core_finders import core_finders
 from lensmount.contracts.finder import FetchOptions, Finder
 from lensmount.errors import (
     ArtifactNotFoundError,
@@ -18,7 +19,7 @@ from lensmount.errors import (
     UnsupportedModelError,
 )
 from lensmount.specs import BatchPolicy, Preprocess
-from lensmount.store.fetch import default_finders, fetch_package
+from lensmount.store.fetch import fetch_package
 from lensmount.store.store import Store
 from lensmount.store.transport import Policy
 from lensmount_roboflow.finder import RoboflowFinder
@@ -81,7 +82,7 @@ def finder(store, provider):
 
 
 def fetched(card, index, finder, options, store):
-    finders = {**default_finders(store), "roboflow": finder}
+    finders = {**core_finders(store), "roboflow": finder}
     return fetch_package(card, card.packages[index], finders, options, store=store)
 
 
@@ -351,15 +352,20 @@ def test_hook_module_is_light_and_found():
 
 def test_selection_explains_among_the_packages(model, store):
     """Through the registry: the entry point, the key, and each package's reasons."""
+    from lensmount.host.asking import Ask
+    from lensmount.host.resolve import resolve
     from lensmount.registry import Registry
 
     found = Registry()
-    card, _ = found.find(URI, api_key=KEY, allow_insecure=True)
+
+    def card_of(name, **options):
+        return resolve(Ask(name=name, allow_insecure=True, **options), found.index)
+
+    card = card_of(URI, api_key=KEY)
     assert [p.format for p in card.packages] == ["onnx", "engine", "torchscript"]
-    by_source, _ = found.find(MODEL, source="roboflow", api_key=KEY, allow_insecure=True)
-    assert by_source == card
+    assert card_of(MODEL, source="roboflow", api_key=KEY) == card
     with pytest.raises(AuthenticationError):
-        found.find(URI, api_key="wrong", allow_insecure=True)
+        card_of(URI, api_key="wrong")
     plan = str(found.explain(URI, offline=True))  # from what was kept
     assert "onnx-fp32-onnx1" in plan
     assert "engine-fp16-trt1" in plan

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import warnings
 from dataclasses import dataclass
@@ -43,13 +44,14 @@ def lensmount(monkeypatch, capsys):
 
 
 @pytest.fixture
-def known(monkeypatch):
+def known():
     """Makes these plugins, and no installed ones, the ones that the facade and the command line know."""
     from lensmount.host.discovery import given
 
-    def use(*plugins):
-        made = registry.Registry(lambda: [given(plugin, f"plugin-{i}") for i, plugin in enumerate(plugins)])
-        monkeypatch.setattr(registry, "_default", made)
-        return made
+    with contextlib.ExitStack() as stack:
 
-    return use
+        def use(*plugins):
+            made = registry.Registry(lambda: [given(plugin, f"plugin-{i}") for i, plugin in enumerate(plugins)])
+            return stack.enter_context(registry.use(made))
+
+        yield use

@@ -21,8 +21,8 @@ from lensmount.errors import (
     UnsafeFileError,
     UnsupportedModelError,
 )
-from lensmount.host.registry_class import Registry
 from lensmount.machine.environment import Environment, Gpu
+from lensmount.registry import Registry
 from lensmount_tensorrt import backend as backend
 from tensorrt_machine import machine
 
@@ -123,9 +123,7 @@ def test_an_engine_is_built_once_and_found_by_load(registry, gpu, home):
 
 
 def export(registry, model="shapes-nano", **options) -> Path:
-    from lensmount.host import exporting as managing
-
-    return managing.export(registry, model, to="tensorrt", progress=False, **options)
+    return registry.export(model, to="tensorrt", progress=False, **options)
 
 
 def test_the_key_covers_what_decides_the_engine(registry, gpu, home, tmp_path):
@@ -257,10 +255,8 @@ def test_settings_are_checked_before_anything_is_built(registry, gpu, home):
 
 
 def test_several_batches_are_for_engines(registry, gpu, tmp_path):
-    from lensmount.host import exporting as managing
-
     with pytest.raises(OptionError, match="batch"):
-        managing.export(registry, "shapes-nano", to="onnx", batch=(1, 2, 4), output=tmp_path / "m.onnx")
+        registry.export("shapes-nano", to="onnx", batch=(1, 2, 4), output=tmp_path / "m.onnx")
 
 
 def test_building_where_tensorrt_is_not(home):
@@ -476,16 +472,15 @@ def test_the_probe_says_where_it_runs(environment, version, devices):
 
 
 @pytest.fixture
-def command(registry, monkeypatch):
+def command(registry):
     from typer.testing import CliRunner
 
     from lensmount import registry as facade
     from lensmount.cli.app import app
 
-    monkeypatch.setattr(facade, "_default", registry)
-
     def run(*arguments: str):
-        return CliRunner().invoke(app, ["export", "shapes-nano", "--to", "tensorrt", *arguments])
+        with facade.use(registry):
+            return CliRunner().invoke(app, ["export", "shapes-nano", "--to", "tensorrt", *arguments])
 
     return run
 

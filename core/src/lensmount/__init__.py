@@ -15,29 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from lensmount.version import __version__ as __version__
 
-_LAZY = {
-    "AutoModel": "lensmount.auto",
-    "Classification": "lensmount_vision.results.kinds",
-    "Detections": "lensmount_vision.results.kinds",
-    "Embeddings": "lensmount_vision.results.kinds",
-    "InstanceSegmentation": "lensmount_vision.results.kinds",
-    "LensmountError": "lensmount.errors",
-    "PromptedMasks": "lensmount_vision.results.kinds",
-    "VideoMasks": "lensmount_vision.results.kinds",
-}
+_LAZY = {"AutoModel": "lensmount.registry", "LensmountError": "lensmount.errors"}
 
 if TYPE_CHECKING:
     from lensmount import registry as registry
-    from lensmount.auto import AutoModel as AutoModel
     from lensmount.errors import LensmountError as LensmountError
-    from lensmount_vision.results.kinds import Classification as Classification
-    from lensmount_vision.results.kinds import Detections as Detections
-    from lensmount_vision.results.kinds import Embeddings as Embeddings
-    from lensmount_vision.results.kinds import InstanceSegmentation as InstanceSegmentation
-    from lensmount_vision.results.kinds import PromptedMasks as PromptedMasks
-    from lensmount_vision.results.kinds import VideoMasks as VideoMasks
+    from lensmount.registry import AutoModel as AutoModel
 
-__all__ = ["__version__", "registry", *sorted(_LAZY)]
+__all__ = ["AutoModel", "LensmountError", "__version__", "registry"]
 
 
 def __getattr__(name: str) -> Any:

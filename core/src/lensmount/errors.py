@@ -17,6 +17,7 @@ __all__ = [
     "ClosedError",
     "DeviceError",
     "DeviceMemoryError",
+    "DeviceNotice",
     "EngineMismatchError",
     "ImageError",
     "ImageTooLargeError",
@@ -24,6 +25,7 @@ __all__ = [
     "IntegrityError",
     "LensmountDeprecationWarning",
     "LensmountError",
+    "LicenceNotice",
     "MissingDependencyError",
     "ModelFileError",
     "ModelNotFoundError",
@@ -32,6 +34,7 @@ __all__ = [
     "OfflineError",
     "OptionError",
     "PluginError",
+    "PluginWarning",
     "SourceError",
     "StoreError",
     "UnknownBackendError",
@@ -232,7 +235,19 @@ class ClosedError(LensmountError, RuntimeError):
     """The model or session was closed."""
 
 
-# --- warnings ---------------------------------------------------------------------------------------------------------
+# --- warnings: categories for `warnings.filterwarnings` ---------------------------------------------------------------
+
+
+class PluginWarning(UserWarning):
+    """A plugin was left out; `lensmount plugins` and `registry.plugins()` say why."""
+
+
+class LicenceNotice(UserWarning):
+    """What the licence of a model's weights asks; shown at the first load on this machine."""
+
+
+class DeviceNotice(UserWarning):
+    """The model runs on the CPU although the machine has a GPU that nothing installed can use."""
 
 
 class LensmountDeprecationWarning(FutureWarning):

@@ -15,7 +15,8 @@ from lensmount import registry
 from lensmount.cli.commands import Commands
 from lensmount.host import builtin
 from lensmount.host.discovery import PluginWarning, given
-from lensmount.host.resolve import first_party
+from lensmount.host.hints import first_party
+from lensmount.host.site import Site
 from lensmount.specs import Command, hookimpl
 from lensmount.specs.imports import import_string
 
@@ -126,7 +127,7 @@ def test_a_catalogue_is_not_read_for_it(known, lensmount, monkeypatch):
 
 def test_every_command_of_ours_is_there_and_announced():
     """The table that tells what to install, the hooks, and the functions agree."""
-    index = registry.Registry().index_of("lensmount_commands")
+    index = registry.Registry().site.index_of("lensmount_commands")
     names = {}
     for name, command in index.commands.items():
         owner = index.owners["lensmount_commands", name]
@@ -262,7 +263,7 @@ def test_commands_of_the_core_need_no_discovery(lensmount, monkeypatch, argument
     def discover(*_):
         raise AssertionError("discovery")
 
-    monkeypatch.setattr(registry.Registry, "index_of", discover)
+    monkeypatch.setattr(Site, "index_of", discover)
     monkeypatch.setattr(metadata, "entry_points", discover)
     assert lensmount(*arguments).status == 0
 

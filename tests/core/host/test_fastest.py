@@ -13,12 +13,12 @@ import pytest
 
 from lensmount.contracts.session import BackendOptions
 from lensmount.errors import NoPackageError, NotTunedError, StoreError
-from lensmount.host import measured_lookup as tuned
+from lensmount.host import measured as tuned
 from lensmount.host import measured_records as tuning_records
-from lensmount.host.measured import Measured, NotMeasured, Timing, contenders, decide
-from lensmount.host.measured_records import Record, forget, keep, list_kept
-from lensmount.host.opening import require_choice
-from lensmount.host.selection import Request, select
+from lensmount.host.measured import Measured, NotMeasured, contenders, decide
+from lensmount.host.measured_records import Record, Timing, forget, keep, list_kept
+from lensmount.host.plan import Request, require_choice
+from lensmount.host.selection import select
 from lensmount.machine.environment import Environment, Gpu
 from lensmount.specs import Architecture, Artifact, Backend, BackendStatus, ModelCard, ModelPackage
 
@@ -189,14 +189,9 @@ def record(**changes):
     return Record(**{"model": "m", "taken": "2026-02-03 14:05", "machine": MACHINE, "timings": TIMINGS, **changes})
 
 
-class Index:
-    sources = ()
-    owners = ()
-
-
 def look_up(made=None, machine=MACHINE, options=()):
     made = made or plan()
-    return tuned.look_up(made.card, made.choices, Index(), machine, options, "lensmount tune m")
+    return tuned.look_up(made.card, made.choices, {}, machine, options, "lensmount tune m")
 
 
 def test_a_record_is_found_again():
@@ -399,7 +394,7 @@ def test_what_the_machine_is_known_by(monkeypatch):
         ("m", Request(), (), "lensmount tune m"),
         ("a b.onnx", Request(device="cpu"), (("threads", 2),), "lensmount tune 'a b.onnx' --device cpu --threads 2"),
         ("m", Request(precision="fp32,fp16"), (), "lensmount tune m --precision fp32,fp16"),
-        ("m", Request(), (("compile", True),), "lensmount.registry.tune('m', compile=True)"),
+        ("m", Request(), (("compile", True),), "lensmount_bench.tune('m', compile=True)"),
     ],
 )
 def test_the_command_that_measures(name, request_, options, said):

@@ -16,7 +16,6 @@ from lensmount.errors import (
     OfflineError,
     SourceError,
 )
-from lensmount.host import exporting as managing
 from lensmount.host.discovery import given
 from lensmount.registry import Registry
 from tiny_plugin import COMMIT, artifact, card, plugin, sha
@@ -53,7 +52,7 @@ def contents(model):
 
 
 def test_pull_brings_the_package_that_would_run(registry, no_sockets_after):
-    got = managing.pull(registry, "tiny")
+    got = registry.pull("tiny")
     assert list(got) == ["first"]
     assert got["first"].sha256s == {"w.bin": sha(W), "sub/extra.bin": sha(EXTRA)}
     assert got["first"].revisions == {"w.bin": COMMIT, "sub/extra.bin": COMMIT}
@@ -63,16 +62,16 @@ def test_pull_brings_the_package_that_would_run(registry, no_sockets_after):
 
 
 def test_pull_one_or_all_packages(registry):
-    assert list(managing.pull(registry, "tiny", package="second")) == ["second"]
-    assert list(managing.pull(registry, "tiny", every=True)) == ["first", "second"]
+    assert list(registry.pull("tiny", package="second")) == ["second"]
+    assert list(registry.pull("tiny", every=True)) == ["first", "second"]
     with pytest.raises(ModelNotFoundError, match="no package 'third'") as caught:
-        managing.pull(registry, "tiny", package="third")
+        registry.pull("tiny", package="third")
     assert caught.value.expected == "first, second"
 
 
 def test_a_bundle_loads_by_its_path_without_store_or_network(registry, tmp_path, monkeypatch, no_sockets_after):
     folder = tmp_path / "carried"
-    managing.pull(registry, "tiny", every=True, to=folder)
+    registry.pull("tiny", every=True, to=folder)
     monkeypatch.setenv("LENSMOUNT_HOME", str(tmp_path / "another-machine"))
     monkeypatch.setenv("LENSMOUNT_OFFLINE", "1")
     with no_sockets_after():
@@ -84,14 +83,14 @@ def test_a_bundle_loads_by_its_path_without_store_or_network(registry, tmp_path,
 
 def test_a_bundle_in_a_folder_with_odd_letters(registry, tmp_path):
     folder = tmp_path / "ein Ordner %20 mit Ümlaut #1"
-    managing.pull(registry, "tiny", to=folder)
+    registry.pull("tiny", to=folder)
     assert contents(registry.load(folder.as_uri()))["w.bin"] == W
     assert contents(registry.load(folder))["w.bin"] == W
 
 
 def test_a_bundle_that_was_damaged_on_the_way_is_refused(registry, tmp_path):
     folder = tmp_path / "carried"
-    managing.pull(registry, "tiny", to=folder)
+    registry.pull("tiny", to=folder)
     (folder / "first" / "w.bin").write_bytes(CHANGED)
     with pytest.raises(IntegrityError, match=r"w\.bin"):
         registry.load(folder)
@@ -101,15 +100,15 @@ def test_a_bundle_is_not_written_over_something(registry, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("mine")
     with pytest.raises(InputError, match="not empty"):
-        managing.pull(registry, "tiny", to=tmp_path / "full")
+        registry.pull("tiny", to=tmp_path / "full")
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["mine.txt"]
 
 
 def test_plain_http_needs_the_flag(registry):
     with pytest.raises(SourceError, match="plain http") as caught:
-        managing.pull(registry, "web")
+        registry.pull("web")
     assert "allow" in str(caught.value)
-    assert managing.pull(registry, "web", allow_insecure=True)["only"].sha256s == {"w.bin": sha(W)}
+    assert registry.pull("web", allow_insecure=True)["only"].sha256s == {"w.bin": sha(W)}
 
 
 # --- lock -------------------------------------------------------------------------------------------------------------
@@ -117,7 +116,7 @@ def test_plain_http_needs_the_flag(registry):
 
 def test_lock_is_honoured(registry, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    path = managing.lock(registry, ["tiny", "moving"])
+    path = registry.lock(["tiny", "moving"])
     assert path == Path("lensmount.lock")
     models = json.loads(path.read_text())["models"]
     assert set(models) == {"family/tiny", "moving"}
@@ -129,7 +128,7 @@ def test_lock_is_honoured(registry, tmp_path, monkeypatch):
 
 
 def test_a_locked_branch_stays_at_its_commit_on_another_machine(registry, hub, tmp_path, monkeypatch):
-    lock = managing.lock(registry, ["moving"], tmp_path / "lensmount.lock")
+    lock = registry.lock(["moving"], tmp_path / "lensmount.lock")
     hub.put_repo("owner/tiny", {"w.bin": CHANGED}, commit="b" * 40)
     elsewhere(tmp_path, monkeypatch)
     assert contents(registry.load("moving")) == {"w.bin": CHANGED}  # what the branch gives there today
@@ -138,7 +137,7 @@ def test_a_locked_branch_stays_at_its_commit_on_another_machine(registry, hub, t
 
 
 def test_other_bytes_than_locked_are_refused(registry, hub, tmp_path, monkeypatch):
-    lock = managing.lock(registry, ["moving"], tmp_path / "lensmount.lock")
+    lock = registry.lock(["moving"], tmp_path / "lensmount.lock")
     elsewhere(tmp_path, monkeypatch)
     hub.put_repo("owner/tiny", {"w.bin": CHANGED})  # the same commit, other bytes: a hub that lies
     with pytest.raises(IntegrityError) as caught:
@@ -147,7 +146,7 @@ def test_other_bytes_than_locked_are_refused(registry, hub, tmp_path, monkeypatc
 
 
 def test_a_card_that_was_published_anew_is_refused(registry, hub, tmp_path):
-    lock = managing.lock(registry, ["tiny"], tmp_path / "lensmount.lock")
+    lock = registry.lock(["tiny"], tmp_path / "lensmount.lock")
     at = f"hf://owner/tiny@{COMMIT}"
     newer = card("family/tiny", ("first", [artifact("w.bin", f"{at}/w.bin", CHANGED)]))
     with pytest.raises(IntegrityError, match="lensmount lock"):
@@ -159,7 +158,7 @@ def test_what_is_not_locked_is_refused(registry, tmp_path, monkeypatch):
     with pytest.raises(ModelFileError, match=r"lensmount\.lock cannot be read") as caught:
         registry.load("tiny", locked=True)
     assert caught.value.fix == "lensmount lock MODEL"
-    managing.lock(registry, ["moving"])
+    registry.lock(["moving"])
     with pytest.raises(IntegrityError, match="not in the lock file") as caught:
         registry.load("tiny", locked=True)
     assert caught.value.fix == "lensmount lock family/tiny"
@@ -184,9 +183,9 @@ def test_what_is_missing_is_listed_file_by_file(registry, variable, monkeypatch,
 
 @pytest.mark.parametrize("variable", ["HF_HUB_OFFLINE", "LENSMOUNT_OFFLINE"])
 def test_what_is_cached_loads_for_ever(registry, variable, hub, monkeypatch, no_sockets_after):
-    managing.pull(registry, "tiny")
-    managing.pull(registry, "moving")
-    managing.pull(registry, "web", allow_insecure=True)
+    registry.pull("tiny")
+    registry.pull("moving")
+    registry.pull("web", allow_insecure=True)
     hub.close()
     monkeypatch.setenv(variable, "1")
     with no_sockets_after():

@@ -13,15 +13,16 @@ import pytest
 from lensmount.errors import (
     AmbiguousModelError,
     DeviceError,
+    LicenceNotice,
     ModelFileError,
     ModelNotFoundError,
     NoPackageError,
     PluginError,
+    PluginWarning,
     UnknownBackendError,
     UnknownOptionError,
 )
-from lensmount.host.discovery import PluginWarning, given
-from lensmount.host.opening import LicenceNotice
+from lensmount.host.discovery import given
 from lensmount.machine.environment import Environment
 from lensmount.registry import Registry
 from lensmount.specs import (

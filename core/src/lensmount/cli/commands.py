@@ -34,12 +34,12 @@ class Commands(TyperGroup):
     def _index(self) -> Index:
         from lensmount import registry
 
-        return registry.default().index_of("lensmount_commands")
+        return registry.default().site.index_of("lensmount_commands")
 
     @cached_property
     def _first_party(self) -> dict[str, str]:
         """Distribution by command, in the order of the help."""
-        from lensmount.host.resolve import first_party
+        from lensmount.host.hints import first_party
 
         return {name: distribution for distribution, names in first_party("commands").items() for name in names}
 

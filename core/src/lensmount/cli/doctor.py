@@ -22,8 +22,8 @@ def doctor(as_json: AsJson = False) -> None:
     does not do what it is there for (a GPU stands idle, a plugin is broken), or no backend can run.
     """
     from lensmount import registry
+    from lensmount.cli.diagnosis import diagnose
     from lensmount.cli.output import write_json
-    from lensmount.host.diagnosis import diagnose
     from lensmount.specs import to_dict
 
     found = registry.default().environment

@@ -51,6 +51,8 @@ def export(
     from lensmount.cli.output import err
     from lensmount.cli.settings import load_options
 
+    console = err()
+
     given: dict[str, Any] = {
         "nms": nms,
         "shapes": dict(_named(text) for text in shape) if shape else None,
@@ -71,13 +73,10 @@ def export(
         device=device,
         calibration=calibration,
         calibration_count=calibration_count,
+        notes=lambda line: console.print(line, highlight=False, markup=False),
         settings={name: value for name, value in given.items() if value is not None} | load_options(options),
     )
-    if calibration is not None:
-        from lensmount_bench.int8_check import read_agreement
-
-        err().print(str(read_agreement(written)), highlight=False, markup=False)
-    err().print("wrote", end=" ")
+    console.print("wrote", end=" ")
     print(written)
 
 

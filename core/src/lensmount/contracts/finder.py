@@ -87,3 +87,31 @@ class FolderFinder(Finder, Protocol):
         Raises:
             SourceError: As for `fetch`.
         """
+
+
+@runtime_checkable
+class Repository(Protocol):
+    """A folder at an address, of which single files can be brought."""
+
+    @property
+    def uri(self) -> str:
+        """Its address at a fixed revision: a file in it is `<uri>/<name>`."""
+
+    def bring(self, name: str) -> Path | None:
+        """Brings one of its files, which all lie in one folder; None when there is no such file.
+
+        Raises:
+            SourceError: As for `Finder.fetch`.
+        """
+
+
+@runtime_checkable
+class RepositoryFinder(Finder, Protocol):
+    """A finder whose addresses may also name a repository of any reader's layout; optional."""
+
+    def repository(self, uri: str, options: FetchOptions) -> Repository | None:
+        """The repository that an address names, or None when it names a file.
+
+        Raises:
+            SourceError: As for `fetch`.
+        """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from lensmount.specs import CacheProvider, Command, Source, hookimpl
+from lensmount.specs import CacheProvider, Command, Reader, Source, hookimpl
 
 
 @hookimpl
@@ -22,6 +22,17 @@ def lensmount_sources() -> Iterable[Source]:
         scheme="package",
         finder="lensmount.store.package:PackageFinder",
         description="a file inside an installed Python package",
+    )
+
+
+@hookimpl
+def lensmount_readers() -> Iterable[Reader]:
+    """Folders with a lensmount manifest."""
+    yield Reader(
+        name="lensmount",
+        marker="lensmount.json",
+        read="lensmount.store.manifests:read",
+        description="a folder that lensmount pull or export wrote",
     )
 
 

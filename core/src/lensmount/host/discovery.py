@@ -15,6 +15,7 @@ from typing import Any, Literal
 import pluggy
 
 from lensmount.errors import LensmountError, PluginError, reason
+from lensmount.errors import PluginWarning as PluginWarning
 from lensmount.specs import (
     PROJECT,
     Architecture,
@@ -52,10 +53,6 @@ _FIELDS = {
     "lensmount_commands": "commands",
     "lensmount_exporters": "exporters",
 }
-
-
-class PluginWarning(UserWarning):
-    """A plugin was left out; `lensmount plugins` and `registry.plugins()` say why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +141,7 @@ def find_entry_points() -> Iterator[Candidate]:
     """All entry points of group `lensmount`, each distribution once, sorted by distribution and name."""
     seen = set()
     points = metadata.entry_points(group=GROUP)
-    # metadata is parsed again at each access: once for each point here
+    # each access to `metadata` parses it again, so it is read once here
     named = [(point, point.dist, point.dist.metadata if point.dist else {"Name": "unknown"}) for point in points]
     for point, distribution, about in sorted(named, key=lambda p: (_normal(p[2]["Name"]) if p[1] else "", p[0].name)):
         name = about["Name"]
@@ -192,8 +189,9 @@ def collect(
     """Loads every candidate under its own guard and indexes what it contributes.
 
     Args:
-        candidates: In order; of two that claim one name for an architecture, backend, source or cache the first
-            keeps it and the second is left out. Model ids may be claimed twice and are then ambiguous.
+        candidates: In order; of two that claim one name of a kind, one marker of a reader, or one target and precision
+            of an exporter, the first keeps it and the second is left out. Model ids may be claimed twice and are then
+            ambiguous.
         environ: `LENSMOUNT_PLUGINS` (allow) and `LENSMOUNT_BLOCK_PLUGINS` (block), comma-separated entry point or
             distribution names; `LENSMOUNT_STRICT=1` makes a broken plugin an error.
         hooks: Names of the hooks to call; all of them by default.
@@ -223,7 +221,7 @@ def collect(
             found = _call_hooks(manager, plugin, hooks)
             stage = "conflict"
             _add(index, found, status)
-        except (Exception, SystemExit) as error:  # guarded discovery: a plugin's failure leaves out that plugin only
+        except (Exception, SystemExit) as error:  # guarded discovery: whatever a plugin does, the others are loaded
             why = reason(error)
             mend = "mend it" if status.version == BY_HAND else f"pip install --upgrade {status.distribution}"
             fix = f"{mend}, or LENSMOUNT_BLOCK_PLUGINS={status.name}"
@@ -346,10 +344,13 @@ def _add(index: Index, found: Mapping[str, tuple[Any, ...]], status: PluginStatu
     """Adds all or nothing."""
     taken = []
     for hook, attribute in _FIELDS.items():
-        table = getattr(index, attribute)
-        names = [item.scheme if isinstance(item, Source) else item.name for item in found.get(hook, ())]
-        taken += [f"{hook[10:]} {name!r} ({index.owners[hook, name]})" for name in names if name in table]
-        taken += [f"{hook[10:]} {name!r} (twice in this plugin)" for name in set(names) if names.count(name) > 1]
+        kind = hook.removeprefix("lensmount_")
+        held: dict[str, str] = {}
+        for name, item in getattr(index, attribute).items():
+            held |= dict.fromkeys(_claims(name, item), index.owners[hook, name])
+        claimed = [claim for item in found.get(hook, ()) for claim in _claims(_name_of(item), item)]
+        taken += [f"{kind} {claim} ({held[claim]})" for claim in claimed if claim in held]
+        taken += [f"{kind} {claim} (twice in this plugin)" for claim, n in Counter(claimed).items() if n > 1]
     names = [name for card in found.get("lensmount_model_cards", ()) for name in {card.id, *card.aliases}]
     taken += [f"model {name!r} (twice in this plugin)" for name, times in Counter(names).items() if times > 1]
     if taken:
@@ -360,10 +361,25 @@ def _add(index: Index, found: Mapping[str, tuple[Any, ...]], status: PluginStatu
         )
     for hook, attribute in _FIELDS.items():
         for item in found.get(hook, ()):
-            name = item.scheme if isinstance(item, Source) else item.name
+            name = _name_of(item)
             getattr(index, attribute)[name] = item
             index.owners[hook, name] = status.distribution
     for card in found.get("lensmount_model_cards", ()):
         entry = CardEntry(status.distribution, card)
         for name in dict.fromkeys((card.id, *card.aliases)):
             index.cards.setdefault(name, []).append(entry)
+
+
+def _name_of(descriptor: Any) -> str:
+    name: str = descriptor.scheme if isinstance(descriptor, Source) else descriptor.name
+    return name
+
+
+def _claims(name: str, descriptor: Any) -> list[str]:
+    """All that no other descriptor of its kind may claim, in words."""
+    claims = [repr(name)]
+    if isinstance(descriptor, Reader):
+        claims.append("of files without a marker" if descriptor.marker is None else f"of {descriptor.marker!r}")
+    if isinstance(descriptor, Exporter):
+        claims += [f"to {descriptor.target!r} in {precision!r}" for precision in descriptor.precisions]
+    return claims

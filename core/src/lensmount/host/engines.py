@@ -15,63 +15,23 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from lensmount.errors import LensmountError, NoPackageError, StoreError, UnsupportedModelError
+from lensmount.host.selection import normalise_device
 from lensmount.specs.imports import import_string
 
 if TYPE_CHECKING:
     from lensmount.contracts.finder import FetchOptions
-    from lensmount.host.registry_class import Registry
+    from lensmount.contracts.writing import Builder
+    from lensmount.host.plan import LoadPlan
+    from lensmount.host.site import Site
     from lensmount.specs import Artifact, Backend, ModelCard, ModelPackage
 
 SOURCE = "built_from"
 """Setting of a built package: what it was built from, as pairs of artifact name and sha256."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BuildRequest:
-    """What to build.
-
-    Attributes:
-        card: The model.
-        package: The graphs to build from.
-        identity: Hash of what the graphs are or are made from.
-        device: Device to build for.
-        precision: Precision that the result is to compute in.
-        gpu: Name of the device.
-        settings: The builder's own settings by name; unknown ones are refused by it.
-        progress: Show how far it is; None for "on a terminal".
-        files: The package's files by artifact name; there when `build` is called, not yet when `key` is.
-    """
-
-    card: ModelCard
-    package: ModelPackage
-    identity: str
-    device: str
-    precision: str
-    gpu: str = ""
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    progress: bool | None = None
-    files: Mapping[str, Path] = field(default_factory=dict)
-
-
-class Builder(Protocol):
-    """What `Backend.builder` names: a class without arguments."""
-
-    format: str
-    precisions: tuple[str, ...]
-
-    def accepts(self, package: ModelPackage, precision: str) -> bool:
-        """Whether it can build a package of a precision from this one."""
-
-    def key(self, request: BuildRequest) -> str:
-        """Names the result: equal keys, equal results. Checks the settings; builds nothing."""
-
-    def build(self, request: BuildRequest, folder: Path) -> ModelPackage:
-        """Writes the files into a folder and describes them; their names in the folder are the artifacts'."""
 
 
 def builder_of(backend: Backend) -> Builder:
@@ -108,7 +68,7 @@ def _built(card: ModelCard, backend: Backend) -> Iterator[ModelPackage]:
     for manifest in sorted(root_of(backend).glob(f"*/{NAME}")):
         try:
             found = read_manifest(manifest.parent)
-        except LensmountError:  # somebody deleted a part of the folder; the next build writes it again
+        except LensmountError:  # files are missing or damaged: the next build makes the package again
             continue
         for package in found.packages:
             source = package.setting(SOURCE, ())
@@ -144,8 +104,50 @@ def _sha256(artifact: Artifact, known: dict[str, str | None]) -> str | None:
     return known[artifact.uri]
 
 
+def build_missing(
+    site: Site, plan: LoadPlan, card: ModelCard, backend: Backend, when: str, fetch: FetchOptions
+) -> bool:
+    """Builds a package for a plan that has no choice, if the caller allowed it.
+
+    Args:
+        site: Plugins and machine.
+        plan: A plan without a choice, for a backend that was asked for by name.
+        card: The model.
+        backend: That backend.
+        when: `never` or `if-missing`.
+        fetch: How the model's files may be fetched.
+
+    Returns:
+        Whether there is something new to plan with; False for a backend that builds nothing, or is not usable here.
+
+    Raises:
+        NoPackageError: The caller did not allow a build, or the backend does not run on the device asked for.
+        LensmountError: As for `build`.
+    """
+    status = next(s for b, s in site.backends() if b.name == backend.name)
+    if backend.builder is None or not status.usable:
+        return False
+    request = plan.request
+    if request.device is not None and normalise_device(request.device) not in status.devices:
+        raise NoPackageError(
+            f"{backend.name} does not run on {request.device!r}",
+            found=request.device,
+            expected=", ".join(status.devices),
+        )
+    if when == "never":
+        command = f"lensmount export {card.id} --to {backend.name}"
+        command += f" --precision {request.precision}" if request.precision else ""
+        raise NoPackageError(
+            f"{card.id!r} has no package that {backend.name} can run here, and none is built unasked",
+            found="\n" + str(plan),
+            fix=f"{command}; or load(..., build='if-missing')",
+        )
+    build(site, card, backend, precision=request.precision, device=request.device, fetch=fetch, settings={})
+    return True
+
+
 def build(
-    host: Registry,
+    site: Site,
     card: ModelCard,
     backend: Backend,
     *,
@@ -159,7 +161,7 @@ def build(
     """Builds a package, unless an equal one is there.
 
     Args:
-        host: Where plugins and the machine are known.
+        site: Plugins and machine.
         card: The model.
         backend: Whose package to build.
         precision: Precision to compute in; None for fp32.
@@ -178,13 +180,13 @@ def build(
         StoreError: The folder cannot be written, or `output` is there already.
         LensmountError: Whatever the builder raises.
     """
+    from lensmount.contracts.writing import BuildRequest
     from lensmount.host.engines_source import source_of
-    from lensmount.host.selection import normalise_device
     from lensmount.specs.options import one_of
 
     builder = builder_of(backend)
     precision = one_of("precision", precision or "fp32", builder.precisions)
-    status = next(s for b, s in host.backends() if b.name == backend.name)
+    status = next(s for b, s in site.backends() if b.name == backend.name)
     if not status.usable or not status.devices:
         raise NoPackageError(
             f"{backend.name} cannot build here",
@@ -193,8 +195,8 @@ def build(
             fix=status.fix or "lensmount doctor",
         )
     place = normalise_device(device) if device else status.devices[0]
-    gpu = next((g.name for g in host.environment.gpus if f"cuda:{g.index}" == place), "")
-    source = source_of(host, card, builder, precision, fetch)
+    gpu = next((g.name for g in site.environment.gpus if f"cuda:{g.index}" == place), "")
+    source = source_of(site, card, builder, precision, fetch)
     request = BuildRequest(
         card=card,
         package=source.package,
@@ -255,7 +257,7 @@ def _make_whole(target: Path, make: Callable[[Path], None]) -> None:
     from lensmount.store.files import store_error, sync_folder
     from lensmount.store.store import default_root
 
-    # The rename alone keeps the result right; the lock spares a second builder its minutes.
+    # The rename alone keeps the result right; the lock keeps a second process from building the same again.
     lock = default_root() / "locks" / f"built-{hashlib.sha256(str(target).encode()).hexdigest()[:24]}.lock"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

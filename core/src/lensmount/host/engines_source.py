@@ -16,8 +16,8 @@ from lensmount.specs.imports import import_string
 
 if TYPE_CHECKING:
     from lensmount.contracts.finder import FetchOptions
-    from lensmount.host.engines import Builder
-    from lensmount.host.registry_class import Registry
+    from lensmount.contracts.writing import Builder
+    from lensmount.host.site import Site
     from lensmount.specs import ModelCard, ModelPackage
     from lensmount.store.fetch import FetchedPackage
 
@@ -39,7 +39,7 @@ class BuildSource:
     files: Callable[[], AbstractContextManager[Mapping[str, Path]]]
 
 
-def source_of(host: Registry, card: ModelCard, builder: Builder, precision: str, fetch: FetchOptions) -> BuildSource:
+def source_of(site: Site, card: ModelCard, builder: Builder, precision: str, fetch: FetchOptions) -> BuildSource:
     """Chooses and fetches what to build from.
 
     A graph that computes in the precision comes first, then one that the builder can lower, then a torch package that
@@ -49,15 +49,15 @@ def source_of(host: Registry, card: ModelCard, builder: Builder, precision: str,
         UnsupportedModelError: The model has none of these.
         SourceError: A file cannot be had.
     """
-    from lensmount.host.opening import fetch_files
+    from lensmount.store.fetch import fetch_files
 
     graphs = [p for p in card.packages if p.format == "onnx" and builder.accepts(p, precision)]
     graphs.sort(key=lambda package: package.precision != precision)
     if graphs:
         package = graphs[0]
-        fetched = fetch_files(card, (package,), host.index, fetch)[package.name]
+        fetched = fetch_files(card, (package,), site.index.sources, fetch)[package.name]
         return BuildSource(package, fetched.fingerprint, _hashes(fetched, package, "graph"), _given(fetched.files))
-    architecture = host.architecture_of(card)
+    architecture = site.architecture_of(card)
     torch = next((p for p in card.packages if p.format == "torch"), None)
     if torch is None or architecture.exporter is None or precision not in ("fp32", "fp16"):
         raise UnsupportedModelError(
@@ -69,7 +69,7 @@ def source_of(host: Registry, card: ModelCard, builder: Builder, precision: str,
             if precision == "int8"
             else f"lensmount export MODEL --to onnx --precision {precision}, where the model has a torch package",
         )
-    fetched = fetch_files(card, (torch,), host.index, fetch)[torch.name]
+    fetched = fetch_files(card, (torch,), site.index.sources, fetch)[torch.name]
     # What it will be exported to; the names of several graphs are known when they are there.
     graph = Artifact(name="weights.onnx", uri="file:///weights.onnx", role="graph")
     data = tuple(artifact for artifact in torch.artifacts if artifact.role == "data")

@@ -1,212 +1,225 @@
-"""Bringing models here, pinning them, and writing other formats of them: what `pull`, `lock` and `export` do."""
+"""Other forms of a model: which code writes what was asked for, and what it is given.
+
+A backend's builder writes that backend's packages, a plugin's exporter what its descriptor names, and the
+architecture's own exporter ONNX graphs of the other precisions.
+"""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lensmount.errors import ModelNotFoundError, OptionError
+from lensmount.errors import OptionError, UnsupportedModelError
+from lensmount.host.resolve import resolve
+from lensmount.specs.imports import import_string
 
 if TYPE_CHECKING:
-    from lensmount.host.registry_class import Name, Registry
-    from lensmount.specs import ModelCard, ModelPackage
-    from lensmount.store.fetch import FetchedPackage
+    from lensmount.contracts.finder import FetchOptions
+    from lensmount.host.asking import Ask
+    from lensmount.host.discovery import Index
+    from lensmount.host.site import Site
+    from lensmount.specs import Architecture, Exporter, ModelCard, ModelPackage
 
-
-def pull(
-    host: Registry,
-    id_or_path: Name,
-    *,
-    package: str | None = None,
-    every: bool = False,
-    to: str | os.PathLike[str] | None = None,
-    architecture: str | None = None,
-    source: str | None = None,
-    api_key: str | None = None,
-    allow_insecure: bool = False,
-) -> dict[str, FetchedPackage]:
-    """Fetches a model's files, so that later loads need no network.
-
-    Args:
-        host: The registry to look in.
-        id_or_path: Model id or address.
-        package: Name of one package; None for the one that would be loaded here.
-        every: All packages instead.
-        to: Folder for an air-gap bundle: the files and a manifest; `load` reads it by its path.
-        architecture: As for `load`.
-        source: As for `load`.
-        api_key: As for `load`.
-        allow_insecure: As for `load`.
-
-    Returns:
-        The fetched packages by name.
-
-    Raises:
-        NoPackageError: No package can run here; name one, or take all.
-        SourceError: A file cannot be had.
-    """
-    from lensmount.host.opening import fetch_files
-
-    card, fetch = host.find(
-        id_or_path, architecture=architecture, source=source, api_key=api_key, allow_insecure=allow_insecure
-    )
-    got = fetch_files(card, _wanted(host, card, package, every), host.index, fetch)
-    if to is not None:
-        from lensmount.store.bundle import write_bundle
-
-        write_bundle(card, got, Path(to))
-    return got
-
-
-def lock(
-    host: Registry,
-    names: Iterable[Name],
-    path: str | os.PathLike[str] = "lensmount.lock",
-    *,
-    allow_insecure: bool = False,
-) -> Path:
-    """Fetches models and writes what their files are; `load(..., locked=True)` then accepts nothing else.
-
-    Args:
-        host: The registry to look in.
-        names: Model ids or addresses; all packages of each are fetched and locked.
-        path: The lock file.
-        allow_insecure: As for `load`.
-
-    Returns:
-        The lock file's path.
-    """
-    from lensmount.host.opening import fetch_files
-    from lensmount.store.lock import make_lock, write_lock
-
-    entries = []
-    for name in names:
-        card, fetch = host.find(name, allow_insecure=allow_insecure)
-        got = fetch_files(card, card.packages, host.index, fetch)
-        entries += [(card, package, got[package.name]) for package in card.packages]
-    return write_lock(make_lock(entries), Path(path))
+CALIBRATION = "calibration"
 
 
 def export(
-    host: Registry,
-    id_or_path: Name,
+    ask: Ask,
+    site: Site,
     *,
-    to: str = "onnx",
-    output: str | os.PathLike[str] | None = None,
-    precision: str = "fp32",
-    dynamic: bool = False,
-    batch: int | Sequence[int] | None = None,
-    architecture: str | None = None,
-    offline: bool | None = None,
-    device: str | None = None,
-    progress: bool | None = None,
-    settings: Mapping[str, Any] | None = None,
-    calibration: str | os.PathLike[str] | None = None,
-    calibration_count: int | None = None,
+    target: str,
+    output: Path | None,
+    precision: str,
+    dynamic: bool,
+    batch: int | Sequence[int] | None,
+    progress: bool | None,
+    settings: Mapping[str, Any],
+    calibration: Mapping[str, Any],
+    load: Callable[..., Any],
+    say: Callable[[str], None],
 ) -> Path:
-    """Writes another format of a model: a graph, compared with the original before it is kept, or a backend's engine.
+    """Writes another form of a model; see `lensmount.registry.Registry.export`.
 
     Args:
-        host: The registry to look in.
-        id_or_path: Model id, path or address. A graph needs a package of format `torch`, an engine one or a graph; an
-            int8 graph is made from the model's fp32 graph, or from torch weights.
-        to: Format to write, or the backend to build for: `onnx`, `tensorrt`.
-        output: File to write; None for `<name>.<format>` (`<name>-int8.onnx`) in the working folder. For a backend:
-            folder to make; None to keep the package where `load(..., backend=…)` finds it.
-        precision: `fp32` or `fp16`; `int8` for ONNX graphs, with `calibration`; for a backend any that it builds.
-        dynamic: Dynamic batch, and size where the network can.
-        batch: Batch size of a static export (1 if not given); for a backend also `(smallest, best, largest)`.
-        architecture: For files that several architectures recognise.
-        offline: Open no socket.
-        device: For a backend: the device to build for; None for its first.
-        progress: For a backend: show how far it is; None for "on a terminal".
-        settings: The architecture's or the builder's own settings.
-        calibration: For `int8`: a folder (or pattern) of pictures such as the model will see. The ranges of activations
-            are taken from them; the int8 and the float model are compared on others of them where there are more than
-            `calibration_count`, else on the same, and a graph that finds other objects is not kept.
-        calibration_count: The most pictures to calibrate with, spread over the folder; None for 128.
-
-    Returns:
-        What was written.
-
-    Raises:
-        UnsupportedModelError: The architecture exports nothing, or the model has no torch package.
-        OptionError: A setting has a wrong value, several batches were given for a graph, int8 was asked for without
-            pictures, or pictures were given for something else.
-        InputError: The calibration pictures are not there, cannot be read, or show nothing that the model finds.
-        MissingDependencyError: A package that the export needs is not installed.
-        BackendError: What was written gives other results than the original; nothing was kept.
+        ask: The model, and the device to write for.
+        site: Plugins and machine.
+        target: Format to write, or the backend to build for.
+        output: Where.
+        precision: What the result is to compute in.
+        dynamic: Dynamic batch and size.
+        batch: Batch size, or three of them.
+        progress: Show how far a build is.
+        settings: Those of the exporter.
+        calibration: The settings about calibration, where they were given.
+        load: `Registry.load`.
+        say: Takes lines for the user.
     """
-    from lensmount.host.opening import export_model
     from lensmount.specs.options import positive
 
-    int8 = to == "onnx" and precision == "int8"
-    if not int8 and (calibration is not None or calibration_count is not None):
+    exporter = _exporter_of(site.index, target, precision)
+    if calibration and (exporter is None or CALIBRATION not in exporter.settings):
         raise OptionError(
             "calibration pictures go with an ONNX graph in int8 alone",
-            found=f"to={to!r}, precision={precision!r}",
+            found=f"to={target!r}, precision={precision!r}",
             expected="to='onnx', precision='int8'",
+            fix=_to_install(target, "int8"),
         )
-    card, fetch = host.find(id_or_path, architecture=architecture, offline=offline)
-    backend = host.index.backends.get(to)
+    card = resolve(ask, site.index)
+    backend = site.index.backends.get(target)
     if backend is not None and backend.builder is not None:
-        from lensmount.host import engines as building
+        from lensmount.host.engines import build
 
-        return building.build(
-            host,
+        return build(
+            site,
             card,
             backend,
             precision=precision,
-            device=device,
-            fetch=fetch,
-            settings={**(settings or {}), **({} if batch is None else {"batch": batch})},
+            device=ask.device,
+            fetch=ask.fetch,
+            settings={**settings, **({} if batch is None else {"batch": batch})},
             output=output,
             progress=progress,
         )
     number = 1 if batch is None else positive("batch", batch)
-    if int8:
-        from lensmount_bench.int8_export import export_int8
-
-        return export_int8(
-            host,
-            id_or_path,
+    if exporter is None:
+        _require_known(site.index, target, precision)
+        return export_graph(
             card,
-            fetch=fetch,
-            output=output,
-            calibration=calibration,
-            calibration_count=calibration_count,
-            architecture=architecture,
-            offline=offline,
+            site,
+            ask.fetch,
+            output=output or Path(f"{card.id.replace('/', '-')}.{target}"),
+            target=target,
+            precision=precision,
             dynamic=dynamic,
             batch=number,
-            settings=settings or {},
+            settings=settings,
         )
-    return export_model(
-        card,
-        host.architecture_of(card),
-        host.index,
-        fetch=fetch,
-        target=to,
-        output=output,
+    own, rest = _sorted(exporter, {**settings, **calibration}, card)
+    graph = partial(_float_graph, card, site, ask.fetch, precision="fp32", dynamic=dynamic, batch=number, settings=rest)
+    from lensmount.contracts.writing import ExportRequest
+
+    request = ExportRequest(
+        card=card,
+        architecture=site.architecture_of(card),
+        target=target,
         precision=precision,
+        output=output,
         dynamic=dynamic,
         batch=number,
-        settings=settings or {},
+        device=ask.device,
+        settings=own,
+        graph_settings=rest,
+        fetch=partial(_files, card, site, ask.fetch),
+        load=partial(_loaded, load, ask),
+        graph=graph,
+        say=say,
+    )
+    written: Path = import_string(exporter.export, f"exporter {exporter.name!r}")(request)
+    return written
+
+
+def _exporter_of(index: Index, target: str, precision: str) -> Exporter | None:
+    return next((e for e in index.exporters.values() if e.target == target and precision in e.precisions), None)
+
+
+def _to_install(target: str, precision: str) -> str | None:
+    """The command that installs what writes this, where lensmount knows it."""
+    from lensmount.host.hints import BUILDERS, EXPORTS
+
+    return EXPORTS.get((target, precision)) or BUILDERS.get(target)
+
+
+def _require_known(index: Index, target: str, precision: str) -> None:
+    """Refuses what needs a plugin that is not installed; the architecture's exporter judges the rest.
+
+    Raises:
+        OptionError: Naming the plugin, or what installed plugins write.
+    """
+    missing = _to_install(target, precision)
+    others = [e for e in index.exporters.values() if e.target == target]
+    if missing is None and (target == "onnx" or not others):
+        return
+    raise OptionError(
+        f"nothing that is installed writes {target} in {precision}",
+        found=f"to={target!r}, precision={precision!r}",
+        expected=", ".join(p for e in others for p in e.precisions) or None,
+        fix="; ".join([*([missing] if missing else []), *index.left_out]) or None,
     )
 
 
-def _wanted(host: Registry, card: ModelCard, package: str | None, every: bool) -> tuple[ModelPackage, ...]:
-    from lensmount.host.opening import require_choice
+def _sorted(exporter: Exporter, settings: Mapping[str, Any], card: ModelCard) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The exporter's own settings, and those of the architecture's export that it starts from.
 
-    if every:
-        return card.packages
-    if package is None:
-        return (require_choice(host.plan(card, None, None, None)).package,)
-    chosen = tuple(p for p in card.packages if p.name == package)
-    if not chosen:
-        raise ModelNotFoundError(
-            f"{card.id!r} has no package {package!r}", expected=", ".join(p.name for p in card.packages)
+    Raises:
+        UnknownOptionError: A setting that nobody takes.
+    """
+    from lensmount.specs.options import check_names
+
+    own = {name: value for name, value in settings.items() if name in exporter.settings}
+    rest = {name: value for name, value in settings.items() if name not in exporter.settings}
+    if not exporter.from_graph:
+        check_names(rest, (), f"exporting {card.id!r} with {exporter.name!r}", exporter.settings)
+    return own, rest
+
+
+def _files(card: ModelCard, site: Site, fetch: FetchOptions, package: ModelPackage) -> Mapping[str, Path]:
+    from lensmount.store.fetch import fetch_files
+
+    return fetch_files(card, [package], site.index.sources, fetch)[package.name].files
+
+
+def _loaded(load: Callable[..., Any], ask: Ask, name: Any = None, **options: Any) -> Any:
+    """The model that is exported, or a file that was written, loaded as the export was asked for."""
+    options.setdefault("offline", ask.offline)
+    if name is None:
+        name = ask.subject
+        options.setdefault("architecture", ask.architecture)
+    return load(name, **options)
+
+
+def _float_graph(card: ModelCard, site: Site, fetch: FetchOptions, output: Path, **how: Any) -> Path:
+    return export_graph(card, site, fetch, output=output, target="onnx", **how)
+
+
+def export_graph(
+    card: ModelCard,
+    site: Site,
+    fetch: FetchOptions,
+    *,
+    output: Path,
+    target: str,
+    precision: str,
+    dynamic: bool,
+    batch: int,
+    settings: Mapping[str, Any],
+) -> Path:
+    """Fetches the torch package and calls the architecture's exporter.
+
+    Raises:
+        UnsupportedModelError: The architecture exports nothing, or the model has no torch package.
+    """
+    from lensmount.contracts.model import ExportContext
+
+    architecture: Architecture = site.architecture_of(card)
+    package = next((p for p in card.packages if p.format == "torch"), None)
+    if architecture.exporter is None or package is None:
+        found = "no exporter" if package is not None else f"packages: {', '.join(p.format for p in card.packages)}"
+        raise UnsupportedModelError(
+            f"{card.id!r} cannot be exported", found=found, expected="an architecture with an exporter, a torch package"
         )
-    return chosen
+    exporter = import_string(architecture.exporter, f"architecture {architecture.name!r}")
+    context = ExportContext(
+        card=card,
+        package=package,
+        files=_files(card, site, fetch, package),
+        target=target,
+        output=output,
+        precision=precision,
+        dynamic=dynamic,
+        batch=batch,
+        settings=settings,
+    )
+    written: Path = exporter(context)
+    return written

@@ -10,15 +10,47 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lensmount.errors import ModelFileError
-from lensmount.host.measured import Timing
+
+if TYPE_CHECKING:
+    from lensmount.host.plan import Choice
 
 KEPT = 8
 """Records of one model that are kept: of several machines that share a home, of several settings."""
 
 Facts = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """What one picture took.
+
+    Attributes:
+        package: Name of the package.
+        backend: Name of the backend.
+        device: Where it ran.
+        precision: What it computed in.
+        milliseconds: From encoded picture to result, median; None where it failed.
+        spread: (slowest - quickest) / median over the rounds.
+        calls: How many calls were timed.
+        error: Why it failed.
+    """
+
+    package: str
+    backend: str
+    device: str
+    precision: str
+    milliseconds: float | None = None
+    spread: float = 0.0
+    calls: int = 0
+    error: str | None = None
+
+    def of(self, choice: Choice) -> bool:
+        """Whether it is of this choice."""
+        key = (choice.package.name, choice.backend.name, choice.device, choice.precision)
+        return (self.package, self.backend, self.device, self.precision) == key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

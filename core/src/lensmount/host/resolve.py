@@ -4,67 +4,73 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
-import sys
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from fnmatch import fnmatch
-from importlib import resources
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
-from lensmount.errors import AmbiguousModelError, ModelFileError, ModelNotFoundError, UnsupportedModelError
+from lensmount.errors import AmbiguousModelError, MissingDependencyError, ModelFileError, ModelNotFoundError
 from lensmount.specs.imports import import_string
 
 if TYPE_CHECKING:
-    from lensmount.contracts.finder import FetchOptions, Finder, Folder
+    from lensmount.contracts.finder import FetchOptions, Finder
+    from lensmount.contracts.reading import Recogniser
+    from lensmount.host.asking import Ask
     from lensmount.host.discovery import Index
-    from lensmount.specs import ModelCard
+    from lensmount.host.plan import Name
+    from lensmount.specs import Architecture, ModelCard, Reader
 
 MODEL_SUFFIXES = (".onnx", ".pt", ".pth", ".safetensors", ".bin", ".engine", ".plan", ".torchscript")
 
 
-def resolve(
-    name: str | os.PathLike[str],
-    index: Index,
-    *,
-    architecture: str | None = None,
-    task: str | None = None,
-    fetch: FetchOptions | None = None,
-) -> ModelCard:
+def resolve(ask: Ask, index: Index) -> ModelCard:
     """Finds the card of a model.
 
     Args:
-        name: Model id, alias, `distribution:id`, path of a file or folder, or address (`hf://owner/repo`).
+        ask: What the caller said: a model id, alias, `distribution:id`, path of a file or folder, or address
+            (`hf://owner/repo`), and what the model has to be.
         index: What the plugins contribute.
-        architecture: Asks only this architecture to recognise a bare file.
-        task: Must be the model's task where given.
-        fetch: How an address may be reached.
+
+    Returns:
+        The card; with `locked`, of the files that the lock file names.
 
     Raises:
-        ModelNotFoundError: No plugin, file or address has this name; with near matches and the plugin to install.
+        ModelNotFoundError: No plugin, file or address has the name (with near matches); or the model has
+            another task or architecture than asked for.
         AmbiguousModelError: Several plugins, or several architectures, answer.
         ModelFileError: A path exists but is not a usable model.
+        MissingDependencyError: The plugin that reads such files is not installed.
+        IntegrityError: The model is not in the lock file, or other files are.
     """
-    text = os.fspath(name)
-    if "://" in text and not text.startswith("file://"):
-        card = _from_address(text, index, fetch, architecture)
-    elif isinstance(name, os.PathLike) or looks_like_path(text):
-        from lensmount.store.addresses import path_of
-
-        card = _from_path(path_of(text), index, architecture)
-    else:
-        card = _from_id(text, index)
+    card = _find(ask.subject, index, ask.fetch, ask.architecture)
     if card.base is not None:
-        card = _on_base(card, index, fetch)
+        card = _on_base(card, index, ask.fetch)
+    text, task, architecture = os.fspath(ask.subject), ask.task, ask.architecture
     if task is not None and card.task != task:
         raise ModelNotFoundError(f"{text!r} is for another task", found=card.task, expected=task)
     if architecture is not None and card.architecture != architecture:
         raise ModelNotFoundError(f"{text!r} has another architecture", found=card.architecture, expected=architecture)
+    if ask.locked is not False:
+        from lensmount.store.lock import NAME, read_lock
+
+        card = read_lock(Path(NAME if ask.locked is True else ask.locked)).apply(card)
     return card
 
 
-def _on_base(card: ModelCard, index: Index, fetch: FetchOptions | None) -> ModelCard:
-    """The card with its base's packages, and its own files in addition to theirs.
+def _find(name: Name, index: Index, fetch: FetchOptions, architecture: str | None = None) -> ModelCard:
+    text = os.fspath(name)
+    if "://" in text and not text.startswith("file://"):
+        return _from_address(text, index, fetch, architecture)
+    if isinstance(name, os.PathLike) or _looks_like_path(text, index):
+        from lensmount.store.addresses import path_of
+
+        return _from_path(path_of(text), index, architecture)
+    return _from_id(text, index)
+
+
+def _on_base(card: ModelCard, index: Index, fetch: FetchOptions) -> ModelCard:
+    """The card with its base's packages, and its own files added to theirs.
 
     Raises:
         ModelFileError: The base is itself built on another model, or an address on the web.
@@ -76,7 +82,7 @@ def _on_base(card: ModelCard, index: Index, fetch: FetchOptions | None) -> Model
             f"{card.id!r} is built on an address", found=base, expected="a model id, a path, or hf://…"
         )
     try:
-        found = resolve(base, index, fetch=fetch)
+        found = _find(base, index, fetch)
     except (ModelNotFoundError, ModelFileError) as error:
         raise ModelNotFoundError(
             f"{card.id!r} is built on {base!r}, which cannot be found",
@@ -97,11 +103,7 @@ def _on_base(card: ModelCard, index: Index, fetch: FetchOptions | None) -> Model
     return replace(card, packages=packages)
 
 
-def looks_like_path(text: str) -> bool:
-    """Whether a string can only be meant as a path: it starts like one, ends like a model file, or exists."""
-    if text.startswith(("file://", "./", "../", "/", "~", ".\\", "..\\")) or text.lower().endswith(MODEL_SUFFIXES):
-        return True
-    return Path(text).is_dir() and any((Path(text) / f).exists() for f in ("lensmount.json", "model_config.json"))
+# --- ids --------------------------------------------------------------------------------------------------------------
 
 
 def _from_id(text: str, index: Index) -> ModelCard:
@@ -126,6 +128,8 @@ def _same(a: str, b: str) -> bool:
 
 
 def _not_found(text: str, index: Index) -> ModelNotFoundError:
+    from lensmount.host.hints import known_plugin
+
     near = difflib.get_close_matches(text, list(index.cards), 4, 0.6)
     fixes = [f"did you mean {', '.join(near)}?"] if near else []
     plugin = known_plugin(text)
@@ -145,32 +149,114 @@ def _not_found(text: str, index: Index) -> ModelNotFoundError:
     )
 
 
-def first_party(table: Literal["models", "commands"]) -> dict[str, list[str]]:
-    """What lensmount's own distributions bring, installed or not: patterns of model ids, or names of commands.
-
-    Args:
-        table: Which of the two.
-
-    Returns:
-        Patterns or names by distribution.
-    """
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    tables = tomllib.loads((resources.files("lensmount") / "first_party.toml").read_text(encoding="utf-8"))
-    found: dict[str, list[str]] = tables[table]
-    return found
+# --- files and folders ------------------------------------------------------------------------------------------------
 
 
-def known_plugin(text: str) -> str | None:
-    """The first-party plugin that has models of such an id."""
-    table = first_party("models")
-    return next((dist for dist, patterns in table.items() if any(fnmatch(text, p) for p in patterns)), None)
+def _looks_like_path(text: str, index: Index) -> bool:
+    """Whether a string can only be a path: it starts like one, ends like a model file, or is a folder with a marker."""
+    if text.startswith(("file://", "./", "../", "/", "~", ".\\", "..\\")) or text.lower().endswith(MODEL_SUFFIXES):
+        return True
+    if not Path(text).is_dir():
+        return False
+    from lensmount.host.hints import MARKERS
+
+    return any(Path(text, marker).exists() for marker in {*_marked(index), *MARKERS})
 
 
-def _from_address(text: str, index: Index, fetch: FetchOptions | None, architecture: str | None) -> ModelCard:
-    from lensmount.contracts.finder import FetchOptions as Options
+def _marked(index: Index) -> dict[str, Reader]:
+    """Readers by the name of the file that marks their folders."""
+    return {reader.marker: reader for reader in index.readers.values() if reader.marker is not None}
+
+
+def _from_path(path: Path, index: Index, architecture: str | None) -> ModelCard:
+    if not path.exists():
+        raise ModelFileError(f"no such file or folder: {path}", fix="check the path; model ids: lensmount models")
+    if path.is_dir():
+        from lensmount.host.hints import MARKERS
+
+        for marker, reader in _marked(index).items():
+            if (path / marker).exists():
+                return _read(reader, path, index, architecture)
+        for marker, distribution in MARKERS.items():
+            if (path / marker).exists():
+                raise _no_reader(f"{path} is a folder with a {marker}", distribution, index)
+    return _read_bare(path, index, architecture)
+
+
+def _read_bare(path: Path, index: Index, architecture: str | None, *, name: str | None = None) -> ModelCard:
+    """The card of a file, or of a folder without a marker."""
+    from lensmount.host.hints import BARE_FILES
+
+    reader = next((reader for reader in index.readers.values() if reader.marker is None), None)
+    if reader is None:
+        raise _no_reader(f"{path} is a model file without a manifest", BARE_FILES, index)
+    return _read(reader, path, index, architecture, name=name)
+
+
+def _no_reader(problem: str, distribution: str, index: Index) -> MissingDependencyError:
+    states = {status.distribution: status.state for status in index.statuses}
+    fixes = {
+        "blocked": [f"{distribution} is blocked, by LENSMOUNT_BLOCK_PLUGINS or LENSMOUNT_PLUGINS"],
+        "broken": [],
+    }.get(states.get(distribution, ""), [f"pip install {distribution}"])
+    return MissingDependencyError(
+        f"{problem}, which no installed plugin reads",
+        found="readers: " + ", ".join(index.readers),
+        expected=distribution,
+        fix="; ".join([*fixes, *index.left_out]),
+    )
+
+
+def _read(
+    reader: Reader,
+    path: Path,
+    index: Index,
+    architecture: str | None,
+    *,
+    name: str | None = None,
+    bring: Callable[[str], Path | None] | None = None,
+) -> ModelCard:
+    from lensmount.contracts.reading import ReadRequest
+    from lensmount.specs import ModelCard
+
+    read = import_string(reader.read, f"reader {reader.name!r}")
+    request = ReadRequest(
+        path=path.absolute(),
+        bring=bring or partial(_there, path.absolute()),
+        name=name,
+        architecture=architecture,
+        recognisers=dict(_recognisers(index, architecture)),
+        left_out=tuple(index.left_out),
+    )
+    card = read(request)
+    if not isinstance(card, ModelCard):
+        from lensmount.errors import PluginError
+
+        raise PluginError(
+            f"reader {reader.name!r} returned the wrong thing", found=type(card).__name__, expected="a ModelCard"
+        )
+    return card
+
+
+def _there(folder: Path, name: str) -> Path | None:
+    path = folder.joinpath(*name.split("/"))
+    return path if path.is_file() else None
+
+
+def _recognisers(index: Index, architecture: str | None) -> Iterator[tuple[str, Recogniser]]:
+    for label, descriptor in index.architectures.items():
+        if descriptor.recognise is not None and architecture in (None, label):
+            yield label, partial(_recognise, descriptor)
+
+
+def _recognise(architecture: Architecture, facts: Any) -> Any:
+    return import_string(architecture.recognise or "", f"architecture {architecture.name!r}")(facts)
+
+
+# --- addresses --------------------------------------------------------------------------------------------------------
+
+
+def _from_address(text: str, index: Index, fetch: FetchOptions, architecture: str | None) -> ModelCard:
     from lensmount.contracts.finder import FolderFinder
 
     scheme = text.partition("://")[0]
@@ -179,105 +265,57 @@ def _from_address(text: str, index: Index, fetch: FetchOptions | None, architect
         raise ModelNotFoundError(
             f"no source for addresses of scheme {scheme!r}", found=text, expected=", ".join(sorted(index.sources))
         )
-    options = fetch or Options()
     finder: Finder = import_string(source.finder, f"source {scheme!r}")()
-    card = finder.find(text, options)
+    card = finder.find(text, fetch)
     if card is not None:
         return card
-    if not text.partition("#")[0].lower().endswith(MODEL_SUFFIXES):
-        folder = finder.folder(text, options) if isinstance(finder, FolderFinder) else None
-        if folder is not None:
-            name = text.rstrip("/").rpartition("/")[2].partition("@")[0]
-            return _at(recognise(folder.weights, index, architecture, name=name), folder)
-        raise ModelNotFoundError(
-            f"{text!r} names neither a model file nor a folder that can be recognised",
-            expected=f"an address that ends in {', '.join(MODEL_SUFFIXES)}, a repository with a lensmount.json, or one "
-            "of transformers' layout (config.json and model.safetensors)",
-        )
-    from lensmount.store.fetch import fetch_uri
+    if text.partition("#")[0].lower().endswith(MODEL_SUFFIXES):
+        from lensmount.store.fetch import fetch_uri
 
-    fetched = fetch_uri(text, {scheme: finder}, options)
-    name = text.partition("#")[0].rpartition("/")[2]
-    return recognise(fetched.path, index, architecture, name=name)
+        fetched = fetch_uri(text, {scheme: finder}, fetch)
+        name = text.partition("#")[0].rpartition("/")[2]
+        return _read_bare(fetched.path, index, architecture, name=name)
+    name = text.rstrip("/").rpartition("/")[2].partition("@")[0]
+    card = _from_repository(finder, text, index, fetch, architecture, name)
+    if card is not None:
+        return card
+    folder = finder.folder(text, fetch) if isinstance(finder, FolderFinder) else None
+    if folder is not None:
+        return _at(_read_bare(folder.weights, index, architecture, name=name), folder.weights.parent, folder.uri)
+    raise ModelNotFoundError(
+        f"{text!r} names neither a model file nor a folder that can be recognised",
+        expected=f"an address that ends in {', '.join(MODEL_SUFFIXES)}, a repository with a lensmount.json, or one "
+        "of transformers' layout (config.json and model.safetensors)",
+    )
 
 
-def _at(card: ModelCard, folder: Folder) -> ModelCard:
-    """The card with the folder's files at their address instead of where they were brought to."""
-    here = folder.weights.parent.absolute().as_uri()
+def _from_repository(
+    finder: Finder, text: str, index: Index, fetch: FetchOptions, architecture: str | None, name: str
+) -> ModelCard | None:
+    """The card of a repository that has the marker of a reader of repositories, else None."""
+    from lensmount.contracts.finder import RepositoryFinder
+
+    readers = {marker: reader for marker, reader in _marked(index).items() if reader.repositories}
+    if not readers or not isinstance(finder, RepositoryFinder):
+        return None
+    repository = finder.repository(text, fetch)
+    for marker, reader in readers.items():
+        path = None if repository is None else repository.bring(marker)
+        if repository is not None and path is not None:
+            read = partial(_read, reader, path.parent, index, architecture, name=name)
+            return _at(read(bring=repository.bring), path.parent, repository.uri)
+    return None
+
+
+def _at(card: ModelCard, folder: Path, address: str) -> ModelCard:
+    """The card with a folder's files at their address instead of where they were brought to."""
+    here = folder.absolute().as_uri()
 
     def moved(uri: str) -> str:
-        return folder.uri + uri.removeprefix(here) if uri.startswith(f"{here}/") else uri
+        return address + uri.removeprefix(here) if uri.startswith(f"{here}/") else uri
 
     packages = tuple(
         replace(package, artifacts=tuple(replace(a, uri=moved(a.uri)) for a in package.artifacts))
         for package in card.packages
     )
     return replace(card, packages=packages)
-
-
-def _from_path(path: Path, index: Index, architecture: str | None) -> ModelCard:
-    if not path.exists():
-        raise ModelFileError(f"no such file or folder: {path}", fix="check the path; model ids: lensmount models")
-    if path.is_dir():
-        if (path / "lensmount.json").exists():
-            from lensmount.store.manifests import read_manifest
-
-            return read_manifest(path)
-        if (path / "model_config.json").exists():
-            from lensmount_roboflow.packages.folder import read_peer_folder
-
-            return read_peer_folder(path)
-    return recognise(path, index, architecture)
-
-
-def _placed(card: ModelCard, path: Path, name: str) -> ModelCard:
-    """Fills in what a recogniser does not look at: the file's name and where it lies."""
-    file = path.absolute()
-    stem = re.sub(r"[^A-Za-z0-9._-]", "-", Path(name).stem).strip("-._") or "model"
-    packages = tuple(
-        replace(package, artifacts=tuple(replace(a, uri=a.uri or file.as_uri()) for a in package.artifacts))
-        for package in card.packages
-    )
-    return replace(card, id=stem, packages=packages)
-
-
-def recognise(path: Path, index: Index, architecture: str | None = None, *, name: str | None = None) -> ModelCard:
-    """Asks every architecture whether it knows a bare file (or Hugging Face folder), by its content alone.
-
-    Args:
-        path: The file or folder.
-        index: What the plugins contribute.
-        architecture: Asks only this one.
-        name: What to call the model; None for the file's name.
-
-    Raises:
-        UnsupportedModelError: None does.
-        AmbiguousModelError: Several do.
-        ModelFileError: The file is corrupt.
-    """
-    from lensmount_reading import inspect_file, require_usable
-
-    facts = require_usable(inspect_file(path))
-    cards: dict[str, ModelCard] = {}
-    asked = []
-    for label, descriptor in index.architectures.items():
-        if descriptor.recognise is None or (architecture is not None and label != architecture):
-            continue
-        asked.append(label)
-        card = import_string(descriptor.recognise, f"architecture {label!r}")(facts)
-        if card is not None:
-            cards[label] = card
-    if len(cards) == 1:
-        return _placed(next(iter(cards.values())), path, name or path.name)
-    if cards:
-        raise AmbiguousModelError(
-            f"several architectures recognise {path.name}",
-            found=", ".join(cards),
-            fix=f"say which: architecture={next(iter(cards))!r}",
-        )
-    raise UnsupportedModelError(
-        f"no installed architecture recognises {path.name}",
-        found=facts.summary(),
-        expected=f"a model of: {', '.join(asked) or 'no architecture is installed'}",
-        fix="; ".join(index.left_out or ["install the plugin of its architecture, e.g. pip install lensmount-yolo"]),
-    )

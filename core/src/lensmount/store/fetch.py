@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lensmount.contracts.finder import Fetched, FetchOptions, Finder
-from lensmount.errors import SourceError
+from lensmount.errors import PluginError, SourceError
+from lensmount.specs.imports import import_string
 from lensmount.store.addresses import parse_web, public, scheme_of
 from lensmount.store.files import hash_file, link_or_copy, safe_name, write_atomic
 from lensmount.store.https import require_pinned
@@ -18,7 +19,7 @@ from lensmount.store.offline import Missing, MissingFilesError, missing_error
 from lensmount.store.store import Store
 
 if TYPE_CHECKING:
-    from lensmount.specs import Artifact, ModelCard, ModelPackage
+    from lensmount.specs import Artifact, ModelCard, ModelPackage, Source
 
 RECORD = ".lensmount-package.json"
 
@@ -43,24 +44,6 @@ class FetchedPackage:
     sizes: Mapping[str, int]
     revisions: Mapping[str, str]
     fingerprint: str
-
-
-def default_finders(store: Store | None = None) -> dict[str, Finder]:
-    """The core's own finders by scheme: `hf`, `https`, `http`, `file`, `package`."""
-    from lensmount.store.hf import HubFinder
-    from lensmount.store.https import HttpsFinder
-    from lensmount.store.local import LocalFinder
-    from lensmount.store.package import PackageFinder
-
-    store = store if store is not None else Store()
-    web = HttpsFinder(store)
-    return {
-        "hf": HubFinder(store),
-        "https": web,
-        "http": web,
-        "file": LocalFinder(store),
-        "package": PackageFinder(store),
-    }
 
 
 def fetch_artifact(artifact: Artifact, finders: Mapping[str, Finder], options: FetchOptions) -> Fetched:
@@ -142,6 +125,49 @@ def fetch_package(
         revisions={name: fetched.revision for name, fetched in got.items() if fetched.revision},
         fingerprint=fingerprint,
     )
+
+
+def finders_for(package: ModelPackage, sources: Mapping[str, Source]) -> dict[str, Finder]:
+    """The finders that a package's artifacts need, by scheme.
+
+    Args:
+        package: The package.
+        sources: What plugins bring, by scheme.
+
+    Raises:
+        PluginError: No plugin serves a scheme.
+    """
+    found = {}
+    for artifact in package.artifacts:
+        scheme = artifact.uri.partition("://")[0]
+        if scheme not in sources:
+            raise PluginError(
+                f"no source for artifact {artifact.name!r}", found=artifact.uri, expected=", ".join(sources)
+            )
+        if scheme not in found:
+            found[scheme] = import_string(sources[scheme].finder, f"source {scheme!r}")()
+    return found
+
+
+def fetch_files(
+    card: ModelCard, packages: Iterable[ModelPackage], sources: Mapping[str, Source], options: FetchOptions
+) -> dict[str, FetchedPackage]:
+    """Fetches several packages of a model.
+
+    Args:
+        card: The model.
+        packages: Some of its packages.
+        sources: What plugins bring, by scheme.
+        options: How files may be fetched.
+
+    Returns:
+        The fetched packages by name.
+
+    Raises:
+        PluginError: No plugin serves a scheme.
+        SourceError: As for `fetch_package`.
+    """
+    return {p.name: fetch_package(card, p, finders_for(p, sources), options) for p in packages}
 
 
 def fingerprint_of(sha256s: Mapping[str, str]) -> str:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lensmount.contracts.finder import Fetched, FetchOptions, Folder
+from lensmount.contracts.finder import Fetched, FetchOptions, Folder, Repository
 from lensmount.errors import ArtifactNotFoundError, IntegrityError, ModelFileError, OfflineError, SourceError
 from lensmount.specs.offline import is_offline
 from lensmount.store.addresses import COMMIT, HubAddress, parse_hub
@@ -129,6 +129,15 @@ class HubFinder:
             repository.bring(name)
         return Folder(weights=weights, uri=str(repository.address))
 
+    def repository(self, uri: str, options: FetchOptions) -> Repository | None:
+        """The repository of an address without a file; its files come into the hub's cache one by one.
+
+        Raises:
+            SourceError: As for `fetch`.
+        """
+        address = parse_hub(uri)
+        return _Repository(address, options) if address.file is None else None
+
     def _first_hash(self, artifact: Artifact, address: HubAddress) -> str | None:
         for uri in (str(address), str(parse_hub(artifact.uri))):
             known = self._store.ledger.reference(uri)
@@ -199,6 +208,11 @@ class _Repository:
         if is_offline(options.offline) and not _repository_cached(address):
             manifest = replace(address, file=MANIFEST)
             raise _missing(_artifact(MANIFEST, str(manifest)), manifest)
+
+    @property
+    def uri(self) -> str:
+        """Its address, at the commit that its first file came from."""
+        return str(self.address)
 
     def bring(self, name: str) -> Path | None:
         """One of its files in the hub's cache, or None when it has no such file."""

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from lensmount.specs import Command, hookimpl
+from lensmount.specs import Command, Reader, hookimpl
+
+
+@hookimpl
+def lensmount_readers() -> Iterable[Reader]:
+    """Single files, and folders without a marker (transformers' layout)."""
+    yield Reader(
+        name="bare", read="lensmount_reading.recognise:read", description="a model file, recognised by its content"
+    )
 
 
 @hookimpl

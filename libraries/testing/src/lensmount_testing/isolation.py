@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lensmount.host.registry_class import Registry
+from lensmount.registry import Registry
 
 if TYPE_CHECKING:
     from lensmount.host.discovery import Candidate, PluginStatus
@@ -40,13 +40,12 @@ class IsolatedRegistry(Registry):
         Returns:
             What became of them, in the order of discovery.
         """
-        with self._lock:
-            if not distributions:
-                self._names = None
-            elif self._names is not None:
-                self._names |= {_normal(name) for name in distributions}
-            self.refresh()
-            return [status for status in self.plugins() if status.module != "lensmount.host.builtin"]
+        if not distributions:
+            self._names = None
+        elif self._names is not None:
+            self._names |= {_normal(name) for name in distributions}
+        self.refresh()
+        return [status for status in self.plugins() if status.module != "lensmount.host.builtin"]
 
     def _named(self) -> Iterable[Candidate]:
         from lensmount.host.discovery import find_entry_points

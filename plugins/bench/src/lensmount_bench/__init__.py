@@ -1,1 +1,20 @@
-"""Times, accuracy and int8 for lensmount: `lensmount bench`, `eval`, `tune`, and the int8 exporter."""
+"""Times, accuracy and int8 for lensmount: `lensmount bench`, `eval`, `tune`, and the int8 exporter.
+
+Programs use `tune`; the rest serves the commands and the exporter.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lensmount.lazy import lazy_names
+
+_LAZY = {"Tuning": "lensmount_bench.tuning", "tune": "lensmount_bench.tuning"}
+
+if TYPE_CHECKING:
+    from lensmount_bench.tuning import Tuning as Tuning
+    from lensmount_bench.tuning import tune as tune
+
+__all__ = ["Tuning", "tune"]
+
+__getattr__, __dir__ = lazy_names(__name__, _LAZY)

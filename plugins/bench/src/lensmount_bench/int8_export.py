@@ -14,8 +14,7 @@ from lensmount.errors import BackendError, InputError, OptionError, UnsupportedM
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from lensmount.contracts.finder import FetchOptions
-    from lensmount.host.registry_class import Name, Registry
+    from lensmount.contracts import ExportRequest
     from lensmount.specs import Architecture, ModelCard, ModelPackage
     from lensmount_bench.int8_check import Agreement
 
@@ -24,42 +23,36 @@ TASKS = ("object-detection", "instance-segmentation")
 CALIBRATION_COUNT, COMPARED = 128, 32
 
 
-def export_int8(
-    host: Registry,
-    name: Name,
-    card: ModelCard,
-    *,
-    fetch: FetchOptions,
-    output: str | os.PathLike[str] | None,
-    calibration: str | os.PathLike[str] | None,
-    calibration_count: int | None,
-    architecture: str | None,
-    offline: bool | None,
-    dynamic: bool,
-    batch: int,
-    settings: Mapping[str, Any],
-) -> Path:
-    """Writes an int8 graph; see `lensmount.host.exporting.export`."""
-    from lensmount.host.opening import export_model, fetch_files
+def export_int8(request: ExportRequest) -> Path:
+    """Writes an int8 graph; the exporter of precision `int8`, see `lensmount.registry.Registry.export`.
+
+    Raises:
+        OptionError: The architecture does not say which nodes stay in float, or there are no calibration pictures.
+        InputError: The calibration pictures cannot be used.
+        UnsupportedModelError: The model has nothing to start from, or the file alone could not say what it is.
+        MissingDependencyError: onnx or onnxruntime is not installed.
+        BackendError: The int8 model finds other objects than the float model; nothing was kept.
+    """
     from lensmount.specs.imports import import_string
     from lensmount.specs.options import positive
     from lensmount_bench.int8 import quantize
     from lensmount_bench.int8_check import compare, require_agreement
     from lensmount_vision.models.exporting import describe_graph, keep, require
 
-    found = host.architecture_of(card)
+    card, found = request.card, request.architecture
     float_nodes = _float_nodes(card, found)
-    count = CALIBRATION_COUNT if calibration_count is None else positive("calibration_count", calibration_count)
-    chosen, compared, held_out = choose_pictures(calibration_pictures(calibration), count)
+    given = request.settings.get("calibration_count")
+    count = CALIBRATION_COUNT if given is None else positive("calibration_count", given)
+    pictures = calibration_pictures(request.settings.get("calibration"))
+    chosen, compared, held_out = choose_pictures(pictures, count)
     require("onnx", "onnxruntime", fix='pip install "lensmount[int8]"')
-    target = Path(output) if output is not None else Path(f"{card.id.replace('/', '-')}-int8.onnx")
+    target = request.output or Path(f"{card.id.replace('/', '-')}-int8.onnx")
     with tempfile.TemporaryDirectory(prefix="lensmount-int8-") as folder:
-        package = _float_package(card) if not dynamic and batch == 1 and not settings else None
+        plain = not request.dynamic and request.batch == 1 and not request.graph_settings
+        package = _float_package(card) if plain else None
         if package is not None:
-            graph = _graph(package, fetch_files(card, [package], host.index, fetch)[package.name].files)
-            exact = host.load(
-                name, architecture=architecture, package=package.name, backend="onnx", device="cpu", offline=offline
-            )
+            graph = _graph(package, request.fetch(package))
+            exact = request.load(package=package.name, backend="onnx", device="cpu")
         else:
             if not any(p.format == "torch" for p in card.packages) or found.exporter is None:
                 raise UnsupportedModelError(
@@ -68,19 +61,8 @@ def export_int8(
                     found=f"packages: {', '.join(p.name for p in card.packages)}",
                     expected="torch weights and an exporter; or an fp32 graph, taken without further settings",
                 )
-            graph = export_model(
-                card,
-                found,
-                host.index,
-                fetch=fetch,
-                target="onnx",
-                output=Path(folder, "float.onnx"),
-                precision="fp32",
-                dynamic=dynamic,
-                batch=batch,
-                settings=settings,
-            )
-            exact = host.load(graph, architecture=card.architecture, backend="onnx", device="cpu", offline=offline)
+            graph = request.graph(Path(folder, "float.onnx"))
+            exact = _opened(request, graph)
         with exact:
             metadata = {**_metadata(graph), "lensmount.precision": "int8"}
             quantised = quantize(
@@ -88,12 +70,14 @@ def export_int8(
             )
             trial = Path(folder, "int8.onnx")
             trial.write_bytes(describe_graph(quantised, metadata))
-            with _opened(host, trial, card, offline) as small:
+            with _opened(request, trial) as small:
                 _require_same(exact, small)
                 figures: Agreement = compare(exact, small, compared, calibration=len(chosen), held_out=held_out)
         require_agreement(figures)
         final = describe_graph(quantised, {**metadata, **figures.to_metadata()})
-        return keep(final, target, lambda path: _opened(host, path, card, offline).close())
+        written = keep(final, target, lambda path: _opened(request, path).close())
+    request.say(str(figures))
+    return written
 
 
 def _float_nodes(card: ModelCard, architecture: Architecture) -> str:
@@ -180,9 +164,9 @@ def _metadata(graph: Path) -> dict[str, str]:
     return dict(read_onnx(graph).metadata)
 
 
-def _opened(host: Registry, path: Path, card: ModelCard, offline: bool | None) -> Any:
-    """The graph as a user who has only the file loads it."""
-    return host.load(path, architecture=card.architecture, backend="onnx", device="cpu", offline=offline)
+def _opened(request: ExportRequest, path: Path) -> Any:
+    """The graph as it loads for somebody who has the file alone."""
+    return request.load(path, architecture=request.card.architecture, backend="onnx", device="cpu")
 
 
 def _require_same(exact: Any, small: Any) -> None:

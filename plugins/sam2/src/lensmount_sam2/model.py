@@ -10,7 +10,7 @@ import numpy as np
 
 from lensmount.backend.batching import join_batches
 from lensmount.backend.tensors import is_tensor
-from lensmount.caches.keys import image_key, make_key
+from lensmount.caches.keys import make_key
 from lensmount.errors import ClosedError, InputError, OptionError, UnsupportedModelError
 from lensmount.specs import Preprocess
 from lensmount.specs.options import flag
@@ -19,6 +19,7 @@ from lensmount_sam2.embedding import ImageEmbedding
 from lensmount_sam2.prompts import Prompts, check_prompts, per_image
 from lensmount_sam2.runner import Runner
 from lensmount_sam2.selecting import CLAMP, choose
+from lensmount_vision.images.source_keys import image_key
 from lensmount_vision.results.kinds import PromptedMasks
 from lensmount_vision.results.mask_decoding import resize_logits_in_boxes
 

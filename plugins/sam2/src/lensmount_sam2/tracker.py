@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lensmount.caches.keys import image_key
 from lensmount.errors import InputError
 from lensmount.specs.options import positive
 from lensmount_sam2.arrays import to_array
@@ -17,6 +16,7 @@ from lensmount_sam2.memory_bank import Bank, Record
 from lensmount_sam2.prompts import check_prompts
 from lensmount_sam2.selecting import CLAMP
 from lensmount_sam2.stepping import Stepper
+from lensmount_vision.images.source_keys import image_key
 from lensmount_vision.results.kinds import VideoMasks
 from lensmount_vision.results.mask_decoding import resize_logits_in_boxes
 

@@ -16,14 +16,14 @@ from lensmount_tensorrt import api as tensorrt_api
 from lensmount_tensorrt.settings import BuildSettings, settings_of
 
 if TYPE_CHECKING:
-    from lensmount.host.engines import BuildRequest
+    from lensmount.contracts import BuildRequest
     from lensmount_tensorrt.manifest import EngineManifest
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
 
 class EngineBuilder:
-    """Builds engines; a `lensmount.host.engines.Builder`."""
+    """Builds engines; a `lensmount.contracts.Builder`."""
 
     format = "engine"
     precisions = PRECISIONS
@@ -81,7 +81,7 @@ class EngineBuilder:
             StoreError: The folder cannot be written.
         """
         from lensmount.store.files import hash_file
-        from lensmount_reading import onnx_graph, read_onnx
+        from lensmount_reading import inspect_graph, read_onnx
         from lensmount_tensorrt import manifest as tensorrt_manifest
         from lensmount_tensorrt.build import Source, build_engine
         from lensmount_tensorrt.cuda_memory import Cuda
@@ -98,7 +98,7 @@ class EngineBuilder:
                 model=request.card.id,
                 path=path,
                 sha256=hash_file(path)[0],
-                precision=onnx_graph.inspect_graph(path, request.package).precision,
+                precision=inspect_graph(path, request.package).precision,
                 metadata=read_onnx(path).metadata,
                 image_size=request.package.preprocess.size if request.package.preprocess else None,
                 gpu=request.gpu,

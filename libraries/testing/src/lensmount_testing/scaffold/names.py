@@ -78,7 +78,7 @@ def require_free(names: Names, kind: str) -> None:
 
 def _taken(names: Names, kind: str) -> list[str]:
     from lensmount import registry
-    from lensmount.host.resolve import first_party
+    from lensmount.host.hints import first_party
 
     index = registry.default().index
     taken = []

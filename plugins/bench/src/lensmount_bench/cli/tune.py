@@ -36,20 +36,20 @@ def tune(
     """Measure the packages of a model that can run here, in turns, and keep the times for `--backend fastest`."""
     from lensmount import registry
     from lensmount.cli.output import err, out, write_json
-    from lensmount.host import measured_lookup as tuned
-    from lensmount.host import measured_records as tuning_records
+    from lensmount.host import measured_records
+    from lensmount.host.measured import subject_of
 
     if list_all or forget:
         if forget and model is None and not every:
             raise InputError("--forget wants a model", fix="lensmount tune MODEL --forget, or --forget --all for all")
         subject = None
         if model is not None:
-            subject = tuned.subject_of(registry.describe(model, architecture=architecture, offline=offline or None))
+            subject = subject_of(registry.describe(model, architecture=architecture, offline=offline or None))
         if forget:
-            removed = tuning_records.forget(subject)
+            removed = measured_records.forget(subject)
             out().print(f"{len(removed)} removed")
         else:
-            _list(tuning_records.list_kept(subject), json_file)
+            _list(measured_records.list_kept(subject), json_file)
         return
     if model is None:
         raise InputError("tune wants a model", fix="lensmount tune MODEL; lensmount models lists them")
@@ -57,12 +57,13 @@ def tune(
 
     from lensmount.cli.catalogue import show_plan
     from lensmount.specs import to_dict
+    from lensmount_bench.tuning import tune as run
 
     console = err()
     extra: dict[str, Any] = {} if threads is None else {"threads": threads}
     with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
         task = progress.add_task("", total=None)
-        found = registry.tune(
+        found = run(
             model,
             device=device,
             precision=precision,

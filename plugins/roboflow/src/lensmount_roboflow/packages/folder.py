@@ -11,6 +11,7 @@ from lensmount.errors import ModelFileError, UnsafeFileError, UnsupportedModelEr
 from lensmount.specs import Artifact, BatchPolicy, ModelCard, ModelPackage, Preprocess, Requirements
 
 if TYPE_CHECKING:
+    from lensmount.contracts import ReadRequest
     from lensmount_roboflow.packages.config import Identity
     from lensmount_roboflow.packages.schema import InferenceConfig, ModelConfig
 
@@ -63,15 +64,12 @@ VARIANTS = {
 EXTERNAL_DATA = (".data", "_data")
 
 
-def is_peer_folder(path: Path | str) -> bool:
-    """Whether a path is a folder with a `model_config.json`. Nothing is read."""
-    try:
-        return Path(path, CONFIG_NAME).is_file()
-    except (OSError, ValueError):
-        return False
+def read(request: ReadRequest) -> ModelCard:
+    """The reader of folders with a `model_config.json`; see `read_inference_models_folder`."""
+    return read_inference_models_folder(request.path)
 
 
-def read_peer_folder(path: Path | str) -> ModelCard:
+def read_inference_models_folder(path: Path | str) -> ModelCard:
     """Reads a package folder. No code of it is run and no weights are read.
 
     Args:
@@ -162,7 +160,7 @@ class _Folder:
                 f"package folder {str(path)!r} does not exist", found=str(error), fix="check the path"
             ) from error
         self.allowed = [self.root]
-        # The peer's own cache keeps files once, in `shared-blobs` next to `models-cache/<model>/<package>`.
+        # The cache of inference-models keeps files once, in `shared-blobs` next to `models-cache/<model>/<package>`.
         if len(self.root.parents) > 2 and self.root.parents[1].name == "models-cache":
             self.allowed.append(self.root.parents[2] / "shared-blobs")
 

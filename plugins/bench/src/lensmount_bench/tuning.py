@@ -5,21 +5,23 @@ from __future__ import annotations
 import contextlib
 import os
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from lensmount.errors import BackendError
-from lensmount.host.measured import FASTEST, Timing, contenders
+from lensmount.host.measured import contenders
+from lensmount.host.measured_records import Timing
+from lensmount.host.plan import FASTEST
 from lensmount.specs.options import positive
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from lensmount.host.measured_records import Record
-    from lensmount.host.registry_class import Name, Registry
-    from lensmount.host.selection import Choice, LoadPlan
+    from lensmount.host.plan import Choice, LoadPlan, Name
+    from lensmount.registry import Registry
     from lensmount_bench.report import VariantReport
 
 Progress = Callable[[str, int, int], None]
@@ -49,7 +51,6 @@ class Tuning:
 
 
 def tune(
-    host: Registry,
     id_or_path: Name,
     *,
     device: str | None = None,
@@ -64,7 +65,8 @@ def tune(
     seconds: float = 5.0,
     rounds: int = 5,
     progress: Progress | None = None,
-    options: Mapping[str, Any] | None = None,
+    registry: Registry | None = None,
+    **options: Any,
 ) -> Tuning:
     """Measures every package that can run here as asked, in turns, and keeps the times.
 
@@ -72,7 +74,6 @@ def tune(
     registry in this process alone cannot be measured.
 
     Args:
-        host: The registry to look in.
         id_or_path: As for `load`.
         device: As for `load`; None for the best that each backend offers.
         precision: Precisions that compete, with commas; None for the most exact there is.
@@ -86,7 +87,8 @@ def tune(
         seconds: How long each is measured in all, loading not counted.
         rounds: Turns that each takes.
         progress: Called with what is done, its number and how many there are.
-        options: Load options that the times are to hold for (`{"threads": 2}`).
+        registry: The registry to look in; None for `lensmount.registry`.
+        **options: Load options that the times are to hold for (`threads=2`).
 
     Returns:
         The outcome. With one choice only nothing is measured, since there is nothing to compare.
@@ -98,28 +100,36 @@ def tune(
         InputError: `seconds` is too small, or there are no pictures.
         StoreError: The times cannot be kept.
     """
-    from lensmount.host import measured_lookup as tuned
-    from lensmount.host import measured_records as tuning_records
-    from lensmount.host.opening import fetch_files, require_choice, split_options
+    from lensmount.host import measured, measured_records
+    from lensmount.host.asking import Ask, split_options
+    from lensmount.host.plan import require_choice
+    from lensmount.host.planning import candidates, plan
+    from lensmount.host.resolve import resolve
+    from lensmount.registry import default
+    from lensmount.store.fetch import fetch_files
 
-    options = dict(options or {})
     positive("batch", batch)
-    card, fetch = host.find(
-        id_or_path,
+    site = (registry or default()).site
+    ask = Ask(
+        name=id_or_path,
+        backend=FASTEST,
+        device=device,
+        precision=precision,
         architecture=architecture,
         source=source,
         api_key=api_key,
         offline=offline,
         allow_insecure=allow_insecure,
     )
-    groups = split_options(options, host.architecture_of(card), card)
-    every = host.candidates(card, FASTEST, device, precision)
+    card = resolve(ask, site.index)
+    groups = split_options(options, site.architecture_of(card), card)
+    every = candidates(card, site, ask.request)
     require_choice(every)
     competing, _ = contenders(every)
     if len(competing) < 2:
-        return Tuning(plan=host.plan(card, FASTEST, device, precision, name=id_or_path))
+        return Tuning(plan=plan(card, site, ask.request, name=id_or_path))
     packages = {choice.package.name: choice.package for choice in competing}
-    got = fetch_files(card, packages.values(), host.index, fetch)
+    got = fetch_files(card, packages.values(), site.index.sources, ask.fetch)
     load = {
         "architecture": architecture,
         "source": source,
@@ -128,23 +138,23 @@ def tune(
         "allow_insecure": allow_insecure or None,
         **options,
     }
-    machine = tuned.machine_facts(host.environment, host.backends(), tuned.plugin_of(card, host.index))
+    machine = measured.machine_facts(site.environment, site.backends(), measured.plugin_of(card, site.index))
     with _alone(progress):
         timings, warnings = _measure(os.fspath(id_or_path), competing, load, pictures, batch, seconds, rounds, progress)
-    record = tuning_records.Record(
-        model=tuned.subject_of(every.card),
+    record = measured_records.Record(
+        model=measured.subject_of(every.card),
         taken=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S"),
         machine=machine,
-        options=tuned.conditions(*groups),
+        options=measured.conditions(*groups),
         batch=batch,
         pictures=os.fspath(pictures),
         files=tuple((f"{name}/{file}", sha) for name, one in got.items() for file, sha in one.sha256s.items()),
         timings=tuple(timings),
         warnings=tuple(warnings),
     )
-    path = tuning_records.keep(record, (device, precision))
-    plan = host.plan(card, FASTEST, device, precision, name=id_or_path, options=groups)
-    return Tuning(plan=plan, record=record, path=path)
+    path = measured_records.keep(record, (device, precision))
+    found = plan(card, site, ask.request, name=id_or_path, options=groups)
+    return Tuning(plan=found, record=record, path=path)
 
 
 def _measure(
@@ -198,10 +208,10 @@ def _alone(progress: Progress | None) -> Iterator[None]:
 
     from filelock import FileLock, Timeout
 
-    from lensmount.host import measured_records as tuning_records
+    from lensmount.host import measured_records
     from lensmount.store.files import safe_name
 
-    path = tuning_records.folder() / f"measuring-{safe_name(platform.node())[:60]}.lock"
+    path = measured_records.folder() / f"measuring-{safe_name(platform.node())[:60]}.lock"
     lock = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

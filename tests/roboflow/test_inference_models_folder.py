@@ -11,7 +11,7 @@ import pytest
 
 from lensmount.errors import ModelFileError, UnsafeFileError, UnsupportedModelError
 from lensmount.specs import BatchPolicy, to_dict
-from lensmount_roboflow.packages.folder import is_peer_folder, read_peer_folder
+from lensmount_roboflow.packages.folder import read_inference_models_folder
 
 INFERENCE_CONFIG = {
     "image_pre_processing": {"auto-orient": {"enabled": True}},
@@ -54,8 +54,7 @@ def test_a_detector(tmp_path):
         "something_new": {"a": 1},
     }
     folder = yolo(tmp_path / "package", config)
-    assert is_peer_folder(folder)
-    card = read_peer_folder(folder)
+    card = read_inference_models_folder(folder)
     assert (card.id, card.architecture, card.task) == ("my-project/3", "yolo", "object-detection")
     assert card.classes == ("cat", "dog")
     assert card.recommended == (("confidence", 0.4), ("per_class_confidence", (("dog", 0.3),)))
@@ -81,29 +80,28 @@ def test_a_detector(tmp_path):
 
 
 def test_the_folder_names_a_model_without_id(tmp_path):
-    assert read_peer_folder(yolo(tmp_path / "my export (2)")).id == "my-export-2"
-    assert read_peer_folder(yolo(tmp_path / "other", {"model_id": "a b/ü"})).id == "a-b"
+    assert read_inference_models_folder(yolo(tmp_path / "my export (2)")).id == "my-export-2"
+    assert read_inference_models_folder(yolo(tmp_path / "other", {"model_id": "a b/ü"})).id == "a-b"
 
 
 def test_precision_is_unknown_where_nothing_says_it(tmp_path):
-    (package,) = read_peer_folder(yolo(tmp_path)).packages
+    (package,) = read_inference_models_folder(yolo(tmp_path)).packages
     assert (package.name, package.precision) == ("onnx", "unknown")
 
 
 def test_paths_as_text_and_other_folders(tmp_path):
-    assert not is_peer_folder(tmp_path)
-    assert not is_peer_folder(tmp_path / "absent")
-    assert not is_peer_folder("a\0b")
+    for other in (tmp_path, tmp_path / "absent", "a\0b"):
+        with pytest.raises(ModelFileError):
+            read_inference_models_folder(other)
     yolo(tmp_path)
-    assert is_peer_folder(str(tmp_path))
-    assert read_peer_folder(str(tmp_path)).architecture == "yolo"
+    assert read_inference_models_folder(str(tmp_path)).architecture == "yolo"
 
 
 def test_an_engine(tmp_path):
     trt = {"dynamic_batch_size_min": 1, "dynamic_batch_size_opt": 2, "dynamic_batch_size_max": 4}
     config = {"model_architecture": "rfdetr", "backend_type": "trt"}
     folder = yolo(tmp_path, config, **{"engine.plan": b"plan", "trt_config.json": trt})
-    card = read_peer_folder(folder)
+    card = read_inference_models_folder(folder)
     (package,) = card.packages
     assert (card.architecture, card.task, package.format) == ("rfdetr", "object-detection", "engine")
     assert package.batch == BatchPolicy(maximum=4)
@@ -115,14 +113,14 @@ def test_an_engine(tmp_path):
 
 def test_torchscript(tmp_path):
     folder = yolo(tmp_path, {"backend_type": "torch-script"}, **{"weights.torchscript": b"zip"})
-    (package,) = read_peer_folder(folder).packages
+    (package,) = read_inference_models_folder(folder).packages
     assert (package.format, package.artifacts[0].name) == ("torchscript", "weights.torchscript")
 
 
 def test_rfdetr_weights(tmp_path):
     config = {"model_architecture": "rfdetr", "task_type": "instance-segmentation", "backend_type": "torch"}
     folder = yolo(tmp_path, config, **{"weights.pth": b"w", "model_type.json": {"model_type": "rfdetr-seg-nano"}})
-    card = read_peer_folder(folder)
+    card = read_inference_models_folder(folder)
     assert card.task == "instance-segmentation"
     assert card.packages[0].setting("variant") == "rfdetr-seg-nano"
     assert card.packages[0].artifacts[0].role == "weights"
@@ -131,22 +129,22 @@ def test_rfdetr_weights(tmp_path):
 def test_sam2_perception_encoder_clip(tmp_path):
     sam2 = {"model_architecture": "sam2", "task_type": "interactive-instance-segmentation", "backend_type": "torch"}
     files = {"model.pt": b"w", "sam_configuration.json": {"version": "sam2.1_hiera_t"}}
-    card = read_peer_folder(build(tmp_path / "sam2", sam2, **files))
+    card = read_inference_models_folder(build(tmp_path / "sam2", sam2, **files))
     assert (card.task, card.packages[0].setting("variant")) == ("interactive-segmentation", "sam2.1_hiera_t")
     assert card.packages[0].preprocess is None
     encoder = {"model_architecture": "perception-encoder", "task_type": "embedding", "backend_type": "torch"}
     files = {"model.pt": b"w", "config.json": {"vision_encoder_config": "PE-Core-L14-336"}}
-    card = read_peer_folder(build(tmp_path / "pe", encoder, **files))
+    card = read_inference_models_folder(build(tmp_path / "pe", encoder, **files))
     assert (card.architecture, card.packages[0].setting("variant")) == ("perception_encoder", "PE-Core-L14-336")
     clip = {"model_architecture": "clip", "task_type": "embedding", "backend_type": "onnx"}
-    card = read_peer_folder(build(tmp_path / "clip", clip, **{"visual.onnx": b"v", "textual.onnx": b"t"}))
+    card = read_inference_models_folder(build(tmp_path / "clip", clip, **{"visual.onnx": b"v", "textual.onnx": b"t"}))
     assert [a.name for a in card.packages[0].artifacts] == ["visual.onnx", "textual.onnx"]
 
 
 def test_owlv2_is_a_hugging_face_folder(tmp_path):
     config = {"model_architecture": "owlv2", "backend_type": "hugging-face"}
     files = {"config.json": {}, "preprocessor_config.json": {}, "model.safetensors": b"w", "merges.txt": "a b"}
-    card = read_peer_folder(build(tmp_path, config, **files))
+    card = read_inference_models_folder(build(tmp_path, config, **files))
     (package,) = card.packages
     assert (card.task, package.format) == ("open-vocabulary-detection", "torch")
     assert package.setting("layout") == "hugging-face"
@@ -160,7 +158,7 @@ def test_owlv2_is_a_hugging_face_folder(tmp_path):
 
 def test_external_data_comes_along(tmp_path):
     folder = yolo(tmp_path, **{"weights.onnx.data": b"tensors"})
-    assert "weights.onnx.data" in {a.name for a in read_peer_folder(folder).packages[0].artifacts}
+    assert "weights.onnx.data" in {a.name for a in read_inference_models_folder(folder).packages[0].artifacts}
 
 
 @pytest.mark.parametrize("name", ["weights.onnx", "inference_config.json", "class_names.txt"])
@@ -168,38 +166,40 @@ def test_a_missing_file_is_named(tmp_path, name):
     folder = yolo(tmp_path)
     (folder / name).unlink()
     with pytest.raises(ModelFileError, match=f"lacks {name}") as caught:
-        read_peer_folder(folder)
+        read_inference_models_folder(folder)
     assert "model_config.json" in str(caught.value.found)
 
 
 def test_a_missing_folder(tmp_path):
     with pytest.raises(ModelFileError, match="does not exist"):
-        read_peer_folder(tmp_path / "absent")
+        read_inference_models_folder(tmp_path / "absent")
     with pytest.raises(ModelFileError, match=r"lacks model_config\.json"):
-        read_peer_folder(tmp_path)
+        read_inference_models_folder(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe{}", b"[" * 100_000, b"[]"])
 def test_a_broken_configuration(tmp_path, content):
     (tmp_path / "model_config.json").write_bytes(content)
     with pytest.raises(ModelFileError, match=r"model_config\.json"):
-        read_peer_folder(tmp_path)
+        read_inference_models_folder(tmp_path)
 
 
 def test_malformed_keys_are_named(tmp_path):
     with pytest.raises(ModelFileError, match=r"recommended_parameters\.confidence") as caught:
-        read_peer_folder(yolo(tmp_path / "a", {"recommended_parameters": {"confidence": 40}}))
+        read_inference_models_folder(yolo(tmp_path / "a", {"recommended_parameters": {"confidence": 40}}))
     assert caught.value.found == "40"
     with pytest.raises(ModelFileError, match=r"inference_config.json is malformed at network_input"):
-        read_peer_folder(yolo(tmp_path / "b", **{"inference_config.json": {}}))
+        read_inference_models_folder(yolo(tmp_path / "b", **{"inference_config.json": {}}))
     files = {"model.pt": b"w", "sam_configuration.json": {"version": 2}}
     with pytest.raises(ModelFileError, match="version"):
-        read_peer_folder(build(tmp_path / "c", {"model_architecture": "sam2", "backend_type": "torch"}, **files))
+        read_inference_models_folder(
+            build(tmp_path / "c", {"model_architecture": "sam2", "backend_type": "torch"}, **files)
+        )
 
 
 def test_class_names_must_be_text(tmp_path):
     with pytest.raises(ModelFileError, match=r"class_names\.txt is not text"):
-        read_peer_folder(yolo(tmp_path, **{"class_names.txt": b"\xff\xfe\x00"}))
+        read_inference_models_folder(yolo(tmp_path, **{"class_names.txt": b"\xff\xfe\x00"}))
 
 
 def test_an_absurd_file_is_not_read(tmp_path, monkeypatch):
@@ -207,12 +207,12 @@ def test_an_absurd_file_is_not_read(tmp_path, monkeypatch):
 
     monkeypatch.setattr(schema, "MAX_BYTES", 1000)
     with pytest.raises(UnsafeFileError, match="too large"):
-        read_peer_folder(yolo(tmp_path, **{"class_names.txt": "x\n" * 1000}))
+        read_inference_models_folder(yolo(tmp_path, **{"class_names.txt": "x\n" * 1000}))
 
 
 def test_unknown_combinations(tmp_path):
     with pytest.raises(UnsupportedModelError, match="form") as caught:
-        read_peer_folder(yolo(tmp_path, {"model_architecture": "sam2"}))
+        read_inference_models_folder(yolo(tmp_path, {"model_architecture": "sam2"}))
     assert "sam2 as torch" in str(caught.value.expected)
 
 
@@ -221,7 +221,7 @@ def test_code_is_refused_and_never_run(tmp_path):
     config = {"model_module": "model.py", "model_class": "Model"}
     code = f"open({str(marker)!r}, 'w')\nclass Model: pass\n"
     with pytest.raises(UnsafeFileError, match="code") as caught:
-        read_peer_folder(yolo(tmp_path / "package", config, **{"model.py": code}))
+        read_inference_models_folder(yolo(tmp_path / "package", config, **{"model.py": code}))
     assert "plugin" in str(caught.value.fix)
     assert not marker.exists()
 
@@ -234,7 +234,7 @@ def test_links_that_leave_the_folder_are_refused(tmp_path, name):
     (folder / name).unlink()
     (folder / name).symlink_to(outside)
     with pytest.raises(UnsafeFileError, match="leaves the package folder"):
-        read_peer_folder(folder)
+        read_inference_models_folder(folder)
 
 
 def test_links_inside_the_folder_and_to_the_folder_are_fine(tmp_path):
@@ -243,7 +243,7 @@ def test_links_inside_the_folder_and_to_the_folder_are_fine(tmp_path):
     (folder / "weights.onnx").symlink_to("blob")
     alias = tmp_path / "alias"
     alias.symlink_to(folder)
-    (graph, *_) = read_peer_folder(alias).packages[0].artifacts
+    (graph, *_) = read_inference_models_folder(alias).packages[0].artifacts
     assert (graph.name, graph.size) == ("weights.onnx", 4)
     assert graph.uri.endswith("/weights.onnx")
 
@@ -254,13 +254,13 @@ def test_the_peers_cache_shares_blobs(tmp_path):
     blobs.mkdir()
     (folder / "weights.onnx").rename(blobs / "d41d8cd9")
     (folder / "weights.onnx").symlink_to(blobs / "d41d8cd9")
-    assert read_peer_folder(folder).packages[0].artifacts[0].size == 4
+    assert read_inference_models_folder(folder).packages[0].artifacts[0].size == 4
     secret = tmp_path / "secret"
     secret.write_text("x")
     (folder / "class_names.txt").unlink()
     (folder / "class_names.txt").symlink_to(secret)
     with pytest.raises(UnsafeFileError):
-        read_peer_folder(folder)
+        read_inference_models_folder(folder)
 
 
 def test_a_dangling_link_and_a_loop(tmp_path):
@@ -268,11 +268,11 @@ def test_a_dangling_link_and_a_loop(tmp_path):
     (folder / "weights.onnx").unlink()
     (folder / "weights.onnx").symlink_to("nowhere")
     with pytest.raises(ModelFileError, match=r"weights\.onnx"):
-        read_peer_folder(folder)
+        read_inference_models_folder(folder)
     (folder / "weights.onnx").unlink()
     (folder / "weights.onnx").symlink_to("weights.onnx")
     with pytest.raises(ModelFileError, match=r"weights\.onnx"):
-        read_peer_folder(folder)
+        read_inference_models_folder(folder)
 
 
 def test_a_folder_in_place_of_a_file(tmp_path):
@@ -280,12 +280,12 @@ def test_a_folder_in_place_of_a_file(tmp_path):
     (folder / "weights.onnx").unlink()
     (folder / "weights.onnx").mkdir()
     with pytest.raises(ModelFileError, match="not a file"):
-        read_peer_folder(folder)
+        read_inference_models_folder(folder)
 
 
 def test_asking_imports_nothing_heavy():
     code = (
-        "import sys; from lensmount_roboflow.packages.folder import is_peer_folder; is_peer_folder('.');"
+        "import sys; import lensmount_roboflow.packages.folder;"
         "print([m for m in ('pydantic', 'numpy', 'torch', 'cv2', 'onnxruntime') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from lensmount import registry
-from lensmount.host.diagnosis import diagnose
+from lensmount.cli.diagnosis import diagnose
 from lensmount.host.discovery import PluginStatus, given
 from lensmount.machine.environment import Environment, Gpu
 from lensmount.specs import Backend, BackendStatus
@@ -32,7 +32,7 @@ def test_what_is_wrong_on_each_machine(facts, tmp_path):
 
 
 @pytest.fixture
-def doctor_on(lensmount, monkeypatch, tmp_path):
+def doctor_on(lensmount, tmp_path):
     """Runs the command on a machine of the table."""
 
     made = {}
@@ -41,8 +41,8 @@ def doctor_on(lensmount, monkeypatch, tmp_path):
         if name not in made:
             made[name] = environment_of(BY_NAME[name], tmp_path / name)
         made_registry = registry.Registry(lambda: [given(plugin) for plugin in BACKEND_PLUGINS], made[name])
-        monkeypatch.setattr(registry, "_default", made_registry)
-        return lensmount("doctor", *arguments)
+        with registry.use(made_registry):
+            return lensmount("doctor", *arguments)
 
     return run
 

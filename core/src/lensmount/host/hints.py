@@ -1,0 +1,44 @@
+"""Which of lensmount's own distributions would help, for errors about something that is not installed."""
+
+from __future__ import annotations
+
+import sys
+from fnmatch import fnmatch
+from importlib import resources
+from typing import Literal
+
+MARKERS = {"model_config.json": "lensmount-roboflow"}
+"""Distributions that read folders, by the file that marks these."""
+
+BARE_FILES = "lensmount-reading"
+"""The distribution that reads single files and folders without a marker."""
+
+EXPORTS = {("onnx", "int8"): 'pip install "lensmount[int8]"'}
+"""What writes a precision of a target, where that is not the architecture."""
+
+BUILDERS = {"tensorrt": 'pip install "lensmount[tensorrt]"'}
+"""What brings a backend that builds packages."""
+
+
+def first_party(table: Literal["models", "commands"]) -> dict[str, list[str]]:
+    """What lensmount's own distributions bring, installed or not: patterns of model ids, or names of commands.
+
+    Args:
+        table: Which of the two.
+
+    Returns:
+        Patterns or names by distribution.
+    """
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    tables = tomllib.loads((resources.files("lensmount") / "first_party.toml").read_text(encoding="utf-8"))
+    found: dict[str, list[str]] = tables[table]
+    return found
+
+
+def known_plugin(text: str) -> str | None:
+    """The first-party plugin that has models of such an id."""
+    table = first_party("models")
+    return next((dist for dist, patterns in table.items() if any(fnmatch(text, p) for p in patterns)), None)

@@ -1,0 +1,39 @@
+"""What hooks of a plugin name: a reader of a vendor's folders, and an exporter."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from lensmount.specs import Artifact, ModelCard, ModelPackage
+
+
+def read(request):
+    """The card of a folder whose `vendor.json` names the weights."""
+    name = json.loads((request.path / "vendor.json").read_text())["file"]
+    brought = request.bring(name)
+    assert brought == request.path / name
+    assert request.bring("absent.bin") is None
+    artifact = Artifact(name=name, uri=brought.as_uri(), role="weights")
+    return ModelCard(
+        id=re.sub(r"[^a-z]", "-", request.name or request.path.name),
+        architecture="tiny",
+        task="object-detection",
+        packages=(ModelPackage(name="p", format="tiny", artifacts=(artifact,)),),
+    )
+
+
+def recognise(facts):
+    return f"recognised from {facts}"
+
+
+def export(request):
+    """Writes what it was asked for, and what it got with that."""
+    (package,) = request.card.packages
+    (path,) = request.fetch(package).values()
+    model = request.load()
+    units = request.settings["units"]
+    request.say(f"written for {units}")
+    said = f"{request.target} {request.precision} {units} of {path.read_text()}, like {model.card.id}"
+    request.output.write_text(said)
+    return request.output
