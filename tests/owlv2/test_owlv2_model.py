@@ -265,9 +265,9 @@ def test_environment(tiny, other, pictures, monkeypatch):
 def test_preload(tiny, monkeypatch):
     from lensmount_owlv2.preload import preload
 
-    assert preload() == []
+    assert preload(registry.load) == []
     monkeypatch.setenv("PRELOAD_HF_IDS", f"{tiny}, ")
-    (held,) = preload(device="cpu")
+    (held,) = preload(registry.load, device="cpu")
     with registry.load(tiny, device="cpu") as model:
         assert model._session._opened is held._session._opened
     held.close()

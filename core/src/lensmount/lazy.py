@@ -8,8 +8,6 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
-from lensmount.errors import LensmountDeprecationWarning
-
 
 def lazy_names(
     package: str, names: Mapping[str, str], *, deprecated: Mapping[str, tuple[str, str]] | None = None
@@ -32,6 +30,8 @@ def lazy_names(
         if name in old:
             replacement, version = old[name]
             module, _, attribute = replacement.partition(":")
+            from lensmount.errors import LensmountDeprecationWarning
+
             # Python shows a warning once for each line of code, because the value is not kept in the package.
             warnings.warn(
                 f"{package}.{name} is deprecated and will be removed in lensmount {version}; "

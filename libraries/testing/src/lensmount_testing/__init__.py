@@ -9,9 +9,9 @@ Each test of a contract is one promise; docs/conformance.md says what and why. `
 model, `GRAPHS` has the networks that backends are tested with, and the other classes are what the fixtures give:
 `isolated_registry`, `fake_backend` and `tmp_plugin`.
 
-Importing this package imports nothing; names are resolved on first use (PEP 562), since the pytest plugin beside it is
-loaded by every pytest run in an environment that has it. Tests alone import it; it imports the core, `lensmount_reading`
-and `lensmount_vision`.
+Importing this package imports nothing; names are resolved on first use (PEP 562), since every pytest run in an
+environment that has it loads the pytest plugin in it. Tests alone import it; it imports the core, `lensmount_reading` and
+`lensmount_vision`.
 """
 
 from __future__ import annotations
