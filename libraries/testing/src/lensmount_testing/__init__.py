@@ -10,8 +10,8 @@ model, `GRAPHS` has the networks that backends are tested with, and the other cl
 `isolated_registry`, `fake_backend` and `tmp_plugin`.
 
 Importing this package imports nothing; names are resolved on first use (PEP 562), since every pytest run in an
-environment that has it loads the pytest plugin in it. Tests alone import it; it imports the core, `lensmount_reading` and
-`lensmount_vision`.
+environment that has it loads the pytest plugin in it. Tests alone import it; it imports the core, `lensmount_reading`
+and `lensmount_vision`.
 """
 
 from __future__ import annotations
