@@ -53,6 +53,7 @@ VARIANTS: tuple[tuple[str, Callable[[Any], frozenset[str]], dict[str, Any]], ...
     ("… the last convolutions in float too", with_last_convolutions, {}),
     ("… convolutions alone in int8", float_nodes, {"operators": ("Conv", "ConvTranspose")}),
     ("… activations as int8 rather than uint8", float_nodes, {"activations": "int8"}),
+    ("… weights of eight bits rather than seven", float_nodes, {"full_range": True}),
     ("int8 throughout, with the decoding of boxes and scores", nothing, {}),
 )
 

@@ -38,7 +38,6 @@ import lensmount_reading.mapped
 import lensmount_reading.modules
 import lensmount_reading.onnx_file
 import lensmount_reading.pickles
-import lensmount_reading.precision
 import lensmount_reading.safetensors_file
 import lensmount_roboflow.client
 import lensmount_roboflow.mapping
@@ -54,7 +53,8 @@ import lensmount_yolo.metadata
 import lensmount_yolo.recognise
 from lensmount.errors import LensmountError, ModelFileError
 from lensmount.specs import Artifact, ModelCard, to_dict
-from lensmount_reading.facts import FileFacts, GraphValue, inspect_file
+from lensmount_reading.facts import FileFacts, GraphValue
+from lensmount_reading.inspection import inspect_file
 from lensmount_reading.records import Record
 
 MAX_PIXELS = 1 << 22

@@ -12,7 +12,7 @@ import lensmount_testing
 from lensmount_testing import pytest_plugin
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/conformance.md").read_text(encoding="utf-8")
-CONTRACTS = {name: getattr(lensmount_testing, name) for name in lensmount_testing.__all__}
+CONTRACTS = {name: getattr(lensmount_testing, name) for name in lensmount_testing.__all__ if name.endswith("Contract")}
 
 
 def promises(contract: type) -> dict[str, str]:

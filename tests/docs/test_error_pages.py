@@ -90,7 +90,7 @@ def test_a_class_of_a_plugin_has_the_page_of_its_parent() -> None:
 def test_no_error_of_the_core_hides_elsewhere() -> None:
     """Every subclass in the core, wherever it is defined, has a message that leads to a page."""
     for module in pkgutil.walk_packages(lensmount.__path__, "lensmount."):
-        if module.name.startswith("lensmount.sources"):
+        if module.name.startswith("lensmount.store"):
             importlib.import_module(module.name)
     pending, seen = [errors.LensmountError], set()
     while pending:

@@ -11,7 +11,7 @@ from typing import get_type_hints
 
 import pytest
 
-from lensmount.specs import descriptors as specs
+from lensmount import specs
 from lensmount.specs import hookspecs
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/hooks.md").read_text(encoding="utf-8")

@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pytest
 
-from lensmount.backend.batching import run_in_chunks
+from lensmount.backend.batching import run_batched
 from lensmount.contracts import OpenRequest, TensorSpec
 from lensmount.contracts.session import TorchNetwork
 from lensmount.specs import Artifact, ModelPackage
@@ -59,7 +59,7 @@ def test_a_network_and_its_export(tmp_path, batch):
     assert graph.precision == module.precision == "fp32"
     assert [spec.name for spec in graph.outputs] == [spec.name for spec in module.outputs]
     x = np.random.default_rng(1).random((3, 3, 32, 32), dtype=np.float32)
-    first, second = (run_in_chunks(session, x)["output"] for session in (graph, module))
+    first, second = (run_batched(session, {"images": x})["output"] for session in (graph, module))
     assert first.shape == second.shape == (3, 5, 32, 32)
     # Sums of up to 144 float32 products in two orders, behind a sigmoid.
     np.testing.assert_allclose(first, second, atol=1e-5)

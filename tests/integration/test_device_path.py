@@ -21,7 +21,7 @@ def test_onnx_on_a_cpu_imports_neither_torch_nor_what_needs_it():
         "import sys; from lensmount import registry\n"
         "model = registry.load('shapes-nano', backend='onnx', device='cpu')\n"
         "import numpy; model(numpy.zeros((40, 60, 3), numpy.uint8))\n"
-        "print([name for name in sys.modules if name == 'torch' or name.startswith('lensmount.device')])"
+        "print([name for name in sys.modules if name == 'torch' or name.startswith('lensmount_vision.device')])"
     )
     environment = {key: value for key, value in os.environ.items() if key != "LENSMOUNT_DEVICE_PATH"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ HEAVY = {"numpy", "torch", "cv2", "onnxruntime", "transformers"}
 # what `import lensmount` alone does not need either
 NOT_AT_IMPORT = HEAVY | {"pydantic", "rich", "typer", "click", "huggingface_hub", "pluggy", "packaging", "asyncio"}
 HOOK_MODULES = sorted([*ROOT.glob("plugins/*/src/*/plugin.py"), *ROOT.glob("examples/*/src/*/plugin.py")])
-BUILTIN = CORE / "builtin_plugin.py"
+BUILTIN = CORE / "host/builtin.py"
 MOST_LINES = 80
 
 REPORT = "\nimport json, sys; print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
@@ -111,9 +112,7 @@ def on_import(tree: ast.Module) -> Iterator[str]:
             yield from imports_of(statement)
 
 
-@pytest.mark.parametrize(
-    "path", [*HOOK_MODULES, *([BUILTIN] if BUILTIN.is_file() else [])], ids=lambda p: p.relative_to(ROOT).as_posix()
-)
+@pytest.mark.parametrize("path", [*HOOK_MODULES, BUILTIN], ids=lambda p: p.relative_to(ROOT).as_posix())
 def test_hook_module(path: Path) -> None:
     """A hook module runs at discovery, in every process: descriptors only, from `lensmount.specs`."""
     text = path.read_text(encoding="utf-8")
@@ -128,12 +127,12 @@ def test_hook_module(path: Path) -> None:
 
 def start_up_modules() -> list[Path]:
     """Core modules that `import lensmount`, discovery and the command line's help go through."""
-    names = (
-        "__init__ __main__ auto builtin_plugin catalog descriptors environment errors hookspecs imports loading models"
-    )
-    names += " options plugins registry resolve selection specs cli/__init__ backends/__init__ backends/base"
-    names += " caches/__init__ caches/base sources/__init__ sources/base"
-    return [path for path in (CORE / f"{name}.py" for name in names.split()) if path.is_file()]
+    names = "__init__ __main__ auto errors lazy registry cli/__init__ host/builtin host/discovery host/resolve"
+    names += " host/selection machine/environment specs/__init__ specs/catalog specs/descriptors specs/extensions"
+    names += " specs/hookspecs specs/imports specs/offline specs/options specs/parsing contracts/__init__"
+    names += " contracts/cache contracts/finder contracts/model contracts/session backend/__init__ caches/__init__"
+    names += " store/__init__"
+    return [CORE / f"{name}.py" for name in names.split()]
 
 
 @pytest.mark.parametrize("path", start_up_modules(), ids=lambda p: p.relative_to(CORE).as_posix())
@@ -143,28 +142,35 @@ def test_start_up_module_imports_nothing_heavy(path: Path) -> None:
 
 
 #: Modules that `lensmount_tensorrt.backend` imports once it knows that TensorRT is there.
-WITH_TENSORRT = {
-    "cuda_memory",
-    "tensorrt_build",
-    "tensorrt_engine",
-    "tensorrt_lanes",
-    "tensorrt_log",
-    "tensorrt_pool",
-    "tensorrt_progress",
-    "tensorrt_session",
-}
+WITH_TENSORRT = {"cuda_memory", "build", "engine", "lanes", "log", "pool", "progress", "session"}
 
 
 @pytest.mark.parametrize("path", sorted(CORE.rglob("*.py")), ids=lambda p: p.relative_to(CORE).as_posix())
 def test_core_module(path: Path) -> None:
-    """The core imports no plugin, anywhere; and torch or another runtime never when a module itself is imported."""
+    """The core imports no plugin, anywhere."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     assert [name for name in imports_of(tree) if name.startswith("lensmount_")] == []
-    place = path.relative_to(CORE)
-    if "torch" in place.as_posix() or place.parts[0] == "device":  # reached only when torch is used
+
+
+LIBRARIES = [ROOT / "core/src", *ROOT.glob("libraries/*/src")]
+BACKENDS = [ROOT / f"plugins/{name}/src" for name in ("bench", "onnx", "tensorrt", "torch")]
+#: Reached only when torch is used: the device path, transformers in torch, and what is named after torch.
+WITH_TORCH = re.compile(r"torch|lensmount_vision/(device/|images/on_device|towers/transformer)")
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted(path for source in (*LIBRARIES, *BACKENDS) for path in source.rglob("*.py")),
+    ids=lambda p: p.relative_to(ROOT).as_posix(),
+)
+def test_no_runtime_is_imported_with_a_module(path: Path) -> None:
+    """torch or another runtime is imported when it is used, never when a module itself is imported."""
+    place = path.relative_to(ROOT).as_posix()
+    if WITH_TORCH.search(place):
         return
     runtimes = {"torch", "onnxruntime", "tensorrt", "cuda", "transformers", "supervision", "onnx"}
-    allowed = {"tensorrt", "cuda"} if path.stem in WITH_TENSORRT else set()
+    allowed = {"tensorrt", "cuda"} if "lensmount_tensorrt/" in place and path.stem in WITH_TENSORRT else set()
+    tree = ast.parse(path.read_text(encoding="utf-8"))
     assert {name.partition(".")[0] for name in on_import(tree)} & runtimes <= allowed
 
 

@@ -12,7 +12,7 @@ import pytest
 from lensmount import registry
 from lensmount.errors import OfflineError
 
-HOOKS = ("architectures", "model_cards", "backends", "sources", "caches")
+HOOKS = ("architectures", "model_cards", "backends", "sources", "caches", "readers", "commands", "exporters")
 
 GUARD = """
 import socket

@@ -341,7 +341,7 @@ def test_plugins_are_shown_with_what_became_of_them(lensmount, known, monkeypatc
     found = {status["name"]: status for status in json.loads(done.out)}
     builtin = found["builtin"]
     assert (builtin["distribution"], builtin["state"]) == ("lensmount", "active")
-    assert {"lensmount_sources", "lensmount_caches", "lensmount_commands"} <= set(builtin["hooks"])
+    assert {"lensmount_readers", "lensmount_sources", "lensmount_commands"} <= set(builtin["hooks"])
     assert builtin["module"] == "lensmount.host.builtin"
     assert (found["plugin-0"]["state"], found["plugin-0"]["version"]) == ("active", "added by hand")
     assert (found["plugin-1"]["state"], found["plugin-1"]["stage"]) == ("broken", "hooks")

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from lensmount.backend import devices
-from lensmount.backend.dtypes import as_input_dtype
 from lensmount.contracts import BackendOptions, OpenRequest, Session, TensorSpec
 from lensmount.errors import (
     BackendError,
@@ -28,6 +27,7 @@ from lensmount.errors import (
 from lensmount.machine.environment import Environment, Gpu
 from lensmount.specs import Artifact, ModelPackage, Requirements
 from lensmount_onnx import backend as backend
+from lensmount_onnx import saturation
 from lensmount_onnx.backend import open_session, probe
 
 ort = pytest.importorskip("onnxruntime")
@@ -133,7 +133,7 @@ def test_an_fp16_graph_takes_and_gives_fp16(tmp_path):
     x = images()
     with pytest.raises(BackendError, match="wrong shape or dtype"):
         session.run({"x": x})
-    half = as_input_dtype(x, session.inputs[0])
+    half = x.astype(session.inputs[0].dtype)
     result = session.run({"x": half})["y"]
     assert result.dtype == np.float16
     # 27 products of values near 1 in half precision: 2**-11 relative each.
@@ -167,6 +167,53 @@ def test_int8_graphs(tmp_path, style):
     error = np.abs(session.run({"x": x})["y"] - wanted).max() / np.abs(wanted).max()
     # 8 bits of weights and activations: steps of 1/127, a few of them together.
     assert 0 < error < 0.04
+
+
+@pytest.mark.parametrize("saturates", [False, True])
+def test_int8_kernels_are_exact_where_fast_ones_saturate(tmp_path, monkeypatch, saturates):
+    monkeypatch.setattr(saturation, "saturates", lambda: saturates)
+    node = helper.make_node("MatMulInteger", ["x", "w"], ["y"])
+    weight = numpy_helper.from_array(np.full((64, 2), 127, np.int8), "w")
+    edges = [value("x", ["n", 64], TensorProto.UINT8)], [value("y", ["n", 2], TensorProto.INT32)]
+    path = save(tmp_path, make_model([node], *edges, [weight]))
+    session = open_session(request(path, precision="int8", pack=package(precision="int8")))
+    entries = session._session.get_session_options()
+    assert session.precision == "int8"
+    if saturates:
+        assert entries.get_session_config_entry("session.x64quantprecision") == "1"
+        result = session.run({"x": np.full((3, 64), 255, np.uint8)})["y"]
+        np.testing.assert_array_equal(result, 64 * 255 * 127)  # whole numbers
+    else:
+        with pytest.raises(RuntimeError, match="x64quantprecision"):
+            entries.get_session_config_entry("session.x64quantprecision")
+    plain = open_session(request(save(tmp_path, relu_model(), "plain.onnx")))._session.get_session_options()
+    with pytest.raises(RuntimeError, match="x64quantprecision"):
+        plain.get_session_config_entry("session.x64quantprecision")
+
+
+@pytest.mark.parametrize("stored", [2 * 32767, 4 * 255 * 127, None])
+def test_saturation_is_read_from_the_kernel(monkeypatch, stored):
+    """What x86 without VNNI gives, what it ought to be, and a build of onnxruntime without the operator."""
+    onnx.checker.check_model(onnx.load_from_string(saturation._GRAPH))
+    opened = []
+
+    class Fake:
+        def __init__(self, graph, options, providers):
+            opened.append((graph, providers))
+            if stored is None:
+                raise RuntimeError("no such operator")
+
+        def run(self, names, feeds):
+            assert (feeds["a"] == 255).all()
+            return [np.array([[stored]], np.int32)]
+
+    saturation.saturates.cache_clear()
+    with monkeypatch.context() as patched:
+        patched.setattr(ort, "InferenceSession", Fake)
+        found = [saturation.saturates() for _ in range(2)]
+    saturation.saturates.cache_clear()
+    assert found == [stored != 4 * 255 * 127] * 2
+    assert opened == [(saturation._GRAPH, ["CPUExecutionProvider"])]
 
 
 def test_outputs_stay_on_the_device_for_a_next_graph(tmp_path):
@@ -243,16 +290,6 @@ def test_a_run_that_the_runtime_refuses(tmp_path, capfd):
     assert "/onnxruntime_src" not in str(caught.value)
     assert "cannot be reshaped" in str(caught.value)
     assert capfd.readouterr().err == ""
-
-
-def test_casting_inputs():
-    spec = TensorSpec("x", (1,), "float16")
-    assert as_input_dtype(np.ones(1, np.float32), spec).dtype == np.float16
-    same = np.ones(1, np.float16)
-    assert as_input_dtype(same, spec) is same
-    for array, wrong in ((np.ones(1, np.uint8), spec), (np.ones(1, np.float32), TensorSpec("x", (1,), "uint8"))):
-        with pytest.raises(BackendError, match="cannot take"):
-            as_input_dtype(array, wrong)
 
 
 # --- several threads, closing -----------------------------------------------------------------------------------------

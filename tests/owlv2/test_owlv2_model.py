@@ -117,9 +117,13 @@ def test_every_input_form_gives_the_same(model, pictures):
     ]
     for source, color in forms:
         (result,) = model(source, classes=["a"], confidence=0.0, color=color)
-        assert np.array_equal(result.xyxy, reference.xyxy), type(source)
+        # In another order of colours the planes' rows lie at other places of the float32 products that resample them,
+        # and there kernels may add in another order (on AVX2 they do: 3e-5 pixels, 5e-7 of a score).
+        np.testing.assert_allclose(result.xyxy, reference.xyxy, atol=1e-3, rtol=0, err_msg=str(type(source)))
+        np.testing.assert_allclose(result.confidence, reference.confidence, atol=1e-5, rtol=0)
     (swapped,) = model(array, classes=["a"], confidence=0.0, color="rgb")  # a colour argument that is obeyed
-    assert not np.array_equal(swapped.confidence, reference.confidence)
+    count = min(len(swapped), len(reference))
+    assert np.abs(swapped.confidence[:count] - reference.confidence[:count]).max() > 0.05
 
 
 # --- caches -----------------------------------------------------------------------------------------------------------
@@ -261,9 +265,9 @@ def test_environment(tiny, other, pictures, monkeypatch):
 def test_preload(tiny, monkeypatch):
     from lensmount_owlv2.preload import preload
 
-    assert preload() == []
+    assert preload(registry.load) == []
     monkeypatch.setenv("PRELOAD_HF_IDS", f"{tiny}, ")
-    (held,) = preload(device="cpu")
+    (held,) = preload(registry.load, device="cpu")
     with registry.load(tiny, device="cpu") as model:
         assert model._session._opened is held._session._opened
     held.close()

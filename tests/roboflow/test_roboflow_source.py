@@ -7,6 +7,7 @@ import socket
 
 import pytest
 
+from core_finders import core_finders
 from lensmount.contracts.finder import FetchOptions, Finder
 from lensmount.errors import (
     ArtifactNotFoundError,
@@ -18,7 +19,7 @@ from lensmount.errors import (
     UnsupportedModelError,
 )
 from lensmount.specs import BatchPolicy, Preprocess
-from lensmount.store.fetch import default_finders, fetch_package
+from lensmount.store.fetch import fetch_package
 from lensmount.store.store import Store
 from lensmount.store.transport import Policy
 from lensmount_roboflow.finder import RoboflowFinder
@@ -81,7 +82,7 @@ def finder(store, provider):
 
 
 def fetched(card, index, finder, options, store):
-    finders = {**default_finders(store), "roboflow": finder}
+    finders = {**core_finders(store), "roboflow": finder}
     return fetch_package(card, card.packages[index], finders, options, store=store)
 
 

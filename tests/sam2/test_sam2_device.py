@@ -11,7 +11,8 @@ import sam2_tiny  # noqa: E402 - after the skip
 from lensmount import registry  # noqa: E402
 from lensmount.errors import InputError  # noqa: E402
 from lensmount_sam2 import on_device  # noqa: E402
-from lensmount_sam2.selecting import choose, stability  # noqa: E402
+from lensmount_sam2.on_host import stability  # noqa: E402
+from lensmount_sam2.selecting import choose  # noqa: E402
 from tensor_reads import downloads  # noqa: E402
 
 RNG = np.random.default_rng(3)
@@ -134,7 +135,7 @@ def test_everything_in_a_picture(ways):
     host, device = ways
     frame = sam2_tiny.frames()[2]
     (embedding,) = host.embed_images(frame)
-    device._embeddings.put(device._embedding_key(embedding.key), embedding.maps)
+    device._embedder.cache.put(device._embedder.key(embedding.key), embedding.maps)
     settings = {
         "points_per_batch": 8,
         "predicted_iou_threshold": 0.0,

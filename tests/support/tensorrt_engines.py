@@ -40,7 +40,7 @@ def doubling(path: Path, kind: int = TensorProto.FLOAT, batch: int | str = "batc
 
 def build(path: Path, output: Path, precision: str = "fp32", **settings) -> Path:
     """An engine with its manifest."""
-    from lensmount_reading import onnx_graph, read_onnx
+    from lensmount_reading import inspect_graph, read_onnx
     from lensmount_tensorrt import manifest as tensorrt_manifest
     from lensmount_tensorrt.build import Source, build_engine
     from lensmount_tensorrt.cuda_memory import Cuda
@@ -51,7 +51,7 @@ def build(path: Path, output: Path, precision: str = "fp32", **settings) -> Path
         model="toy",
         path=path,
         sha256="0" * 64,
-        precision=onnx_graph.inspect_graph(path, package).precision,
+        precision=inspect_graph(path, package).precision,
         metadata=read_onnx(path).metadata,
         image_size=None,
         gpu="Simulated H200",

@@ -1,4 +1,4 @@
-"""What hooks of a plugin name: a reader of a vendor's folders, an exporter, a command."""
+"""What hooks of a plugin name: a reader of a vendor's folders, and an exporter."""
 
 from __future__ import annotations
 
@@ -37,7 +37,3 @@ def export(request):
     said = f"{request.target} {request.precision} {units} of {path.read_text()}, like {model.card.id}"
     request.output.write_text(said)
     return request.output
-
-
-def serve():
-    """A command."""

@@ -71,6 +71,8 @@ def test_weights_are_int8_per_channel_and_the_tail_is_float(exported):
     assert len(kernels) == 75 and all(kernel.op_type == "DequantizeLinear" for kernel in kernels)
     assert all(values[kernel.input[0]].data_type == onnx.TensorProto.INT8 for kernel in kernels)
     assert all(values[kernel.input[1]].dims == [values[kernel.input[0]].dims[0]] for kernel in kernels)
+    # Seven bits: 2 * 255 * 64 fits 16 bits, in which x86 processors without VNNI add two products.
+    assert max(abs(onnx.numpy_helper.to_array(values[kernel.input[0]]).astype(int)).max() for kernel in kernels) == 64
     last = next(node for node in model.graph.node if "output0" in node.output)
     assert last.op_type == "Concat"
     assert {makers[name].op_type for name in last.input} == {"Mul", "Sigmoid", "Concat"}
@@ -86,10 +88,13 @@ def test_operators_and_the_kind_of_activations_can_be_chosen(graph):
         makers = {name: node.op_type for node in model.graph.node for name in node.output}
         values = {item.name: item.data_type for item in model.graph.initializer}
         zeros = {values[node.input[2]] for node in model.graph.node if node.op_type == "QuantizeLinear"}
-        return zeros, {makers[node.input[0]] for node in model.graph.node if node.op_type == "Resize"}
+        weights = [item for item in model.graph.initializer if item.data_type == onnx.TensorProto.INT8 and item.dims]
+        largest = max(abs(onnx.numpy_helper.to_array(item).astype(int)).max() for item in weights)
+        return zeros, largest, {makers[node.input[0]] for node in model.graph.node if node.op_type == "Resize"}
 
-    assert made() == ({onnx.TensorProto.UINT8}, {"DequantizeLinear"})
-    assert made(operators=("Conv",), activations="int8") == ({onnx.TensorProto.INT8}, {"Mul"})
+    assert made() == ({onnx.TensorProto.UINT8}, 64, {"DequantizeLinear"})
+    assert made(full_range=True) == ({onnx.TensorProto.UINT8}, 127, {"DequantizeLinear"})
+    assert made(operators=("Conv",), activations="int8") == ({onnx.TensorProto.INT8}, 127, {"Mul"})
 
 
 def test_it_finds_what_float_finds_and_is_lossy_to_selection(exported, pictures):

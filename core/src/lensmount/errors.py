@@ -3,10 +3,46 @@
 All public errors derive from `LensmountError`; each also derives from the built-in a caller would
 expect (`ValueError`, `LookupError`, `ImportError`, …), so `except ValueError` goes on working.
 
-Every class has a page below `docs/errors/`, which ships in the wheel: `lensmount errors ImageError` prints it.
+Every error has a page below `docs/errors/`, which ships in the wheel: `lensmount errors ImageError` prints it.
 """
 
 from __future__ import annotations
+
+__all__ = [
+    "AmbiguousModelError",
+    "ArtifactNotFoundError",
+    "AuthenticationError",
+    "BackendError",
+    "BuildError",
+    "ClosedError",
+    "DeviceError",
+    "DeviceMemoryError",
+    "DeviceNotice",
+    "EngineMismatchError",
+    "ImageError",
+    "ImageTooLargeError",
+    "InputError",
+    "IntegrityError",
+    "LensmountDeprecationWarning",
+    "LensmountError",
+    "LicenceNotice",
+    "MissingDependencyError",
+    "ModelFileError",
+    "ModelNotFoundError",
+    "NoPackageError",
+    "NotTunedError",
+    "OfflineError",
+    "OptionError",
+    "PluginError",
+    "PluginWarning",
+    "SourceError",
+    "StoreError",
+    "UnknownBackendError",
+    "UnknownOptionError",
+    "UnsafeFileError",
+    "UnsupportedModelError",
+    "reason",
+]
 
 
 class LensmountError(Exception):
@@ -92,7 +128,7 @@ class UnknownOptionError(LensmountError, TypeError):
 
 
 class ModelNotFoundError(LensmountError, LookupError):
-    """No installed plugin and no file or address answers to this model id."""
+    """No installed plugin has a model of this id, and there is no such file or address."""
 
 
 class AmbiguousModelError(LensmountError, LookupError):
@@ -188,7 +224,7 @@ class DeviceMemoryError(BackendError):
 
 
 class EngineMismatchError(BackendError):
-    """An engine was built for another runtime version, GPU or system; the message says how to build it anew."""
+    """An engine was built for another runtime version, GPU or system; the message says how to build it again."""
 
 
 class BuildError(BackendError):
@@ -212,3 +248,11 @@ class LicenceNotice(UserWarning):
 
 class DeviceNotice(UserWarning):
     """The model runs on the CPU although the machine has a GPU that nothing installed can use."""
+
+
+class LensmountDeprecationWarning(FutureWarning):
+    """A public name or option still works, but a later version removes it; the message says which, and what to use.
+
+    It derives from `FutureWarning`, not from `DeprecationWarning`, which Python hides outside of `__main__` and tests:
+    users would learn that a name is removed only after it was removed.
+    """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lensmount.backend.batching import batch_policy, explain, run_batched, run_in_chunks
+from lensmount.backend.batching import batch_policy, run_batched
 from lensmount.contracts import TensorSpec
 from lensmount.errors import BackendError
 from lensmount.specs import BatchPolicy
@@ -48,7 +48,7 @@ def batch(count):
 def test_chunks(size, maximum, count, chunks):
     session = Doubler(size)
     x = batch(count)
-    result = run_in_chunks(session, x, maximum)
+    result = run_batched(session, {"x0": x}, BatchPolicy(maximum=maximum) if maximum else None)
     assert [len(seen) for seen in session.seen] == chunks
     np.testing.assert_array_equal(result["y"], x * 2)
     np.testing.assert_array_equal(result["z"], x[:, 0])
@@ -56,7 +56,7 @@ def test_chunks(size, maximum, count, chunks):
 
 def test_padding_is_zeros_and_its_results_are_dropped():
     session = Doubler(4)
-    result = run_in_chunks(session, batch(1))
+    result = run_batched(session, {"x0": batch(1)})
     np.testing.assert_array_equal(session.seen[0][1:], 0)
     assert result["y"].shape == (1, 3)
 
@@ -65,7 +65,7 @@ def test_a_batch_that_fits_is_not_copied():
     for size in ("n", 2):
         session = Doubler(size)
         x = batch(2)
-        run_in_chunks(session, x)
+        run_batched(session, {"x0": x})
         assert session.seen[0] is x
 
 
@@ -74,8 +74,6 @@ def test_several_inputs_are_cut_together():
     x = batch(3)
     result = run_batched(session, {"x0": x, "x1": x})
     np.testing.assert_array_equal(result["y"], x * 4)
-    with pytest.raises(BackendError, match="several inputs"):
-        run_in_chunks(session, x)
 
 
 @pytest.mark.parametrize(
@@ -87,11 +85,11 @@ def test_batches_that_cannot_be(feeds):
 
 
 def test_outputs_without_a_batch_axis():
-    assert run_in_chunks(Doubler(2, flat=True), batch(2))["y"].shape == (6,)
+    assert run_batched(Doubler(2, flat=True), {"x0": batch(2)})["y"].shape == (6,)
     with pytest.raises(BackendError, match="no batch axis"):
-        run_in_chunks(Doubler(2, flat=True), batch(3))
+        run_batched(Doubler(2, flat=True), {"x0": batch(3)})
     with pytest.raises(BackendError, match="no batch axis"):
-        run_in_chunks(Doubler(2, flat=True), batch(1))
+        run_batched(Doubler(2, flat=True), {"x0": batch(1)})
 
 
 def test_the_policy_of_a_graph():
@@ -102,16 +100,3 @@ def test_the_policy_of_a_graph():
     assert batch_policy(Doubler(None), BatchPolicy(static=2)) == BatchPolicy(static=2)
     with pytest.raises(BackendError, match="batch size"):
         batch_policy(Doubler(4), BatchPolicy(static=2))
-
-
-@pytest.mark.parametrize(
-    ("policy", "words"),
-    [
-        (BatchPolicy(static=1), "one at a time"),
-        (BatchPolicy(static=4), "in chunks of 4, the last one padded"),
-        (BatchPolicy(maximum=8), "up to 8 images at once"),
-        (BatchPolicy(), "all images at once"),
-    ],
-)
-def test_in_words(policy, words):
-    assert words in explain(policy)

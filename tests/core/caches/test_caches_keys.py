@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lensmount.caches.keys import image_key, make_key
+from lensmount.caches.keys import make_key
 from lensmount.errors import InputError
 from lensmount.specs import BatchPolicy, Preprocess
 from lensmount_vision.images.image import Image
+from lensmount_vision.images.source_keys import image_key
 
 BOX = np.array([[10.0, 20.0, 30.0, 40.0]], np.float32)
 

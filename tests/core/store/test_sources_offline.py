@@ -29,9 +29,11 @@ import os
 os.environ["LENSMOUNT_OFFLINE"] = "1"
 from lensmount.errors import OfflineError
 from lensmount.contracts.finder import FetchOptions
-from lensmount.store.fetch import default_finders, fetch_artifact, fetch_uri
+from lensmount.store.fetch import fetch_artifact, fetch_uri
+from lensmount.store.hf import HubFinder
+from lensmount.store.https import HttpsFinder
 from lensmount.specs import Artifact
-finders = default_finders()
+finders = {"hf": HubFinder(), "https": HttpsFinder()}
 for uri in ("hf://owner/repo@main/w.onnx", "https://host.example/w.onnx"):
     try:
         fetch_artifact(Artifact(name="w.onnx", uri=uri), finders, FetchOptions())
@@ -65,16 +67,18 @@ def test_offline_load_of_a_cached_catalogue_file(web, home, tmp_path):
     """What one process brought, another loads with every socket refused."""
     from lensmount.contracts.finder import FetchOptions
     from lensmount.specs import Artifact
-    from lensmount.store.fetch import default_finders, fetch_artifact
+    from lensmount.store.fetch import fetch_artifact
+    from lensmount.store.https import HttpsFinder
 
     uri = web.put("/w.onnx", b"graph" * 100)
-    fetch_artifact(Artifact(name="w.onnx", uri=uri), default_finders(), FetchOptions(allow_insecure=True))
+    fetch_artifact(Artifact(name="w.onnx", uri=uri), {"http": HttpsFinder()}, FetchOptions(allow_insecure=True))
     code = f"""
 from lensmount.contracts.finder import FetchOptions
-from lensmount.store.fetch import default_finders, fetch_artifact
+from lensmount.store.fetch import fetch_artifact
+from lensmount.store.https import HttpsFinder
 from lensmount.specs import Artifact
 options = FetchOptions(allow_insecure=True, offline=True)
-got = fetch_artifact(Artifact(name="w.onnx", uri={uri!r}), default_finders(), options)
+got = fetch_artifact(Artifact(name="w.onnx", uri={uri!r}), {{"http": HttpsFinder()}}, options)
 assert got.path.read_bytes() == b"graph" * 100
 """
     done = subprocess.run([sys.executable, "-c", GUARD + code], capture_output=True, text=True, timeout=60)

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from core_finders import core_finders
 from lensmount.contracts.finder import FetchOptions, Finder
 from lensmount.errors import ArtifactNotFoundError, IntegrityError, ModelFileError, OfflineError, SourceError
 from lensmount.specs import Artifact, ModelCard, ModelPackage
 from lensmount.specs.offline import is_offline
 from lensmount.store import files
 from lensmount.store.addresses import path_of
-from lensmount.store.fetch import default_finders, fetch_artifact, fetch_package, fetch_uri
+from lensmount.store.fetch import fetch_artifact, fetch_package, fetch_uri
 from lensmount.store.store import Store, default_root
 
 GRAPH, DATA = b"graph" * 1000, b"external" * 2000
@@ -39,7 +40,7 @@ def store(home):
 
 @pytest.fixture
 def finders(store):
-    return default_finders(store)
+    return core_finders(store)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from core_finders import core_finders
 from lensmount.contracts.finder import FetchOptions
 from lensmount.errors import (
     InputError,
@@ -23,8 +24,8 @@ from lensmount.errors import (
 )
 from lensmount.specs import Artifact, BatchPolicy, ModelCard, ModelPackage, Preprocess, Requirements
 from lensmount.store import cachetool
-from lensmount.store.bundle import read_bundle, write_bundle
-from lensmount.store.fetch import default_finders, fetch_package
+from lensmount.store.bundle import write_bundle
+from lensmount.store.fetch import fetch_package
 from lensmount.store.lock import Lock, make_lock, read_lock, write_lock
 from lensmount.store.manifests import parse_manifest, read_manifest, write_manifest
 from lensmount.store.store import Store
@@ -44,7 +45,7 @@ def store(home):
 
 @pytest.fixture
 def finders(store):
-    return default_finders(store)
+    return core_finders(store)
 
 
 @pytest.fixture
@@ -103,9 +104,9 @@ def test_bundle_round_trip(card, fetched, tmp_path, finders, store, no_sockets):
     ]
     assert "secret" not in (folder / "lensmount.json").read_text()
     assert [p.name for p in folder.parent.iterdir()] == ["small"]
-    read = read_bundle(folder)
+    read = read_manifest(folder)
     assert without_uris(read) == without_uris(card)
-    assert hash(read) == hash(read_bundle(folder))
+    assert hash(read) == hash(read_manifest(folder))
     assert finders["file"].find(str(folder), FetchOptions()) == read
     got = fetch_package(read, read.packages[0], finders, FetchOptions(offline=True), store=store)
     assert got.folder == folder / "onnx-fp32"
@@ -115,7 +116,7 @@ def test_bundle_round_trip(card, fetched, tmp_path, finders, store, no_sockets):
 
 def test_bundle_of_one_package(card, fetched, tmp_path):
     folder = write_bundle(card, {"torch": fetched["torch"]}, tmp_path / "b")
-    assert [p.name for p in read_bundle(folder).packages] == ["torch"]
+    assert [p.name for p in read_manifest(folder).packages] == ["torch"]
     with pytest.raises(InputError, match="not empty"):
         write_bundle(card, {"torch": fetched["torch"]}, folder)
     with pytest.raises(InputError, match="needs packages"):
@@ -127,12 +128,12 @@ def test_bundle_of_one_package(card, fetched, tmp_path):
 def test_damaged_bundle_is_not_loaded(card, fetched, tmp_path, finders, store):
     folder = write_bundle(card, fetched, tmp_path / "b")
     (folder / "torch" / "w.onnx").write_bytes(b"t0rch")
-    read = read_bundle(folder)
+    read = read_manifest(folder)
     with pytest.raises(IntegrityError):
         fetch_package(read, read.packages[1], finders, FetchOptions(), store=store)
     (folder / "torch" / "w.onnx").unlink()
     with pytest.raises(ModelFileError, match="missing"):
-        read_bundle(folder)
+        read_manifest(folder)
 
 
 def test_bundle_is_written_whole_or_not_at_all(card, fetched, tmp_path, monkeypatch):
@@ -338,7 +339,7 @@ def test_list_and_size(card, fetched, store):
     assert measured.blobs == len(GRAPH) + len(DATA) + len(b"torch")
     assert measured.partials == 0
     assert measured.total > measured.blobs
-    assert len(cachetool.list_references(store)) == 3
+    assert len(list(store.ledger.references())) == 3
 
 
 def test_verify_and_remove_damaged(fetched, store, card, finders):

@@ -1,7 +1,7 @@
 """Any number of images through a graph that takes a fixed, or at most a certain, number of them.
 
 A static graph gets its batch cut into chunks of exactly its size, the last one padded with zeros whose results are
-dropped; a dynamic graph gets chunks of at most its maximum. `explain` says so in words, for `describe`.
+dropped; a dynamic graph gets chunks of at most its maximum.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from lensmount.errors import BackendError
 from lensmount.specs import BatchPolicy
 
 if TYPE_CHECKING:
-    from lensmount.contracts.session import Array, Session
+    from lensmount.contracts.session import Session
 
 
 def batch_policy(session: Session, declared: BatchPolicy | None = None) -> BatchPolicy:
@@ -37,16 +37,6 @@ def batch_policy(session: Session, declared: BatchPolicy | None = None) -> Batch
             expected=str(declared),
         )
     return BatchPolicy(static=size)
-
-
-def explain(policy: BatchPolicy) -> str:
-    """What happens to a batch of another size, in words."""
-    if policy.static is not None:
-        how = "one at a time" if policy.static == 1 else f"in chunks of {policy.static}, the last one padded"
-        return f"static batch {policy.static}: several images run {how}"
-    if policy.maximum is not None:
-        return f"dynamic batch: up to {policy.maximum} images at once, more in chunks"
-    return "dynamic batch: all images at once"
 
 
 def run_batched(
@@ -84,29 +74,6 @@ def run_batched(
         chunk = {name: array[start : start + step] for name, array in feeds.items()}
         parts.append(_run_chunk(run, chunk, min(step, count - start), policy.static or 0))
     return {name: join_batches([part[name] for part in parts]) for name in parts[0]}
-
-
-def run_in_chunks(session: Session, array: Array, max_batch: int | None = None) -> dict[str, Array]:
-    """Runs a batch through a graph with one input, at most `max_batch` images at once.
-
-    Args:
-        session: A session with one input.
-        array: The batch, N first.
-        max_batch: Largest chunk for a dynamic graph; a static graph's size is its own.
-
-    Raises:
-        BackendError: As for `run_batched`; or the graph has several inputs.
-    """
-    if len(session.inputs) != 1:
-        raise BackendError(
-            "a single array was given to a graph with several inputs",
-            found=str([spec.name for spec in session.inputs]),
-            expected="one input",
-        )
-    policy = batch_policy(session)
-    if policy.static is None:
-        policy = BatchPolicy(maximum=max_batch)
-    return run_batched(session, {session.inputs[0].name: array}, policy)
 
 
 def _run_chunk(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lensmount.contracts.session import Array, TensorSpec
+    from lensmount.contracts.arrays import Array
 
 ONNXRUNTIME_DTYPES = {
     "float": "float32",
@@ -39,29 +39,3 @@ def host_array(value: Any) -> Array:
     value = value.detach().cpu()
     copied: Array = (value.float() if str(value.dtype) == "torch.bfloat16" else value).numpy()
     return copied
-
-
-def as_input_dtype(array: Array, spec: TensorSpec) -> Array:
-    """Casts an array to an input's dtype and makes it contiguous; the array itself where nothing is to do.
-
-    Floating types are cast to one another (a float32 batch for an fp16 graph). Integer batches for floating inputs
-    and the reverse are refused: what 0..255 means in a float is the caller's to say.
-
-    Raises:
-        BackendError: The cast would change what the values mean, or numpy has no such dtype.
-    """
-    import numpy as np
-
-    from lensmount.errors import BackendError
-
-    if str(array.dtype) == spec.dtype:
-        return np.ascontiguousarray(array)
-    try:
-        wanted = np.dtype(spec.dtype)
-    except TypeError:
-        wanted = None
-    if wanted is None or wanted.kind != "f" or array.dtype.kind != "f":
-        raise BackendError(
-            f"input {spec.name!r} cannot take a {array.dtype} array", found=str(array.dtype), expected=spec.dtype
-        )
-    return np.ascontiguousarray(array, dtype=wanted)

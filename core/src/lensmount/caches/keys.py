@@ -7,15 +7,12 @@ import hashlib
 import os
 import struct
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from lensmount.backend.tensors import is_tensor
 from lensmount.errors import InputError
-
-if TYPE_CHECKING:
-    from lensmount_vision.images.image import Image
 
 _DIGEST_BYTES = 20
 
@@ -27,9 +24,9 @@ def make_key(*parts: Any) -> str:
     boundaries (`("ab", "c")` and `("a", "bc")`), nor arrays with the same bytes in another shape or dtype.
 
     Args:
-        parts: None, booleans, numbers, strings, bytes, paths, numpy arrays and scalars, torch tensors, `Image`s
-            (content and colour order, not the path), dataclasses, tuples, lists, dicts and sets of such. Dicts and
-            sets count the same in any order.
+        parts: None, booleans, numbers, strings, bytes, paths, numpy arrays and scalars, torch tensors,
+            dataclasses (without fields of `compare=False`, such as the path of an `Image`), tuples, lists, dicts and
+            sets of such. Dicts and sets count the same in any order.
 
     Returns:
         40 hex digits (BLAKE2b, 160 bits).
@@ -38,12 +35,6 @@ def make_key(*parts: Any) -> str:
         InputError: A part is of another type.
     """
     return _digest(parts).hex()
-
-
-def image_key(image: Image) -> str:
-    """The key of a picture's content: shape, pixels and colour order, wherever it came from."""
-    on_host = getattr(image, "on_host", None)  # a picture on a device has the key of the same one on the host
-    return make_key(image if on_host is None else on_host())
 
 
 def _digest(value: Any) -> bytes:
@@ -103,11 +94,7 @@ def _feed_array(digest: Any, tag: bytes, array: np.ndarray[Any, Any]) -> None:
 
 def _feed_dataclass(digest: Any, value: Any) -> None:
     kind = type(value)
-    # An image is the same picture whatever file it came from.
-    skipped = (
-        {"path"} if (kind.__module__, kind.__qualname__) == ("lensmount_vision.images.loading", "Image") else set()
-    )
-    names = [field.name for field in dataclasses.fields(value) if field.name not in skipped]
+    names = [field.name for field in dataclasses.fields(value) if field.compare]
     _add(digest, b"dataclass", f"{kind.__module__}.{kind.__qualname__} {names}".encode())
     for name in names:
         _feed(digest, getattr(value, name))

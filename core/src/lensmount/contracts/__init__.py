@@ -1,7 +1,7 @@
 """What the core and a plugin's code promise each other: sessions, models, files, exports and caches.
 
 Protocols and the frozen dataclasses that they exchange; no behaviour but the check of a session's feeds. Every room
-above `specs` and every distribution may import it; it imports `errors` and `specs`.
+above `specs` and every distribution may import it; it imports `machine`, `errors` and `specs`.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 from lensmount.lazy import lazy_names
 
 _LAZY = {
-    "Array": "lensmount.contracts.session",
+    "Array": "lensmount.contracts.arrays",
     "BackendOptions": "lensmount.contracts.session",
     "BuildContext": "lensmount.contracts.model",
     "BuildRequest": "lensmount.contracts.writing",
     "Builder": "lensmount.contracts.writing",
     "Cache": "lensmount.contracts.cache",
+    "Environment": "lensmount.machine.environment",
     "ExportContext": "lensmount.contracts.model",
     "ExportRequest": "lensmount.contracts.writing",
     "FetchOptions": "lensmount.contracts.finder",
@@ -24,6 +25,7 @@ _LAZY = {
     "Finder": "lensmount.contracts.finder",
     "Folder": "lensmount.contracts.finder",
     "FolderFinder": "lensmount.contracts.finder",
+    "Gpu": "lensmount.machine.environment",
     "Model": "lensmount.contracts.model",
     "NetworkContext": "lensmount.contracts.model",
     "OpenRequest": "lensmount.contracts.session",
@@ -39,6 +41,7 @@ _LAZY = {
 }
 
 if TYPE_CHECKING:
+    from lensmount.contracts.arrays import Array as Array
     from lensmount.contracts.cache import Cache as Cache
     from lensmount.contracts.finder import Fetched as Fetched
     from lensmount.contracts.finder import FetchOptions as FetchOptions
@@ -53,7 +56,6 @@ if TYPE_CHECKING:
     from lensmount.contracts.model import NetworkContext as NetworkContext
     from lensmount.contracts.reading import ReadRequest as ReadRequest
     from lensmount.contracts.reading import Recogniser as Recogniser
-    from lensmount.contracts.session import Array as Array
     from lensmount.contracts.session import BackendOptions as BackendOptions
     from lensmount.contracts.session import OpenRequest as OpenRequest
     from lensmount.contracts.session import Session as Session
@@ -64,6 +66,8 @@ if TYPE_CHECKING:
     from lensmount.contracts.writing import Builder as Builder
     from lensmount.contracts.writing import BuildRequest as BuildRequest
     from lensmount.contracts.writing import ExportRequest as ExportRequest
+    from lensmount.machine.environment import Environment as Environment
+    from lensmount.machine.environment import Gpu as Gpu
 
 __all__ = [
     "Array",
@@ -72,6 +76,7 @@ __all__ = [
     "BuildRequest",
     "Builder",
     "Cache",
+    "Environment",
     "ExportContext",
     "ExportRequest",
     "FetchOptions",
@@ -79,6 +84,7 @@ __all__ = [
     "Finder",
     "Folder",
     "FolderFinder",
+    "Gpu",
     "Model",
     "NetworkContext",
     "OpenRequest",

@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
-    from numpy.typing import NDArray
 
+    from lensmount.contracts.arrays import Array
     from lensmount.specs import ModelPackage
-
-    Array = NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)

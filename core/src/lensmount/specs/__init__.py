@@ -10,30 +10,32 @@ from typing import TYPE_CHECKING
 
 from lensmount.lazy import lazy_names
 from lensmount.specs.descriptors import (
-    IMPORT_STRING,
     MODEL_ID,
-    NAME,
-    PROJECT,
-    Architecture,
     Artifact,
-    Backend,
-    BackendStatus,
     BatchPolicy,
-    CacheProvider,
-    Command,
     Confidence,
-    Exporter,
     ModelCard,
     ModelPackage,
     Pairs,
     Precision,
     Preprocess,
-    Reader,
     Requirements,
     ResizeMode,
+    to_dict,
+)
+from lensmount.specs.extensions import (
+    IMPORT_STRING,
+    NAME,
+    PROJECT,
+    Architecture,
+    Backend,
+    BackendStatus,
+    CacheProvider,
+    Command,
+    Exporter,
+    Reader,
     Source,
     hookimpl,
-    to_dict,
 )
 
 _LAZY = {

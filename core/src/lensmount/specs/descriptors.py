@@ -1,8 +1,7 @@
-"""Frozen descriptors: what plugins hand to the core, and what the core knows of a model without loading it.
+"""What is known of a model without loading it, as frozen descriptors.
 
 Everything here is plain data: hashable, comparable, serialisable (`to_dict`), and built from the standard library
-and pluggy alone, since every plugin's hook module imports this file, and nothing else of lensmount. Code is named
-by *import strings* (`"package.module:attribute"`) and imported on first use only.
+alone. What else a plugin adds is described in `extensions`.
 """
 
 from __future__ import annotations
@@ -11,18 +10,11 @@ import re
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
-import pluggy
-
-PROJECT = "lensmount"
-hookimpl = pluggy.HookimplMarker(PROJECT)
-
 Pairs = tuple[tuple[str, Any], ...]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 Confidence = Literal["official", "published", "third-party", "unverified"]
 
 MODEL_ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$")
-NAME = re.compile(r"^[a-z][a-z0-9_-]*$")
-IMPORT_STRING = re.compile(r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$")
 
 
 def to_dict(descriptor: Any) -> Any:
@@ -34,14 +26,16 @@ def to_dict(descriptor: Any) -> Any:
     return descriptor
 
 
-def _require(ok: bool, what: str, found: object, expected: str) -> None:
+def require(ok: bool, what: str, found: object, expected: str) -> None:
+    """Refuses a field of a descriptor.
+
+    Raises:
+        OptionError: `ok` is false.
+    """
     if not ok:
         from lensmount.errors import OptionError
 
         raise OptionError(f"{what} is not valid", found=repr(found), expected=expected)
-
-
-# --- what a model is --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,13 +64,13 @@ class Artifact:
 
     def __post_init__(self) -> None:
         parts = self.name.split("/")
-        _require(
+        require(
             bool(self.name) and all(p not in ("", ".", "..") for p in parts) and "\\" not in self.name,
             "an artifact's name",
             self.name,
             "a relative path with forward slashes and no '..'",
         )
-        _require(
+        require(
             self.sha256 is None or re.fullmatch(r"[0-9a-f]{64}", self.sha256) is not None,
             f"the sha256 of artifact {self.name!r}",
             self.sha256,
@@ -210,9 +204,9 @@ class ModelPackage:
     recommended: Pairs = ()
 
     def __post_init__(self) -> None:
-        _require(bool(self.artifacts), f"package {self.name!r}", "no artifacts", "at least one artifact")
+        require(bool(self.artifacts), f"package {self.name!r}", "no artifacts", "at least one artifact")
         names = [a.name for a in self.artifacts]
-        _require(len(set(names)) == len(names), f"package {self.name!r}", names, "artifacts with distinct names")
+        require(len(set(names)) == len(names), f"package {self.name!r}", names, "artifacts with distinct names")
 
     @property
     def size(self) -> int | None:
@@ -266,230 +260,15 @@ class ModelCard:
 
     def __post_init__(self) -> None:
         for name in (self.id, *self.aliases):
-            _require(
+            require(
                 MODEL_ID.fullmatch(name) is not None,
                 "a model id",
                 name,
                 "letters, digits, '.', '_' and '-', in parts separated by '/'",
             )
         names = [p.name for p in self.packages]
-        _require(len(set(names)) == len(names), f"card {self.id!r}", names, "packages with distinct names")
+        require(len(set(names)) == len(names), f"card {self.id!r}", names, "packages with distinct names")
 
     def setting(self, name: str, default: Any = None) -> Any:
         """The value of one of `settings`."""
         return dict(self.settings).get(name, default)
-
-
-# --- what plugins contribute ------------------------------------------------------------------------------------------
-
-
-def _check_names(kind: str, name: str, strings: tuple[str | None, ...]) -> None:
-    _require(NAME.fullmatch(name) is not None, f"the name of a {kind}", name, "lower case, digits, '_' and '-'")
-    for value in strings:
-        _require(
-            value is None or IMPORT_STRING.fullmatch(value) is not None,
-            f"an import string of {kind} {name!r}",
-            value,
-            "'package.module:attribute'",
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Architecture:
-    """A family of networks and the code that runs it.
-
-    Attributes:
-        name: `yolo`, `rfdetr`, …
-        tasks: Tasks it can be built for; the first is the default.
-        factory: Import string of `factory(context: lensmount.contracts.model.BuildContext) -> Model`.
-        network: Import string of `network(context: lensmount.contracts.NetworkContext) -> TorchNetwork` (or a mapping
-            of them, one per session name), for packages of format `torch`; None if there is no torch form.
-        recognise: Import string of `recognise(facts: lensmount_reading.FileFacts) -> ModelCard | None`: looks at a
-            bare file's facts (tensors, graph inputs and outputs, metadata), never at its name.
-        options: Import string of the frozen dataclass of load options that this architecture adds.
-        exporter: Import string of `export(context: lensmount.contracts.model.ExportContext) -> Path`.
-        float_nodes: Import string of `float_nodes(model: onnx.ModelProto) -> Collection[str]`: names of the nodes of a
-            float32 graph that an int8 export leaves in float; None where int8 exports are refused.
-        shared: Models of one process with the same files, backend, device, precision and session options share their
-            sessions, which close with the last of them. Networks and graphs then may not depend on `options`.
-        description: One line.
-    """
-
-    name: str
-    tasks: tuple[str, ...]
-    factory: str
-    network: str | None = None
-    recognise: str | None = None
-    options: str | None = None
-    exporter: str | None = None
-    float_nodes: str | None = None
-    shared: bool = False
-    description: str = ""
-
-    def __post_init__(self) -> None:
-        strings = (self.factory, self.network, self.recognise, self.options, self.exporter, self.float_nodes)
-        _check_names("architecture", self.name, strings)
-        _require(bool(self.tasks), f"architecture {self.name!r}", self.tasks, "at least one task")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Backend:
-    """What executes packages.
-
-    Attributes:
-        name: `onnx`, `torch`, …
-        formats: Package formats that it opens.
-        probe: Import string of `probe(environment: Environment) -> BackendStatus`; cheap: it reads installed
-            metadata and files, and imports no runtime.
-        opener: Import string of `open(request: lensmount.contracts.OpenRequest) -> Session`.
-        preference: Rank per device kind, higher is tried first (`(("cuda", 30), ("cpu", 5))`); 0 where not named.
-        extra: What to install for it: `lensmount[onnx]`.
-        builder: Import string of a `lensmount.contracts.Builder`, for a backend whose packages are built on the
-            machine that runs them, from a model's graphs; None for one that opens packages as they come.
-    """
-
-    name: str
-    formats: tuple[str, ...]
-    probe: str
-    opener: str
-    preference: tuple[tuple[str, int], ...] = ()
-    extra: str | None = None
-    builder: str | None = None
-
-    def __post_init__(self) -> None:
-        _check_names("backend", self.name, (self.probe, self.opener, self.builder))
-        _require(self.name != "fastest", "the name of a backend", self.name, "another: it asks for what was measured")
-        _require(bool(self.formats), f"backend {self.name!r}", self.formats, "at least one format")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BackendStatus:
-    """A backend's answer to: can you run here?
-
-    Attributes:
-        usable: Whether it can.
-        version: Of its runtime, where installed.
-        devices: Devices it can run on here, best first (`cuda:0`, `cpu`).
-        precisions: Compute precisions by device kind, as pairs (`("cpu", ("fp32", "bf16"))`).
-        reason: Why not, when not usable.
-        fix: The command that makes it usable.
-    """
-
-    usable: bool
-    version: str | None = None
-    devices: tuple[str, ...] = ()
-    precisions: tuple[tuple[str, tuple[str, ...]], ...] = ()
-    reason: str | None = None
-    fix: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
-    """Where artifacts come from.
-
-    Attributes:
-        scheme: URI scheme without `://`: `hf`, `https`, `roboflow`.
-        finder: Import string of a class or function `finder() -> lensmount.contracts.Finder`.
-        description: One line.
-    """
-
-    scheme: str
-    finder: str
-    description: str = ""
-
-    def __post_init__(self) -> None:
-        _check_names("source", self.scheme, (self.finder,))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CacheProvider:
-    """A kind of cache that users can name at load time.
-
-    Attributes:
-        name: `memory`, `disk`, `redis`.
-        factory: Import string of `factory(**settings) -> lensmount.contracts.Cache`.
-        description: One line.
-    """
-
-    name: str
-    factory: str
-    description: str = ""
-
-    def __post_init__(self) -> None:
-        _check_names("cache", self.name, (self.factory,))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reader:
-    """A layout of model files that becomes a model card.
-
-    Attributes:
-        name: `lensmount`, `inference-models`, `bare`, …
-        read: Import string of `read(request: lensmount.contracts.ReadRequest) -> ModelCard`.
-        marker: Name of the file that every folder or repository of this layout has (`lensmount.json`); None for the
-            reader of single files and of folders that have no other reader's marker.
-        repositories: Whether it also reads repositories (`hf://owner/repo`), of which it gets every file but the
-            marker through `ReadRequest.bring`; looking for the marker costs each load by address one request.
-        description: One line.
-    """
-
-    name: str
-    read: str
-    marker: str | None = None
-    repositories: bool = False
-    description: str = ""
-
-    def __post_init__(self) -> None:
-        _check_names("reader", self.name, (self.read,))
-        plain = self.marker is None or (bool(self.marker) and not set(self.marker) & set("/\\"))
-        _require(plain, f"the marker of reader {self.name!r}", self.marker, "a file name without folders, or None")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Command:
-    """A sub-command of `lensmount`.
-
-    Attributes:
-        name: The word after `lensmount`: `predict`.
-        app: Import string of a function with typer's annotations, or of a `typer.Typer` with sub-commands of its own.
-        help: One line for the list of commands, which is shown without importing `app`.
-    """
-
-    name: str
-    app: str
-    help: str
-
-    def __post_init__(self) -> None:
-        _check_names("command", self.name, (self.app,))
-        plain = bool(self.help.strip()) and "\n" not in self.help
-        _require(plain, f"the help of command {self.name!r}", self.help, "one line")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Exporter:
-    """A way to write a model in another form, for every architecture or for those that it takes.
-
-    Attributes:
-        name: `int8`, `coreml`, …
-        target: What `lensmount export --to` names: `onnx`, `coreml`.
-        precisions: Precisions of that target that it writes.
-        export: Import string of `export(request: lensmount.contracts.ExportRequest) -> Path`.
-        settings: Names of the settings that it takes; others are refused.
-        from_graph: Whether it starts from the architecture's own export, which then takes the other settings.
-        description: One line.
-    """
-
-    name: str
-    target: str
-    precisions: tuple[str, ...]
-    export: str
-    settings: tuple[str, ...] = ()
-    from_graph: bool = False
-    description: str = ""
-
-    def __post_init__(self) -> None:
-        _check_names("exporter", self.name, (self.export,))
-        _require(
-            NAME.fullmatch(self.target) is not None, f"the target of exporter {self.name!r}", self.target, "a name"
-        )
-        _require(bool(self.precisions), f"exporter {self.name!r}", self.precisions, "at least one precision")

@@ -14,14 +14,14 @@ from collections.abc import Iterable
 
 import pluggy
 
-from lensmount.specs.descriptors import (
+from lensmount.specs.descriptors import ModelCard
+from lensmount.specs.extensions import (
     PROJECT,
     Architecture,
     Backend,
     CacheProvider,
     Command,
     Exporter,
-    ModelCard,
     Reader,
     Source,
 )

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+__all__ = ["build_options", "check_names", "class_ids", "class_thresholds", "flag", "fraction", "one_of", "positive"]
+
 T = TypeVar("T")
 
 

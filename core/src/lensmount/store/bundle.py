@@ -28,7 +28,7 @@ def write_bundle(card: ModelCard, packages: Mapping[str, FetchedPackage], folder
         folder: Where; it may exist if it is empty.
 
     Returns:
-        The folder. `read_bundle` (or a load by its path) reads it.
+        The folder. A load by its path reads it, and so does `manifests.read_manifest`.
 
     Raises:
         InputError: The folder holds something, or a package is not the card's.
@@ -74,15 +74,3 @@ def write_bundle(card: ModelCard, packages: Mapping[str, FetchedPackage], folder
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return folder
-
-
-def read_bundle(folder: Path) -> ModelCard:
-    """The card of a bundle; its artifacts' addresses are the files in it, with the hashes they must have.
-
-    Raises:
-        ModelFileError: No valid manifest, or a file is missing.
-        UnsafeFileError: A file lies outside the folder.
-    """
-    from lensmount.store.manifests import read_manifest
-
-    return read_manifest(folder.expanduser().absolute())

@@ -14,7 +14,6 @@ from lensmount.errors import ModelNotFoundError, StoreError
 from lensmount.store.fetch import RECORD
 from lensmount.store.files import hash_file, remove, store_error
 from lensmount.store.lease import abandoned
-from lensmount.store.ledger import Reference
 from lensmount.store.store import Store
 
 
@@ -106,11 +105,6 @@ def list_packages(store: Store) -> tuple[CachedPackage, ...]:
             )
         )
     return tuple(found)
-
-
-def list_references(store: Store) -> tuple[Reference, ...]:
-    """What addresses stand for since their first download."""
-    return tuple(reference for _, reference in store.ledger.references())
 
 
 def size(store: Store) -> StoreSize:

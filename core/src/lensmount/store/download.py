@@ -18,7 +18,6 @@ from lensmount.errors import IntegrityError, SourceError, StoreError
 from lensmount.store.addresses import public
 from lensmount.store.files import CHUNK, size_error, store_error
 from lensmount.store.lease import Partial
-from lensmount.store.pipeline import Sink
 from lensmount.store.progress import Meter
 from lensmount.store.transport import Policy, RangeError, TransientError, open_url
 
@@ -60,6 +59,61 @@ class Received:
 
     sha256: str
     size: int
+
+
+class Sink:
+    """Appends to a file and hashes what was appended.
+
+    Args:
+        path: The file; created if absent.
+        digests: hashlib objects that have seen the file so far.
+
+    Attributes:
+        size: Bytes of the file.
+
+    Raises:
+        OSError: The file cannot be opened.
+    """
+
+    def __init__(self, path: Path, digests: list[Any]) -> None:
+        self._path = path
+        self._digests = digests
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o666)
+        self.size = os.fstat(self._file).st_size
+
+    def write(self, chunk: bytes) -> None:
+        """Appends bytes.
+
+        Raises:
+            StoreError: The disk is full or the like; what was written before is in the file and is good.
+        """
+        view = memoryview(chunk)
+        try:
+            while view:
+                view = view[os.write(self._file, view) :]
+        except OSError as error:
+            raise store_error(error, self._path, "writing") from error
+        self.size += len(chunk)
+        for digest in self._digests:
+            digest.update(chunk)
+
+    def close(self, *, sync: bool) -> list[Any]:
+        """Closes the file; with `sync` its bytes are on the disk.
+
+        Returns:
+            The digests, complete.
+
+        Raises:
+            StoreError: The disk refused at last.
+        """
+        try:
+            if sync:
+                os.fsync(self._file)
+        except OSError as error:
+            raise store_error(error, self._path, "writing") from error
+        finally:
+            os.close(self._file)
+        return self._digests
 
 
 class _RestartError(Exception):
@@ -232,14 +286,13 @@ def _stream(
     limit = total if total is not None else wanted.size
     while True:
         try:
-            count = _receive(response, sink)
-        except StoreError:  # an OSError too, but the disk's, not the network's
-            raise
+            chunk = response.read1(READ)
         except (OSError, HTTPException) as error:
             stalled = isinstance(error, TimeoutError) and sink.size - begun < policy.stall_bytes
             raise TransientError(_cut(wanted, f"{type(error).__name__}: {error}", limit), stalled=stalled) from error
-        if not count:
+        if not chunk:
             break
+        sink.write(chunk)
         if limit is not None and sink.size > limit:
             raise _mismatch(wanted, "more bytes than promised", f"{limit:,} bytes")
         meter.at(sink.size, limit)
@@ -252,20 +305,6 @@ def _stream(
             mark, mark_size = now, sink.size
     if limit is not None and sink.size < limit:
         raise TransientError(_cut(wanted, f"{sink.size:,} bytes", limit))
-
-
-def _receive(response: HTTPResponse, sink: Sink) -> int:
-    """One read from the network into the sink; how many bytes came, 0 at the end."""
-    if response.chunked or response.length is None:
-        chunk = response.read1(READ)
-        sink.write(chunk)
-        return len(chunk)
-    # what http.client does in read1(), but into our buffer
-    space = sink.space()[: response.length]
-    count = int(response.fp.readinto1(space)) if len(space) else 0
-    response.length -= count
-    sink.advance(count)
-    return count
 
 
 def _cut(wanted: Wanted, found: str, total: int | None) -> SourceError:

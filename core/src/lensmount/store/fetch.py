@@ -46,24 +46,6 @@ class FetchedPackage:
     fingerprint: str
 
 
-def default_finders(store: Store | None = None) -> dict[str, Finder]:
-    """The core's own finders by scheme: `hf`, `https`, `http`, `file`, `package`."""
-    from lensmount.store.hf import HubFinder
-    from lensmount.store.https import HttpsFinder
-    from lensmount.store.local import LocalFinder
-    from lensmount.store.package import PackageFinder
-
-    store = store if store is not None else Store()
-    web = HttpsFinder(store)
-    return {
-        "hf": HubFinder(store),
-        "https": web,
-        "http": web,
-        "file": LocalFinder(store),
-        "package": PackageFinder(store),
-    }
-
-
 def fetch_artifact(artifact: Artifact, finders: Mapping[str, Finder], options: FetchOptions) -> Fetched:
     """Brings one artifact.
 

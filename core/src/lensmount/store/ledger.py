@@ -78,10 +78,6 @@ class Ledger:
         record = {"path": str(path), "sha256": sha256, "size": size, "mtime_ns": mtime_ns}
         _write(self._stamp_path(subject), record)
 
-    def forget_stamp(self, subject: str) -> None:
-        """Drops a record."""
-        _drop(self._stamp_path(subject))
-
     def reference(self, address: str) -> Reference | None:
         """What an address stood for at its first download, or None."""
         record = _read(self.reference_path(address))

@@ -16,22 +16,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from lensmount.errors import IntegrityError, ModelFileError, UnsafeFileError
-from lensmount.specs import (
-    Artifact,
-    BatchPolicy,
-    ModelCard,
-    ModelPackage,
-    Preprocess,
-    Requirements,
-    to_dict,
-)
+from lensmount.specs.descriptors import Artifact, ModelCard, to_dict
+from lensmount.specs.parsing import from_dict
+from lensmount.store.addresses import path_of, public
+from lensmount.store.files import hash_file, write_atomic
 
 if TYPE_CHECKING:
     from lensmount.contracts.reading import ReadRequest
@@ -41,14 +36,7 @@ FORMAT = "lensmount"
 VERSION = 1
 MAX_BYTES = 16 << 20
 
-_NESTED: dict[str, type] = {
-    "packages": ModelPackage,
-    "artifacts": Artifact,
-    "batch": BatchPolicy,
-    "preprocess": Preprocess,
-    "requirements": Requirements,
-}
-_PAIRS = ("settings", "recommended", "published")
+_KEYS = frozenset({"path", *(field.name for field in fields(Artifact))})
 
 
 def read(request: ReadRequest) -> ModelCard:
@@ -73,8 +61,6 @@ def read_manifest(folder: Path) -> ModelCard:
     card = parse_manifest(content, base_uri=folder.resolve().as_uri(), where=str(path))
     for package in card.packages:
         for artifact in package.artifacts:
-            from lensmount.store.addresses import path_of
-
             _confined(path_of(artifact.uri), folder.resolve(), artifact.name)
     return card
 
@@ -91,8 +77,6 @@ def parse_manifest(content: bytes, *, base_uri: str, where: str = NAME) -> Model
         ModelFileError: It is not a valid manifest; the message names the key.
         UnsafeFileError: A path leaves the folder.
     """
-    from pydantic import TypeAdapter, ValidationError
-
     try:
         data = json.loads(content)
         json.dumps(data, ensure_ascii=False).encode()  # halves of surrogate pairs: no text, no path, no JSON again
@@ -112,18 +96,12 @@ def parse_manifest(content: bytes, *, base_uri: str, where: str = NAME) -> Model
             fix="upgrade lensmount: pip install -U lensmount",
         )
     _refuse_unknown(data, {"format", "format_version", "card"}, "the manifest", where)
-    raw = _with_addresses(data.get("card"), base_uri, where)
     try:
-        card = TypeAdapter(ModelCard).validate_python(raw)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        place = ".".join(str(part) for part in first["loc"]) or "card"
-        raise ModelFileError(f"{where}: {place} is not valid", found=str(first["msg"])[:300]) from error
+        return from_dict(ModelCard, _with_addresses(data.get("card"), base_uri, where), f"{where}: card")
     except RecursionError as error:
         raise ModelFileError(
             f"{where} is nested too deeply", fix="make the bundle again: lensmount pull MODEL --to DIR"
         ) from error
-    return card
 
 
 def write_manifest(card: ModelCard, folder: Path, *, paths: Mapping[tuple[str, str], str] | None = None) -> Path:
@@ -143,9 +121,6 @@ def write_manifest(card: ModelCard, folder: Path, *, paths: Mapping[tuple[str, s
         IntegrityError: A file is not what the card promises.
         OSError: The manifest cannot be written; none is left half-written.
     """
-    from lensmount.store.addresses import public
-    from lensmount.store.files import hash_file, write_atomic
-
     described = to_dict(card)
     for package, raw_package in zip(card.packages, described["packages"], strict=True):
         for artifact, raw in zip(package.artifacts, raw_package["artifacts"], strict=True):
@@ -167,19 +142,29 @@ def write_manifest(card: ModelCard, folder: Path, *, paths: Mapping[tuple[str, s
 
 
 def _with_addresses(card: Any, base_uri: str, where: str) -> Any:
-    """Checks keys all the way down, turns lists of pairs into tuples, and puts addresses in the place of paths."""
-    _check_keys(card, ModelCard, "card", where)
-    card = dict(card)
-    packages = []
-    for package in card.get("packages") or []:
-        package = dict(package)
-        package["artifacts"] = [_address(a, base_uri, where) for a in package.get("artifacts") or []]
-        packages.append(_frozen_pairs(package))
-    card["packages"] = packages
-    return _frozen_pairs(card)
+    """The card with addresses in the place of paths; values of a wrong type stay, and `from_dict` refuses them."""
+    if not isinstance(card, dict):
+        return card
+    packages = card.get("packages")
+    if isinstance(packages, list):
+        packages = [_with_own_addresses(p, base_uri, f"card.packages[{i}]", where) for i, p in enumerate(packages)]
+    return {**card, "packages": [] if packages is None else packages}
 
 
-def _address(artifact: dict[str, Any], base_uri: str, where: str) -> dict[str, Any]:
+def _with_own_addresses(package: Any, base_uri: str, place: str, where: str) -> Any:
+    if not isinstance(package, dict) or not isinstance(package.get("artifacts"), list):
+        return package
+    artifacts = [
+        _with_address(artifact, base_uri, f"{place}.artifacts[{i}]", where)
+        for i, artifact in enumerate(package["artifacts"])
+    ]
+    return {**package, "artifacts": artifacts}
+
+
+def _with_address(artifact: Any, base_uri: str, place: str, where: str) -> Any:
+    if not isinstance(artifact, dict):
+        return artifact
+    _refuse_unknown(artifact, _KEYS, place, where)
     artifact = dict(artifact)
     path = artifact.pop("path", None) or artifact.get("name")
     if not isinstance(path, str) or not _safe(path):
@@ -214,25 +199,7 @@ def _confined(path: Path, folder: Path, name: str) -> None:
         raise ModelFileError(f"{name} is not a file", found=str(real))
 
 
-def _check_keys(data: Any, kind: type, place: str, where: str) -> None:
-    if not isinstance(data, dict):
-        raise ModelFileError(f"{where}: {place} is not an object", found=type(data).__name__)
-    known = {f.name for f in fields(kind)} | ({"path"} if kind is Artifact else set())
-    _refuse_unknown(data, known, place, where)
-    for key, value in data.items():
-        nested = _NESTED.get(key)
-        if nested is None or value is None:
-            continue
-        if key in ("packages", "artifacts"):
-            if not isinstance(value, list):
-                raise ModelFileError(f"{where}: {place}.{key} is not a list", found=type(value).__name__)
-            for index, item in enumerate(value):
-                _check_keys(item, nested, f"{place}.{key}[{index}]", where)
-        else:
-            _check_keys(value, nested, f"{place}.{key}", where)
-
-
-def _refuse_unknown(data: Mapping[str, Any], known: set[str], place: str, where: str) -> None:
+def _refuse_unknown(data: Mapping[str, Any], known: Set[str], place: str, where: str) -> None:
     unknown = sorted(set(data) - known)
     if unknown:
         raise ModelFileError(
@@ -240,15 +207,3 @@ def _refuse_unknown(data: Mapping[str, Any], known: set[str], place: str, where:
             found=", ".join(unknown)[:200],
             expected="some of " + ", ".join(sorted(known)),
         )
-
-
-def _frozen_pairs(data: dict[str, Any]) -> dict[str, Any]:
-    return {key: _frozen(value) if key in _PAIRS else value for key, value in data.items()}
-
-
-def _frozen(value: Any) -> Any:
-    if isinstance(value, list):
-        return tuple(_frozen(item) for item in value)
-    if isinstance(value, dict):
-        return tuple((key, _frozen(item)) for key, item in value.items())
-    return value

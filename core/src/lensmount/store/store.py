@@ -21,7 +21,16 @@ from lensmount.contracts.finder import Fetched, FetchOptions
 from lensmount.errors import IntegrityError
 from lensmount.specs.offline import is_offline
 from lensmount.store.download import Received, Wanted, download
-from lensmount.store.files import copy_verified, hash_file, remove, require_file, store_error, sync_folder
+from lensmount.store.files import (
+    copy_verified,
+    hash_file,
+    remove,
+    require_file,
+    safe_name,
+    store_error,
+    sync_folder,
+    write_atomic,
+)
 from lensmount.store.lease import Partial, claim, somebody_works
 from lensmount.store.ledger import Ledger, Reference, key_of
 from lensmount.store.locking import single_flight
@@ -271,6 +280,29 @@ class Store:
                 raise error if isinstance(error, IntegrityError) else store_error(error, path, "writing") from error
             self.ledger.stamp(f"blob:{digest}", path, digest, size=size, mtime_ns=path.stat().st_mtime_ns)
         return self._remembered(wanted, Fetched(path=path, size=size, sha256=digest))
+
+    # --- what providers say -------------------------------------------------------------------------------------------
+
+    def keep_answer(self, provider: str, subject: str, answer: bytes) -> None:
+        """Keeps what a provider said, for later use without a network. A read-only store keeps nothing.
+
+        Args:
+            provider: Name of the source (`roboflow`).
+            subject: What was asked: any text.
+            answer: The bytes to keep; leave out tokens and signed addresses.
+        """
+        with contextlib.suppress(OSError):
+            write_atomic(self._answer_path(provider, subject), answer)
+
+    def kept_answer(self, provider: str, subject: str) -> bytes | None:
+        """What `keep_answer` kept last, or None."""
+        try:
+            return self._answer_path(provider, subject).read_bytes()
+        except OSError:
+            return None
+
+    def _answer_path(self, provider: str, subject: str) -> Path:
+        return self.root / "providers" / safe_name(provider) / f"{key_of(subject)}.json"
 
     def missing(self, wanted: Wanted) -> MissingFilesError:
         """The error for a file that is needed offline."""

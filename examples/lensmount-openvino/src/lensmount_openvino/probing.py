@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lensmount.machine.environment import Environment
+from lensmount.contracts import Environment
 from lensmount.specs import BackendStatus
 
 INSTALL = "pip install lensmount-openvino"

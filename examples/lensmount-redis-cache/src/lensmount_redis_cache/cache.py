@@ -18,7 +18,7 @@ from redis.retry import Retry
 
 from lensmount.caches import dumps, loads
 from lensmount.errors import AuthenticationError, OfflineError, OptionError, StoreError
-from lensmount.specs.offline import is_offline
+from lensmount.specs import is_offline
 from lensmount_redis_cache import scripts
 
 PREFIX = re.compile(r"[A-Za-z0-9._:/-]+")

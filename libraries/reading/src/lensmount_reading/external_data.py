@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from lensmount.errors import ModelFileError, UnsafeFileError
-from lensmount_reading.onnx_file import ExternalData, OnnxFacts
+from lensmount_reading.facts import ExternalData, OnnxFacts
 from lensmount_reading.text import printable
 
 _MAX_LINKS_SEARCHED = 100_000

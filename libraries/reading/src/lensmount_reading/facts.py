@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,7 +14,6 @@ from lensmount_reading.text import listing, printable
 if TYPE_CHECKING:
     from lensmount.errors import ModelFileError
     from lensmount_reading.checkpoint import Checkpoint
-    from lensmount_reading.onnx_file import OnnxFacts
 
 Dimension = int | str | None
 """A size; a name for a size that is free; or None for one that is free and has no name."""
@@ -48,6 +47,57 @@ class GraphValue:
     dtype: str
     shape: tuple[Dimension, ...]
     ranked: bool = True
+
+
+@dataclass(frozen=True)
+class ExternalData:
+    """A tensor whose data lie in another file.
+
+    Attributes:
+        tensor: Its name.
+        location: File name as written, relative to the model's folder.
+        offset: First byte.
+        length: Bytes as written; None where the file does not say.
+        nbytes: Bytes that sizes and element type ask for.
+    """
+
+    tensor: str
+    location: str
+    offset: int
+    length: int | None
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class OnnxFacts:
+    """What an ONNX model says of itself.
+
+    Attributes:
+        ir_version: Version of the format.
+        opsets: Operator-set version by domain; the default domain is `""`.
+        producer: Name and version of what wrote it.
+        metadata: `metadata_props`.
+        inputs: Graph inputs without those that are initializers.
+        outputs: Graph outputs.
+        initializers: Stored tensors of the main graph.
+        operators: How often each operator occurs, subgraphs and functions included; outside the default domain as
+            `domain::operator`.
+        custom_domains: Domains of operators or opsets that are not ONNX's own (`com.microsoft`, …).
+        functions: Names of the model's own functions.
+        external_data: Tensors whose data lie in other files, wherever they occur.
+    """
+
+    ir_version: int
+    opsets: Mapping[str, int]
+    producer: str
+    metadata: Mapping[str, str]
+    inputs: tuple[GraphValue, ...]
+    outputs: tuple[GraphValue, ...]
+    initializers: Mapping[str, TensorFact]
+    operators: Mapping[str, int]
+    custom_domains: tuple[str, ...]
+    functions: tuple[str, ...]
+    external_data: tuple[ExternalData, ...]
 
 
 @dataclass(frozen=True)
@@ -100,13 +150,14 @@ class FileFacts:
 
     @property
     def precision(self) -> str:
-        """What a graph computes in, or what a checkpoint's weights are stored in: see `lensmount_reading.precision`."""
-        from lensmount_reading.precision import graph_precision, stored_precision
+        """What a graph computes in, or what most of a checkpoint's weights are stored in.
 
+        `fp32`, `fp16`, `bf16`, `int8` or `fp64`; `fp32` where there are no weights.
+        """
         if self.onnx is None:
-            return stored_precision(self.tensors)
+            return _stored_precision(self.tensors)
         edges = tuple(value.dtype for value in (*self.inputs, *self.outputs))
-        return graph_precision(self.tensors, self.onnx.operators, edges)
+        return _graph_precision(self.tensors, self.onnx.operators, edges)
 
     def summary(self) -> str:
         """One line for people: kind, size, contents, and what is wrong with it."""
@@ -124,28 +175,43 @@ class FileFacts:
         return "; ".join(parts)
 
 
-def inspect_file(path: str | os.PathLike[str]) -> FileFacts:
-    """Find out what a file is and holds.
-
-    A file that asks for dangerous things is described all the same, with `refused_globals` and `error`; only
-    reading it for use raises. The extension is not looked at.
+def _stored_precision(tensors: Mapping[str, TensorFact], operators: Mapping[str, int] | None = None) -> str:
+    """The precision that most of the weights are stored in.
 
     Args:
-        path: A file, or what else `read_checkpoint` takes.
+        tensors: Stored tensors.
+        operators: How often each operator occurs, for a graph.
 
-    Raises:
-        ModelFileError: There is nothing to look at: the file is missing, empty, unreadable or no regular file.
+    Returns:
+        `fp32`, `fp16`, `bf16`, `int8` or `fp64`; `fp32` where there are no weights.
     """
-    from lensmount_reading.inspection import inspect
+    if operators is not None and any(name.rpartition("::")[2] in _QUANTISED for name in operators):
+        return "int8"
+    counts: dict[str, int] = {}
+    for fact in tensors.values():
+        name = _PRECISIONS.get(fact.dtype)
+        if name is not None and not (name == "int8" and operators is None):
+            counts[name] = counts.get(name, 0) + math.prod(fact.shape)
+    return max(counts, key=lambda name: counts[name]) if counts else "fp32"
 
-    return inspect(Path(path))
 
+def _graph_precision(tensors: Mapping[str, TensorFact], operators: Mapping[str, int], edges: tuple[str, ...]) -> str:
+    """The precision that a graph computes in.
 
-def require_usable(facts: FileFacts) -> FileFacts:
-    """Return the facts, or raise the `ModelFileError` that they hold."""
-    if facts.error is not None:
-        raise facts.error
-    return facts
+    Args:
+        tensors: Its initializers.
+        operators: How often each operator occurs.
+        edges: Element types of its inputs and outputs.
+
+    Returns:
+        `int8` for quantised graphs; `fp32` for one that takes and gives float32, casts, and only stores its weights
+        as float16; else the precision of its weights.
+    """
+    stored = _stored_precision(tensors, operators)
+    if stored == "fp16" and "Cast" in operators and "float16" not in edges:
+        half = sum(1 for fact in tensors.values() if fact.dtype == "float16")
+        return "fp32" if operators["Cast"] >= half else "fp16"
+    return stored
 
 
 def _shown(value: GraphValue) -> str:
@@ -164,4 +230,23 @@ _KIND_NAMES = {
     "zip": "a zip archive that is not torch's",
     "unknown": "a file of unknown kind",
 }
-_PRECISIONS = {"float32": "fp32", "float64": "fp32", "float16": "fp16", "bfloat16": "bf16"}
+_QUANTISED = frozenset(
+    (
+        "ConvInteger",
+        "DequantizeLinear",
+        "DynamicQuantizeLinear",
+        "MatMulInteger",
+        "QLinearConv",
+        "QLinearMatMul",
+        "QuantizeLinear",
+    )
+)
+"""Operators that only quantised graphs have."""
+_PRECISIONS = {
+    "float32": "fp32",
+    "float64": "fp64",
+    "float16": "fp16",
+    "bfloat16": "bf16",
+    "int8": "int8",
+    "uint8": "int8",
+}

@@ -1,9 +1,10 @@
-"""How `facts.inspect_file` finds out; apart from it so that the facts themselves stay light to import."""
+"""Finding out what a file is and holds, without running or trusting it."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,9 +22,19 @@ from lensmount_reading.sniff import sniff
 from lensmount_reading.tensors import TensorRef
 
 
-def inspect(path: Path) -> FileFacts:
-    """Do what `facts.inspect_file` promises."""
-    path = find_checkpoint(path)
+def inspect_file(path: str | os.PathLike[str]) -> FileFacts:
+    """Find out what a file is and holds.
+
+    A file that asks for dangerous things is described all the same, with `refused_globals` and `error`; only
+    reading it for use raises. The extension is not looked at.
+
+    Args:
+        path: A file, or what else `read_checkpoint` takes.
+
+    Raises:
+        ModelFileError: There is nothing to look at: the file is missing, empty, unreadable or no regular file.
+    """
+    path = find_checkpoint(Path(path))
     if path.name.endswith(".index.json"):
         return _tensors_only(FileFacts(path, "safetensors", path.stat().st_size))
     file = MappedFile(path)
@@ -44,6 +55,13 @@ def inspect(path: Path) -> FileFacts:
     if kind == "engine":
         return dataclasses.replace(facts, metadata=_engine_metadata(file))
     return dataclasses.replace(facts, error=_unknown(file))
+
+
+def require_usable(facts: FileFacts) -> FileFacts:
+    """Return the facts, or raise the `ModelFileError` that they hold."""
+    if facts.error is not None:
+        raise facts.error
+    return facts
 
 
 def _unknown(file: MappedFile) -> UnsupportedModelError:

@@ -6,14 +6,13 @@ Field numbers are those of `onnx.proto3` (https://github.com/onnx/onnx/blob/main
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import NoReturn
 
 from lensmount.errors import UnsafeFileError
 from lensmount_reading import limits
 from lensmount_reading.dtypes import DTYPES, ONNX_NAMES
-from lensmount_reading.facts import Dimension, GraphValue, TensorFact
+from lensmount_reading.facts import Dimension, ExternalData, GraphValue, OnnxFacts, TensorFact
 from lensmount_reading.mapped import MappedFile
 from lensmount_reading.text import printable
 from lensmount_reading.wire import BYTES, VARINT, Span, WireReader, signed
@@ -21,57 +20,6 @@ from lensmount_reading.wire import BYTES, VARINT, Span, WireReader, signed
 _NARROW_BITS = {"int4": 4, "uint4": 4, "float4_e2m1": 4, "int2": 2, "uint2": 2, "float6_e2m3": 6, "float6_e3m2": 6}
 _MAX_DIMENSIONS = 64
 _STANDARD_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "ai.onnx.training", "ai.onnx.preview.training"})
-
-
-@dataclass(frozen=True)
-class ExternalData:
-    """A tensor whose data lie in another file.
-
-    Attributes:
-        tensor: Its name.
-        location: File name as written, relative to the model's folder.
-        offset: First byte.
-        length: Bytes as written; None where the file does not say.
-        nbytes: Bytes that sizes and element type ask for.
-    """
-
-    tensor: str
-    location: str
-    offset: int
-    length: int | None
-    nbytes: int
-
-
-@dataclass(frozen=True)
-class OnnxFacts:
-    """What an ONNX model says of itself.
-
-    Attributes:
-        ir_version: Version of the format.
-        opsets: Operator-set version by domain; the default domain is `""`.
-        producer: Name and version of what wrote it.
-        metadata: `metadata_props`.
-        inputs: Graph inputs without those that are initializers.
-        outputs: Graph outputs.
-        initializers: Stored tensors of the main graph.
-        operators: How often each operator occurs, subgraphs and functions included; outside the default domain as
-            `domain::operator`.
-        custom_domains: Domains of operators or opsets that are not ONNX's own (`com.microsoft`, …).
-        functions: Names of the model's own functions.
-        external_data: Tensors whose data lie in other files, wherever they occur.
-    """
-
-    ir_version: int
-    opsets: Mapping[str, int]
-    producer: str
-    metadata: Mapping[str, str]
-    inputs: tuple[GraphValue, ...]
-    outputs: tuple[GraphValue, ...]
-    initializers: Mapping[str, TensorFact]
-    operators: Mapping[str, int]
-    custom_domains: tuple[str, ...]
-    functions: tuple[str, ...]
-    external_data: tuple[ExternalData, ...]
 
 
 def read_onnx(path: str | os.PathLike[str]) -> OnnxFacts:

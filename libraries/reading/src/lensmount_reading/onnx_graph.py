@@ -7,13 +7,13 @@ import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lensmount.errors import ModelFileError
-from lensmount.specs import ModelPackage
-
-if TYPE_CHECKING:
-    from lensmount_reading import FileFacts
+from lensmount.specs.descriptors import ModelPackage
+from lensmount_reading.external_data import check_external_data
+from lensmount_reading.facts import FileFacts
+from lensmount_reading.onnx_file import read_onnx
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +51,6 @@ def inspect_graph(path: Path, package: ModelPackage) -> GraphFile:
         ModelFileError: The file is empty or not ONNX, or a data file is missing.
         UnsafeFileError: A tensor's data lies outside the folder.
     """
-    from lensmount_reading import FileFacts, check_external_data, read_onnx
-
     facts = read_onnx(path)
     declared = _declared(path, package)
     others = tuple(entry for entry in facts.external_data if entry.location not in declared)
@@ -82,7 +80,7 @@ def _declared(path: Path, package: ModelPackage) -> dict[str, Path]:
 
 
 @contextlib.contextmanager
-def supply(options: Any, linked: tuple[tuple[str, Path], ...]) -> Iterator[None]:
+def supply_linked_data(options: Any, linked: tuple[tuple[str, Path], ...]) -> Iterator[None]:
     """Hands mapped data files to `onnxruntime.SessionOptions`: it follows no links out of the graph's folder.
 
     Versions that cannot be handed any follow the links themselves.

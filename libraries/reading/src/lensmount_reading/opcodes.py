@@ -1,18 +1,13 @@
-"""The pickle opcodes of protocols 0 to 5, each as a step of `pickles.Machine`; `pickletools` documents them."""
+"""The pickle opcodes of protocols 0 to 5, each as a step of `machine.Machine`; `pickletools` documents them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from lensmount_reading import limits
+from lensmount_reading.machine import Machine
 from lensmount_reading.opcodes_values import VALUE_STEPS, text
 from lensmount_reading.records import GlobalName
-
-if TYPE_CHECKING:
-    from lensmount_reading.pickles import Machine
-
-STOP = ord(".")
 
 # --- containers -------------------------------------------------------------------------------------------------------
 

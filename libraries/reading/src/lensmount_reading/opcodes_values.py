@@ -1,16 +1,13 @@
-"""The pickle opcodes for constants, numbers and strings, each as a step of `pickles.Machine`."""
+"""The pickle opcodes for constants, numbers and strings, each as a step of `machine.Machine`."""
 
 from __future__ import annotations
 
 import re
 import struct
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from lensmount_reading import limits
-
-if TYPE_CHECKING:
-    from lensmount_reading.pickles import Machine
+from lensmount_reading.machine import Machine
 
 _ESCAPE = re.compile(rb"\\(?:x([0-9a-fA-F]{2})|(.))", re.ASCII | re.DOTALL)
 _PLAIN_ESCAPES = {b"\\": b"\\", b"'": b"'", b'"': b'"', b"n": b"\n", b"r": b"\r", b"t": b"\t"}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lensmount.errors import AmbiguousModelError, UnsupportedModelError
-from lensmount_reading.facts import inspect_file, require_usable
+from lensmount_reading.inspection import inspect_file, require_usable
 
 if TYPE_CHECKING:
     from lensmount.contracts import ReadRequest

@@ -5,43 +5,72 @@
     class TestHello(ModelContract):
         model_id = "hello"
 
-Each test of a contract is one promise; docs/conformance.md says what and why. It needs `lensmount[testing]`, which is
-pytest alone. Importing this package imports nothing; names are resolved on first use (PEP 562), since the pytest plugin
-beside it is loaded by every pytest run of whoever has lensmount installed.
+Each test of a contract is one promise; docs/conformance.md says what and why. `Tolerance` is for contracts of one's own
+model, `GRAPHS` has the networks that backends are tested with, and the other classes are what the fixtures give:
+`isolated_registry`, `fake_backend` and `tmp_plugin`.
+
+Importing this package imports nothing; names are resolved on first use (PEP 562), since the pytest plugin beside it is
+loaded by every pytest run of whoever has it installed. Tests alone import it; it imports the core, `lensmount_reading`
+and `lensmount_vision`.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from lensmount.lazy import lazy_names
 
 _LAZY = {
     "BackendContract": "lensmount_testing.backend_contract",
     "CacheContract": "lensmount_testing.cache_contract",
+    "FakeBackend": "lensmount_testing.fake_backend",
+    "GRAPHS": "lensmount_testing.graphs",
+    "Graph": "lensmount_testing.graphs",
+    "IsolatedRegistry": "lensmount_testing.isolation",
     "ModelContract": "lensmount_testing.model_contract",
     "PluginContract": "lensmount_testing.plugin_contract",
     "SourceContract": "lensmount_testing.source_contract",
+    "Throwaway": "lensmount_testing.throwaway",
+    "Tolerance": "lensmount_testing.comparing",
 }
 
 if TYPE_CHECKING:
     from lensmount_testing.backend_contract import BackendContract as BackendContract
     from lensmount_testing.cache_contract import CacheContract as CacheContract
+    from lensmount_testing.comparing import Tolerance as Tolerance
+    from lensmount_testing.fake_backend import FakeBackend as FakeBackend
+    from lensmount_testing.graphs import GRAPHS as GRAPHS
+    from lensmount_testing.graphs import Graph as Graph
+    from lensmount_testing.isolation import IsolatedRegistry as IsolatedRegistry
     from lensmount_testing.model_contract import ModelContract as ModelContract
     from lensmount_testing.plugin_contract import PluginContract as PluginContract
     from lensmount_testing.source_contract import SourceContract as SourceContract
+    from lensmount_testing.throwaway import Throwaway as Throwaway
 
-__all__ = ["BackendContract", "CacheContract", "ModelContract", "PluginContract", "SourceContract"]
+__all__ = [
+    "GRAPHS",
+    "BackendContract",
+    "CacheContract",
+    "FakeBackend",
+    "Graph",
+    "IsolatedRegistry",
+    "ModelContract",
+    "PluginContract",
+    "SourceContract",
+    "Throwaway",
+    "Tolerance",
+]
+
+_resolve, __dir__ = lazy_names(__name__, _LAZY)
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        try:
-            return getattr(import_module(_LAZY[name]), name)
-        except ModuleNotFoundError as error:
-            if error.name != "pytest":
-                raise
-            from lensmount.errors import MissingDependencyError
+    try:
+        return _resolve(name)
+    except ModuleNotFoundError as error:
+        if error.name != "pytest":
+            raise
+        from lensmount.errors import MissingDependencyError
 
-            fix = 'pip install "lensmount[testing]"'
-            raise MissingDependencyError("the conformance kit needs pytest", found=str(error), fix=fix) from error
-    raise AttributeError(f"module 'lensmount_testing' has no attribute {name!r}")
+        fix = 'pip install "lensmount[testing]"'
+        raise MissingDependencyError("the conformance kit needs pytest", found=str(error), fix=fix) from error

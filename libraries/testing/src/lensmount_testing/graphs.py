@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lensmount.contracts.session import TensorSpec
+from lensmount.contracts import TensorSpec, TorchNetwork
 from lensmount_testing.onnx_bytes import TYPES, Node, model_bytes
 
 Array = NDArray[Any]
@@ -19,7 +19,7 @@ _SEED = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Graph:
-    """A network in three forms: ONNX nodes, numpy, and (in `graphs_torch`) torch.
+    """A network in three forms: ONNX nodes, numpy, and torch (`as_network`).
 
     Attributes:
         name: Its name.
@@ -208,8 +208,45 @@ def unknown_operator() -> bytes:
     return model_bytes(nodes, graph.inputs, graph.outputs, {})
 
 
-def as_network(graph: Graph) -> Any:
-    """The graph as a `lensmount.contracts.session.TorchNetwork`; needs torch."""
-    from lensmount_testing.graphs_torch import network
+def as_network(graph: Graph) -> TorchNetwork:
+    """The graph as an architecture would hand it to a backend; needs torch."""
+    import torch
+    from torch.nn import functional as F
 
-    return network(graph)
+    prefix = "kit_"  # a module has attributes of its own, such as `half`
+
+    def scale(w: dict[str, torch.Tensor], images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        scaled = torch.relu(images * w["two"] - w["one"])
+        return scaled, scaled.mean(dim=(2, 3))
+
+    forwards: dict[str, Callable[..., Any]] = {
+        "scale": scale,
+        "static": scale,
+        "convolution": lambda w, images: F.conv2d(images, w["kernel"], stride=2, padding=1).sigmoid(),
+        "float16": lambda w, values: values * w["half"] + w["one"],
+        "uint8": lambda w, pixels: pixels.permute(0, 3, 1, 2).to(w["two"].dtype) * w["two"],
+        "int64": lambda w, tokens: tokens * w["three"] - w["seven"],
+        "pair": lambda w, left, right: (left - right, right @ w["matrix"]),
+        "identity": lambda w, values: values,
+        "weights": lambda w, values: (w["constant"], values @ w["turned"]),
+        "mismatch": lambda w, left, right: left + right,
+    }
+
+    class Network(torch.nn.Module):
+        """One of the kit's networks."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            for name, array in graph.tensors.items():
+                # A network comes in float32; the backend casts it.
+                tensor = torch.from_numpy(array.copy())
+                self.register_buffer(prefix + name, tensor.float() if tensor.is_floating_point() else tensor)
+
+        def forward(self, *inputs: torch.Tensor) -> Any:
+            """Runs it."""
+            weights = {name.removeprefix(prefix): tensor for name, tensor in self.named_buffers()}
+            return forwards[graph.name](weights, *inputs)
+
+    return TorchNetwork(
+        module=Network().eval(), inputs=graph.inputs, outputs=graph.outputs, metadata=dict(graph.metadata)
+    )

@@ -32,10 +32,11 @@ from lensmount.specs import BackendStatus
 from lensmount_onnx import binding as onnx_binding
 from lensmount_onnx import errors as onnx_errors
 from lensmount_onnx import providers as onnx_providers
-from lensmount_reading import onnx_graph
+from lensmount_onnx import saturation
+from lensmount_reading import inspect_graph, supply_linked_data
 
 if TYPE_CHECKING:
-    from lensmount.contracts.session import Array
+    from lensmount.contracts.arrays import Array
     from lensmount.machine.environment import Environment, Gpu
 
 INSTALL = 'pip install "lensmount[onnx]"'
@@ -113,14 +114,16 @@ def open_session(request: OpenRequest) -> OnnxSession:
     ort = _import()
     if not path.is_file():
         raise ModelFileError(f"{subject} is not there", found=str(path), expected="a file")
-    graph = onnx_graph.inspect_graph(path, request.package)
+    graph = inspect_graph(path, request.package)
     chosen = onnx_providers.choose(request, ort.get_available_providers())
     tensors = tensors_wanted(request)
     stream = onnx_binding.share_stream(chosen, request.device) if tensors else None
     said = _preload(ort) if request.device.startswith("cuda") else ""
     options = _session_options(ort, threads)
+    if graph.precision == "int8" and saturation.saturates():
+        options.add_session_config_entry(saturation.EXACT, "1")
     try:
-        with onnx_graph.supply(options, graph.linked):
+        with supply_linked_data(options, graph.linked):
             session = ort.InferenceSession(str(path), options, providers=chosen, enable_fallback=0)
         session.disable_fallback()
     except Exception as error:

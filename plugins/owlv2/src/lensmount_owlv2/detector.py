@@ -3,45 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lensmount.errors import InputError
 from lensmount.specs.options import fraction
 from lensmount_owlv2.options import max_detections as limit
+from lensmount_owlv2.saving import read_image_embeddings, save_detector
+from lensmount_vision.models.loaded import LoadedModel
 
 if TYPE_CHECKING:
     import os
 
-    from lensmount.specs import ModelCard, ModelPackage
-    from lensmount_owlv2.model import Owlv2
     from lensmount_owlv2.proposals import Proposals
-    from lensmount_owlv2.references import UnmatchedBox
-    from lensmount_owlv2.scoring import Bank
+    from lensmount_owlv2.queries import QueryModel
+    from lensmount_owlv2.references import Fitted
     from lensmount_vision.images.image import Color
     from lensmount_vision.results.kinds import Detections
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parameters:
-    """How references are matched and pictures searched.
-
-    Attributes:
-        confidence: Lowest score, or one per class.
-        iou_threshold: Overlap of reference boxes with proposals, and of found boxes with each other.
-        max_detections: Proposals that compete.
-        on_unmatched: What becomes of a reference box that matches nothing.
-    """
-
-    confidence: float | Mapping[str | int, float]
-    iou_threshold: float
-    max_detections: int
-    on_unmatched: str
-
-
-class FewShotDetector:
+class FewShotDetector(LoadedModel):
     """Finds what its example boxes showed. Thread-safe; made by `Owlv2.fit` or `registry.load` of a saved folder.
+
+    Closing it closes the network; one that others use should be closed by them.
+
+    Args:
+        model: The network.
+        fitted: What the example boxes gave.
+        images: Proposals of the reference pictures by content key.
+        folder: Where it was loaded from.
 
     Attributes:
         model: The network.
@@ -52,17 +43,17 @@ class FewShotDetector:
 
     def __init__(
         self,
-        model: Owlv2,
-        bank: Bank,
-        parameters: Parameters,
-        unmatched: tuple[UnmatchedBox, ...] = (),
+        model: QueryModel,
+        fitted: Fitted,
         images: Mapping[str, Proposals] | None = None,
         folder: Path | None = None,
     ) -> None:
+        super().__init__(replace(model.card, classes=fitted.bank.class_names), model.package, model)
         self.model = model
-        self.bank = bank
-        self.parameters = parameters
-        self.unmatched = unmatched
+        self.bank = fitted.bank
+        self.parameters = fitted.parameters
+        self.unmatched = fitted.unmatched
+        self._fitted = fitted
         self._images = dict(images or {})
         self._folder = folder
 
@@ -102,8 +93,6 @@ class FewShotDetector:
     def image_embeddings(self) -> dict[str, Proposals]:
         """Proposals of the reference pictures by content key; those of a loaded detector are read from its folder."""
         if not self._images and self._folder is not None:
-            from lensmount_owlv2.saving import read_image_embeddings
-
             return dict(read_image_embeddings(self._folder, self.model.network, self.card.id))
         return dict(self._images)
 
@@ -121,9 +110,11 @@ class FewShotDetector:
         Raises:
             InputError: The folder cannot be written, or holds something else.
         """
-        from lensmount_owlv2.saving import save_detector
-
-        return save_detector(self, Path(save_dir), self.image_embeddings if include_image_embeddings else {})
+        images = self.image_embeddings if include_image_embeddings else {}
+        model = self.model
+        return save_detector(
+            Path(save_dir), self._fitted, images, network=model.network, card=model.card, package=model.package
+        )
 
     def save_small_model_without_image_embeds(self, save_dir: str | os.PathLike[str] | None = None) -> Path:
         """Writes the detector without the reference pictures' proposals: all that finding needs.
@@ -143,31 +134,6 @@ class FewShotDetector:
             save_dir = self._folder.with_name(self._folder.name + "-small")
         return self.save(save_dir, include_image_embeddings=False)
 
-    @property
-    def card(self) -> ModelCard:
-        """The model's card, with the detector's classes."""
-        return replace(self.model.card, classes=self.class_names)
-
-    @property
-    def package(self) -> ModelPackage:
-        """The package that runs."""
-        return self.model.package
-
-    @property
-    def backend(self) -> str:
-        """Name of the backend that it runs on."""
-        return self.model.backend
-
-    @property
-    def device(self) -> str:
-        """Device that it effectively runs on."""
-        return self.model.device
-
-    @property
-    def precision(self) -> str:
-        """Precision that it effectively computes in."""
-        return self.model.precision
-
     def reset_cache(self) -> None:
         """Forgets what the model keeps between calls; the detector's own embeddings stay."""
         self.model.reset_cache()
@@ -175,16 +141,6 @@ class FewShotDetector:
     def warmup(self) -> None:
         """Runs the network once on a blank input."""
         self.model.warmup()
-
-    def close(self) -> None:
-        """Closes the model; a model that others use should be closed by them."""
-        self.model.close()
-
-    def __enter__(self) -> FewShotDetector:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"<few-shot detector of {', '.join(self.class_names)} on {self.model!r}>"

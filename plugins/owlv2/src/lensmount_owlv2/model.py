@@ -7,25 +7,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lensmount.caches.keys import make_key
-from lensmount.specs.options import class_thresholds, fraction, one_of
-from lensmount_owlv2.detector import FewShotDetector, Parameters
+from lensmount_owlv2.detector import FewShotDetector
 from lensmount_owlv2.images import settle
 from lensmount_owlv2.options import CONFIDENCE, IOU_THRESHOLD
-from lensmount_owlv2.options import max_detections as limit
-from lensmount_owlv2.queries import QueryModel, result
-from lensmount_owlv2.references import POLICIES, make_bank, report
-from lensmount_owlv2.scoring import Bank, few_shot
+from lensmount_owlv2.queries import QueryModel
+from lensmount_owlv2.references import Fitted, Parameters, make_bank, report
+from lensmount_owlv2.saving import load_detector, read_image_embeddings
 from lensmount_owlv2.training import TrainBox, TrainingData, TrainingImage, read_training_data
-from lensmount_vision.images.loading import split
 from lensmount_vision.images.source_keys import content_key, source_key
-from lensmount_vision.results.kinds import Detections
 
 if TYPE_CHECKING:
     import os
 
     from lensmount.contracts.model import BuildContext
     from lensmount_owlv2.references import UnmatchedBox
+    from lensmount_owlv2.scoring import Bank
     from lensmount_vision.images.image import Color
+    from lensmount_vision.results.kinds import Detections
 
 
 def build(context: BuildContext) -> Owlv2 | FewShotDetector:
@@ -37,9 +35,8 @@ def build(context: BuildContext) -> Owlv2 | FewShotDetector:
     model = Owlv2(context)
     if "detector.json" not in context.files:
         return model
-    from lensmount_owlv2.saving import load_detector
-
-    return load_detector(model, context.files)
+    fitted, folder = load_detector(context.files, model.network, model.card.id)
+    return FewShotDetector(model, fitted, folder=folder)
 
 
 class Owlv2(QueryModel):
@@ -83,7 +80,7 @@ class Owlv2(QueryModel):
             BackendError: The runtime failed.
         """
         references = read_training_data(training_data)
-        parameters = self._parameters(confidence, iou_threshold, max_detections, on_unmatched)
+        parameters = Parameters.of(confidence, iou_threshold, max_detections, on_unmatched)
         bank, unmatched = self._bank(references, parameters, color)
         report(unmatched)
         return self.detect(images, bank, parameters, color)
@@ -114,8 +111,8 @@ class Owlv2(QueryModel):
             The detector. It keeps the reference pictures' proposals, not their pixels.
         """
         references = read_training_data(training_data)
-        parameters = self._parameters(confidence, iou_threshold, max_detections, on_unmatched)
-        self._check_open()
+        parameters = Parameters.of(confidence, iou_threshold, max_detections, on_unmatched)
+        self.check_open()
         keys = [content_key(image.image, color) for image in references]
         known = {
             key: value.top(parameters.max_detections)
@@ -129,7 +126,8 @@ class Owlv2(QueryModel):
             references, proposals, iou_threshold=parameters.iou_threshold, on_unmatched=parameters.on_unmatched
         )
         report(unmatched)
-        return FewShotDetector(self, bank, parameters, unmatched, dict(zip(keys, proposals, strict=True)))
+        fitted = Fitted(bank=bank, parameters=parameters, unmatched=unmatched)
+        return FewShotDetector(self, fitted, dict(zip(keys, proposals, strict=True)))
 
     @property
     def _cells(self) -> int:
@@ -137,21 +135,11 @@ class Owlv2(QueryModel):
         shape = self._session.outputs[0].shape
         return shape[1] if isinstance(shape[1], int) else 1 << 30
 
-    def _parameters(
-        self, confidence: Any, iou_threshold: float, max_detections: int | None, on_unmatched: str
-    ) -> Parameters:
-        return Parameters(
-            confidence=confidence if isinstance(confidence, Mapping) else fraction("confidence", confidence),
-            iou_threshold=fraction("iou_threshold", iou_threshold),
-            max_detections=limit(max_detections),
-            on_unmatched=one_of("on_unmatched", on_unmatched, POLICIES),
-        )
-
     def _bank(
         self, references: Sequence[TrainingImage], parameters: Parameters, color: Color | None
     ) -> tuple[Bank, tuple[UnmatchedBox, ...]]:
         """Embeddings of reference data, from the cache where it is known."""
-        self._check_open()
+        self.check_open()
         references = [TrainingImage(settle(image.image, color), image.boxes) for image in references]
         key = make_key(
             self._identity,
@@ -172,22 +160,6 @@ class Owlv2(QueryModel):
             )
             self._banks.put(key, kept)
         return kept
-
-    def detect(self, images: Any, bank: Bank, parameters: Parameters, color: Color | None) -> list[Detections]:
-        """Compares pictures with reference embeddings; what `infer` and detectors come down to."""
-        self._check_open()
-        lowest, table = class_thresholds(parameters.confidence, bank.class_names, CONFIDENCE)
-        results = []
-        for seen in self._images.stream(split(images), parameters.max_detections, color):
-            found = few_shot(
-                seen.proposals,
-                bank,
-                thresholds=lowest if table is None else table,
-                iou_threshold=parameters.iou_threshold,
-                max_detections=parameters.max_detections,
-            )
-            results.append(result(seen, found, bank.class_names))
-        return results
 
     def serialize_training_data(
         self,
@@ -221,8 +193,6 @@ class Owlv2(QueryModel):
             ModelFileError: The previous embeddings are another network's, or corrupt.
             InputError: See `infer`; or the folder cannot be written.
         """
-        from lensmount_owlv2.saving import read_image_embeddings
-
         previous = None
         if previous_embeddings_file is not None:
             previous = read_image_embeddings(previous_embeddings_file, self.network, self.card.id)

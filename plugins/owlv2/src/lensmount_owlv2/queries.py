@@ -1,4 +1,4 @@
-"""OWLv2's towers and caches, asked with words or with one picture."""
+"""OWLv2's towers and caches, and searching with them."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from lensmount.caches.keys import make_key
 from lensmount.caches.memory import DEFAULT_BYTES, MemoryCache
-from lensmount.errors import ClosedError, ModelFileError, OptionError
+from lensmount.errors import ModelFileError, OptionError
 from lensmount.specs import Preprocess
 from lensmount.specs.options import class_thresholds, fraction
 from lensmount_owlv2.checkpoint import NETWORK
 from lensmount_owlv2.images import ImageEmbedder, Seen
 from lensmount_owlv2.layout import read_json
-from lensmount_owlv2.options import IOU_THRESHOLD, ONE_SHOT_CONFIDENCE, TEXT_CONFIDENCE, LoadOptions
+from lensmount_owlv2.options import CONFIDENCE, IOU_THRESHOLD, ONE_SHOT_CONFIDENCE, TEXT_CONFIDENCE, LoadOptions
 from lensmount_owlv2.options import max_detections as limit
-from lensmount_owlv2.references import make_bank
-from lensmount_owlv2.scoring import Found, by_query
+from lensmount_owlv2.references import Parameters, make_bank
+from lensmount_owlv2.scoring import Bank, Found, by_query, few_shot
 from lensmount_owlv2.texts import TextEmbedder
 from lensmount_owlv2.training import TrainBox, read_training_data
 from lensmount_vision.images.loading import split
@@ -75,7 +75,7 @@ def resolve_preprocess(files: Mapping[str, Path]) -> Preprocess:
 
 
 class QueryModel(SingleGraph):
-    """The part of an OWLv2 that answers to words and to one picture, and its caches."""
+    """The part of an OWLv2 that searches pictures: for words, for one picture, for embeddings of example boxes."""
 
     def __init__(self, context: BuildContext) -> None:
         self._text = _session(context, "text")
@@ -134,7 +134,7 @@ class QueryModel(SingleGraph):
         thresholds = lowest if table is None else table
         most = limit(max_detections)
         overlap = None if iou_threshold is None else fraction("iou_threshold", iou_threshold)
-        self._check_open()
+        self.check_open()
         queries = self._texts.embed(words)
         results = []
         for seen in self._images.stream(split(images), None, color):
@@ -144,7 +144,7 @@ class QueryModel(SingleGraph):
 
     def embed_text(self, texts: Sequence[str] | str) -> Any:
         """Query embeddings of texts, float32 `(T, D)` of length 1; each is computed once."""
-        self._check_open()
+        self.check_open()
         return self._texts.embed(_words(texts))
 
     # --- one picture --------------------------------------------------------------------------------------------------
@@ -181,7 +181,7 @@ class QueryModel(SingleGraph):
         """
         lowest, overlap = fraction("confidence", confidence), fraction("iou_threshold", iou_threshold)
         most, name = limit(max_detections), "query"
-        self._check_open()
+        self.check_open()
         proposals = self._images.all([query_image], None, color)[0].proposals
         query = proposals.embeddings[:1]
         if box is not None:
@@ -196,6 +196,24 @@ class QueryModel(SingleGraph):
             results.append(result(seen, found, (name,)))
         return results
 
+    # --- example boxes ------------------------------------------------------------------------------------------------
+
+    def detect(self, images: Any, bank: Bank, parameters: Parameters, color: Color | None) -> list[Detections]:
+        """Compares pictures with reference embeddings; what `Owlv2.infer` and detectors end in."""
+        self.check_open()
+        lowest, table = class_thresholds(parameters.confidence, bank.class_names, CONFIDENCE)
+        results = []
+        for seen in self._images.stream(split(images), parameters.max_detections, color):
+            found = few_shot(
+                seen.proposals,
+                bank,
+                thresholds=lowest if table is None else table,
+                iou_threshold=parameters.iou_threshold,
+                max_detections=parameters.max_detections,
+            )
+            results.append(result(seen, found, bank.class_names))
+        return results
+
     # --- housekeeping -------------------------------------------------------------------------------------------------
 
     def reset_cache(self) -> None:
@@ -208,10 +226,6 @@ class QueryModel(SingleGraph):
         """Lets go of both towers; they are freed with the last model that shares them."""
         super().close()
         self._text.close()
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise ClosedError(f"model {self.card.id!r} was closed", fix="load it again")
 
 
 def _words(classes: Sequence[str] | str | None) -> tuple[str, ...]:

@@ -3,18 +3,52 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from lensmount.errors import InputError
+from lensmount.specs.options import fraction, one_of
+from lensmount_owlv2.options import max_detections as limit
 from lensmount_owlv2.proposals import Proposals
 from lensmount_owlv2.scoring import Bank
 from lensmount_owlv2.training import TrainBox, TrainingImage, class_names
 from lensmount_vision.results.boxes import iou_matrix
 
 POLICIES = ("warn", "nearest", "error")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameters:
+    """How references are matched and pictures searched.
+
+    Attributes:
+        confidence: Lowest score, or one per class.
+        iou_threshold: Overlap of reference boxes with proposals, and of found boxes with each other.
+        max_detections: Proposals that compete.
+        on_unmatched: What becomes of a reference box that matches nothing.
+    """
+
+    confidence: float | Mapping[str | int, float]
+    iou_threshold: float
+    max_detections: int
+    on_unmatched: str
+
+    @classmethod
+    def of(cls, confidence: Any, iou_threshold: Any, max_detections: int | None, on_unmatched: Any) -> Parameters:
+        """Checks what a caller or a file says.
+
+        Raises:
+            OptionError: A value is out of range.
+        """
+        return cls(
+            confidence=confidence if isinstance(confidence, Mapping) else fraction("confidence", confidence),
+            iou_threshold=fraction("iou_threshold", iou_threshold),
+            max_detections=limit(max_detections),
+            on_unmatched=one_of("on_unmatched", on_unmatched, POLICIES),
+        )
 
 
 class UnmatchedBoxWarning(UserWarning):
@@ -44,6 +78,21 @@ class UnmatchedBox:
         return (
             f"picture {self.image}: {kind}{self.box.cls!r} at {x:g},{y:g} {w:g}x{h:g} (best IoU {self.iou:.2f}, {what})"
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fitted:
+    """What example boxes gave: all that a detector needs besides the network.
+
+    Attributes:
+        bank: Reference embeddings.
+        parameters: Defaults of a call.
+        unmatched: Reference boxes that matched nothing.
+    """
+
+    bank: Bank
+    parameters: Parameters
+    unmatched: tuple[UnmatchedBox, ...] = ()
 
 
 def make_bank(

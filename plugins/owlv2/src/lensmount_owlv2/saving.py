@@ -14,29 +14,47 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lensmount.errors import InputError, LensmountError, ModelFileError
-from lensmount_owlv2.detector import FewShotDetector, Parameters
+from lensmount.specs import Artifact, ModelCard, ModelPackage
+from lensmount.specs.options import class_thresholds, positive
 from lensmount_owlv2.layout import read_json
+from lensmount_owlv2.options import CONFIDENCE
 from lensmount_owlv2.proposals import Proposals
-from lensmount_owlv2.references import UnmatchedBox
+from lensmount_owlv2.references import Fitted, Parameters, UnmatchedBox
 from lensmount_owlv2.scoring import Bank
 from lensmount_owlv2.training import TrainBox
-
-if TYPE_CHECKING:
-    from lensmount_owlv2.model import Owlv2
 
 FORMAT, VERSION = "lensmount-owlv2-detector", 1
 NAMES = ("detector.json", "detector.safetensors")
 _FIELDS = ("boxes", "embeddings", "objectness", "shift", "scale")
 
 
-def save_detector(detector: FewShotDetector, folder: Path, images: Mapping[str, Proposals]) -> Path:
+def save_detector(
+    folder: Path,
+    fitted: Fitted,
+    images: Mapping[str, Proposals],
+    *,
+    network: str,
+    card: ModelCard,
+    package: ModelPackage,
+) -> Path:
     """Writes a detector's folder, whole or not at all.
+
+    Args:
+        folder: Made if missing; a detector in it is replaced.
+        fitted: What the example boxes gave.
+        images: Proposals of the reference pictures by content key.
+        network: Digest of the network that they are for.
+        card: The network's card.
+        package: The network's package.
+
+    Returns:
+        The folder.
 
     Raises:
         InputError: The folder cannot be written, or holds something else.
@@ -49,7 +67,7 @@ def save_detector(detector: FewShotDetector, folder: Path, images: Mapping[str, 
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as made:
             building = Path(made) / "new"
             building.mkdir()
-            _write(detector, building, images)
+            _write(building, fitted, images, network, card, base_of(card, package))
             if folder.exists():
                 folder.rename(Path(made) / "old")
             building.rename(folder)
@@ -64,12 +82,13 @@ def save_detector(detector: FewShotDetector, folder: Path, images: Mapping[str, 
     return folder
 
 
-def _write(detector: FewShotDetector, folder: Path, images: Mapping[str, Proposals]) -> None:
-    from lensmount.specs import Artifact, ModelCard, ModelPackage
+def _write(
+    folder: Path, fitted: Fitted, images: Mapping[str, Proposals], network: str, card: ModelCard, base: str
+) -> None:
     from lensmount.store.manifests import write_manifest
     from lensmount_reading import to_safetensors
 
-    bank, model = detector.bank, detector.model
+    bank, parameters = fitted.bank, fitted.parameters
     arrays: dict[str, NDArray[Any]] = {
         "embeddings": bank.embeddings,
         "class_id": bank.class_id,
@@ -78,45 +97,44 @@ def _write(detector: FewShotDetector, folder: Path, images: Mapping[str, Proposa
     for number, proposals in enumerate(images.values()):
         arrays |= {f"image.{number}.{name}": getattr(proposals, name) for name in _FIELDS}
     to_safetensors({name: _reference(name, array) for name, array in arrays.items()}, folder / NAMES[1], metadata={})
-    parameters = detector.parameters
     confidence = parameters.confidence
     document = {
         "format": FORMAT,
         "format_version": VERSION,
-        "network": {"id": model.card.base or model.card.id, "digest": model.network},
+        "network": {"id": card.base or card.id, "digest": network},
         "class_names": list(bank.class_names),
         "parameters": {
             **asdict(parameters),
             "confidence": [list(p) for p in confidence.items()] if isinstance(confidence, Mapping) else confidence,
         },
-        "unmatched": [asdict(item) for item in detector.unmatched],
+        "unmatched": [asdict(item) for item in fitted.unmatched],
         "images": [{"key": key, "image_size": list(item.image_size)} for key, item in images.items()],
     }
     text = json.dumps(document, indent=1, ensure_ascii=False, default=float)
     (folder / NAMES[0]).write_text(text + "\n", encoding="utf-8")
     artifacts = tuple(Artifact(name=name, uri=f"file:///{name}", role="data") for name in NAMES)
-    card = ModelCard(
+    own = ModelCard(
         id="detector",
         architecture="owlv2",
-        task=model.card.task,
+        task=card.task,
         classes=bank.class_names,
-        licence=model.card.licence,
-        description=f"few-shot detector of {len(bank.class_names)} classes on {model.card.base or model.card.id}",
-        base=base_of(model),
+        licence=card.licence,
+        description=f"few-shot detector of {len(bank.class_names)} classes on {card.base or card.id}",
+        base=base,
         packages=(ModelPackage(name="detector", format="data", artifacts=artifacts),),
     )
-    write_manifest(card, folder)
+    write_manifest(own, folder)
 
 
-def base_of(model: Owlv2) -> str:
+def base_of(card: ModelCard, package: ModelPackage) -> str:
     """What `registry.load` would be given for the network alone: its id, or where its files lie."""
     from lensmount.store.addresses import path_of
 
-    if model.card.base is not None:
-        return model.card.base
-    main = next((a for a in model.package.artifacts if a.role != "data"), model.package.artifacts[0])
+    if card.base is not None:
+        return card.base
+    main = next((a for a in package.artifacts if a.role != "data"), package.artifacts[0])
     if not main.uri.startswith("file://"):
-        return model.card.id
+        return card.id
     path = path_of(main.uri)
     described = ("config.json", "lensmount.json", "model_config.json")
     return str(path.parent if any((path.parent / name).exists() for name in described) else path)
@@ -131,8 +149,16 @@ def _reference(name: str, array: NDArray[Any]) -> Any:
     return TensorRef(storage, str(packed.dtype), 0, packed.shape, stride)
 
 
-def load_detector(model: Owlv2, files: Mapping[str, Path]) -> FewShotDetector:
-    """The detector of a package with `detector.json` and `detector.safetensors`.
+def load_detector(files: Mapping[str, Path], network: str, model_id: str) -> tuple[Fitted, Path]:
+    """Reads a package's `detector.json` and `detector.safetensors`.
+
+    Args:
+        files: The package's files by artifact name.
+        network: Digest of the network that the detector is to run on.
+        model_id: Its id, for messages.
+
+    Returns:
+        What was saved, and the folder that the files are in.
 
     Raises:
         ModelFileError: A file is missing, malformed, or made with another network.
@@ -140,8 +166,8 @@ def load_detector(model: Owlv2, files: Mapping[str, Path]) -> FewShotDetector:
     try:
         where, document = files[NAMES[0]], read_json(files[NAMES[0]])
         arrays = _arrays(files[NAMES[1]])
-        _check(document, model.network, model.card.id, where)
-        bank, parameters, unmatched = _parse(document, arrays)
+        _check(document, network, model_id, where)
+        fitted = _parse(document, arrays)
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, LensmountError):
             raise
@@ -151,7 +177,7 @@ def load_detector(model: Owlv2, files: Mapping[str, Path]) -> FewShotDetector:
     folder = Path(os.path.realpath(where)).parent
     if not (folder / NAMES[1]).is_file():  # in the store, where files lie apart
         folder = where.parent
-    return FewShotDetector(model, bank, parameters, unmatched, folder=folder)
+    return fitted, folder
 
 
 def read_image_embeddings(source: str | os.PathLike[str], network: str, model_id: str) -> dict[str, Proposals]:
@@ -216,12 +242,7 @@ def _check(document: Mapping[str, Any], network: str, model_id: str, where: Path
         )
 
 
-def _parse(
-    document: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
-) -> tuple[Bank, Parameters, tuple[UnmatchedBox, ...]]:
-    from lensmount.specs.options import class_thresholds, fraction, one_of, positive
-    from lensmount_owlv2.references import POLICIES
-
+def _parse(document: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Fitted:
     names = tuple(str(name) for name in document["class_names"])
     vectors, ids, negative = arrays["embeddings"], arrays["class_id"], arrays["negative"].astype(np.bool_)
     if vectors.ndim != 2 or not len(vectors) == len(ids) == len(negative) or not np.isfinite(vectors).all():
@@ -229,14 +250,10 @@ def _parse(
     if set(ids[~negative].tolist()) != set(range(len(names))) or not np.isin(ids, np.arange(len(names))).all():
         raise ValueError("class ids do not fit the class names")
     raw = document["parameters"]
-    confidence = raw["confidence"]
-    confidence = dict(map(tuple, confidence)) if isinstance(confidence, list) else fraction("confidence", confidence)
-    class_thresholds(confidence, names, 0.5)
-    parameters = Parameters(
-        confidence=confidence,
-        iou_threshold=fraction("iou_threshold", raw["iou_threshold"]),
-        max_detections=positive("max_detections", raw["max_detections"]),
-        on_unmatched=one_of("on_unmatched", raw["on_unmatched"], POLICIES),
+    confidence = dict(map(tuple, raw["confidence"])) if isinstance(raw["confidence"], list) else raw["confidence"]
+    parameters = Parameters.of(
+        confidence, raw["iou_threshold"], positive("max_detections", raw["max_detections"]), raw["on_unmatched"]
     )
+    class_thresholds(parameters.confidence, names, CONFIDENCE)
     unmatched = tuple(UnmatchedBox(**{**item, "box": TrainBox(**item["box"])}) for item in document["unmatched"])
-    return Bank.of(vectors, ids, negative, names), parameters, unmatched
+    return Fitted(bank=Bank.of(vectors, ids, negative, names), parameters=parameters, unmatched=unmatched)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,13 +11,12 @@ import numpy as np
 from lensmount.backend.tensors import is_tensor
 from lensmount.errors import ModelFileError, OptionError, UnsupportedModelError
 from lensmount.specs import ModelPackage, Preprocess
-from lensmount.specs.options import class_ids, class_thresholds, positive
+from lensmount.specs.options import positive
 from lensmount_rfdetr.head import Head, read_head
 from lensmount_rfdetr.names import column_names, from_metadata
 from lensmount_rfdetr.options import LoadOptions
 from lensmount_rfdetr.postprocess import Filter, Kept, keep_pairs
-from lensmount_vision.models.single_graph import SingleGraph
-from lensmount_vision.results.kinds import Detections, InstanceSegmentation
+from lensmount_vision.models.detector import Detector, read_class_names
 from lensmount_vision.results.mask_decoding import resize_logits_in_boxes
 
 if TYPE_CHECKING:
@@ -27,10 +25,10 @@ if TYPE_CHECKING:
     from lensmount.contracts.model import BuildContext, Model
     from lensmount_vision.images.geometry import Geometry
     from lensmount_vision.images.image import Color
+    from lensmount_vision.models.detector import Classes
     from lensmount_vision.results.masks import Masks
 
 CONFIDENCE = 0.5
-BATCH = 16  # pictures prepared at once when the caller passes more
 
 #: The training transform: squashed to the input without antialias, ImageNet's mean and deviation.
 PREPROCESS = Preprocess(
@@ -42,8 +40,6 @@ PREPROCESS = Preprocess(
     mean=(0.485, 0.456, 0.406),
     std=(0.229, 0.224, 0.225),
 )
-
-Classes = str | int | Iterable[str | int]
 
 
 def build(context: BuildContext) -> Model:
@@ -78,15 +74,11 @@ def _preprocess(package: ModelPackage, options: LoadOptions) -> Preprocess:
 
 def _names(context: BuildContext, columns: int) -> tuple[str, ...]:
     """Names of `class_names.txt`, else those in the graph or checkpoint, else the card's, else by the columns."""
-    file = context.files.get("class_names.txt")
-    given: Sequence[str] = ()
-    if file is not None:
-        given = [line.strip() for line in Path(file).read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    given = given or from_metadata(context.session.metadata) or context.card.classes
+    given = read_class_names(context) or from_metadata(context.session.metadata) or context.card.classes
     return column_names(given, columns, context.card.id)
 
 
-class RFDETRDetector(SingleGraph):
+class RFDETRDetector(Detector[Filter, Kept]):
     """Finds objects and their boxes.
 
     Call it on pictures, or take the three stages apart: `preprocess`, `forward`, `postprocess`.
@@ -96,7 +88,7 @@ class RFDETRDetector(SingleGraph):
         self.head: Head = read_head([(spec.name, spec.shape) for spec in context.session.outputs])
         self._options: LoadOptions = context.options or LoadOptions()
         spec = _preprocess(context.package, self._options)
-        super().__init__(context, spec, reduced_decode=self._options.reduced_decode)
+        super().__init__(context, spec, confidence=CONFIDENCE, reduced_decode=self._options.reduced_decode)
         if self.preprocess_spec.size is None:
             raise ModelFileError(
                 f"the graph of {context.card.id!r} leaves its input size open, and its package names none",
@@ -110,10 +102,6 @@ class RFDETRDetector(SingleGraph):
         self.names = _names(context, columns)
         if context.card.classes != self.names:
             self._card = replace(context.card, classes=self.names)
-        recommended = {**dict(context.card.recommended), **dict(context.package.recommended)}
-        self._confidence: float = recommended.get("confidence", CONFIDENCE)
-        self._per_class = dict(recommended.get("per_class_confidence", ()))
-        self._removed: tuple[str, ...] = tuple(context.package.setting("removed_classes", ()))
 
     def __call__(
         self,
@@ -145,12 +133,7 @@ class RFDETRDetector(SingleGraph):
             BackendError: The runtime failed.
         """
         wanted = self._filter(confidence, max_detections, classes)
-        pictures = self.load_images(images, color)
-        results: list[Any] = []
-        for group in self.groups(pictures, BATCH):
-            raw, geometries = self.infer_pictures(group)
-            results += self._results(raw, geometries, wanted, [picture.path for picture in group])
-        return results
+        return self._detect(images, wanted, color)
 
     def postprocess(
         self,
@@ -174,7 +157,7 @@ class RFDETRDetector(SingleGraph):
             One result per picture.
         """
         wanted = self._filter(confidence, max_detections, classes)
-        return self._results(raw, geometries, wanted, [None] * len(geometries))
+        return self._results(raw, geometries, wanted)
 
     def _filter(
         self,
@@ -182,57 +165,22 @@ class RFDETRDetector(SingleGraph):
         max_detections: int | None,
         classes: Classes | None,
     ) -> Filter:
-        if confidence is None:
-            confidence = self._per_class or self._confidence
-        lowest, table = class_thresholds(confidence, self.names, self._confidence)
-        allowed = class_ids(classes, self.names)
-        if self._removed:
-            kept = [i for i, name in enumerate(self.names) if name not in self._removed]
-            allowed = np.array(kept if allowed is None else [i for i in allowed if i in kept], np.int64)
-        limit = None if max_detections is None else positive("max_detections", max_detections)
-        return Filter(confidence=lowest, per_class=table, max_detections=limit, classes=allowed)
+        return Filter(
+            **self._wanted(confidence, classes),
+            max_detections=None if max_detections is None else positive("max_detections", max_detections),
+        )
 
-    def _results(
-        self,
-        raw: Mapping[str, Any],
-        geometries: Sequence[Geometry],
-        wanted: Filter,
-        paths: Sequence[str | None],
-    ) -> list[Any]:
+    def _choose(self, raw: Mapping[str, Any], geometries: Sequence[Geometry], wanted: Filter) -> Sequence[Kept]:
         boxes, logits = raw[self.head.boxes], raw[self.head.logits]
         if is_tensor(logits):
             from lensmount_rfdetr import on_device
 
-            every = on_device.keep_pairs(boxes, logits, wanted, len(self.names))
-        else:
-            every = [keep_pairs(boxes[i], logits[i], wanted, len(self.names)) for i in range(len(geometries))]
-        # Boxes outside the picture are clipped to its edge and kept, as the authors do.
-        corners = [
-            geometry.boxes_to_image(kept.boxes * np.array([*geometry.network_size[::-1]] * 2, np.float32))
-            for kept, geometry in zip(every, geometries, strict=True)
-        ]
-        masks = self._masks(every, corners, raw, geometries)
-        return [self._result(*row) for row in zip(every, corners, masks, geometries, paths, strict=True)]
+            return on_device.keep_pairs(boxes, logits, wanted, len(self.names))
+        return [keep_pairs(boxes[i], logits[i], wanted, len(self.names)) for i in range(len(geometries))]
 
-    def _masks(
-        self,
-        kept: Sequence[Kept],
-        boxes: Sequence[NDArray[Any]],
-        raw: Mapping[str, Any],
-        geometries: Sequence[Geometry],
-    ) -> Sequence[Masks | None]:
-        """Masks of each picture, where the model has them; `boxes` are in image pixels."""
-        return [None] * len(kept)
-
-    def _result(self, kept: Kept, xyxy: NDArray[Any], masks: Masks | None, geometry: Geometry, path: str | None) -> Any:
-        return Detections(
-            xyxy=xyxy,
-            confidence=kept.scores,
-            class_id=kept.class_ids,
-            class_names=self.names,
-            image_size=geometry.original_size,
-            path=path,
-        )
+    def _boxes(self, kept: Kept, geometry: Geometry) -> NDArray[np.float32]:
+        """Boxes outside the picture are clipped to its edge and kept, as the authors do."""
+        return geometry.boxes_to_image(kept.boxes * np.array([*geometry.network_size[::-1]] * 2, np.float32))
 
 
 class RFDETRSegmenter(RFDETRDetector):
@@ -270,15 +218,3 @@ class RFDETRSegmenter(RFDETRDetector):
             )
             for i, (part, geometry) in enumerate(zip(kept, geometries, strict=True))
         ]
-
-    def _result(self, kept: Kept, xyxy: NDArray[Any], masks: Masks | None, geometry: Geometry, path: str | None) -> Any:
-        assert masks is not None
-        return InstanceSegmentation(
-            xyxy=xyxy,
-            confidence=kept.scores,
-            class_id=kept.class_ids,
-            class_names=self.names,
-            image_size=geometry.original_size,
-            path=path,
-            masks=masks,
-        )

@@ -9,40 +9,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lensmount_vision.models import detector
+
 Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Filter:
+class Filter(detector.Filter):
     """What a call asks for, checked and resolved.
 
     Attributes:
-        confidence: Lowest score kept; the lowest of `per_class` when that is set.
-        per_class: Lowest score kept by class id, or None.
         max_detections: Most pairs kept; None for as many as there are queries.
-        classes: Class ids kept, or None for all.
     """
 
-    confidence: float
-    per_class: Floats | None
     max_detections: int | None
-    classes: NDArray[np.int64] | None
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """Pairs that were chosen, best first.
+class Kept(detector.Kept):
+    """Pairs that were chosen, best first; boxes as fractions of the input.
 
     Attributes:
-        boxes: `(n, 4)` float32 xyxy as fractions of the input.
-        scores: `(n,)` float32.
-        class_ids: `(n,)` int64.
         queries: `(n,)` int64: which query each is of; one query can be in several pairs.
     """
 
-    boxes: Floats
-    scores: Floats
-    class_ids: NDArray[np.int64]
     queries: NDArray[np.int64]
 
 

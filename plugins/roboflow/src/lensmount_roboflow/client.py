@@ -7,12 +7,9 @@ import os
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
-from lensmount.contracts.finder import FetchOptions
+from lensmount.contracts import FetchOptions
 from lensmount.errors import ArtifactNotFoundError, AuthenticationError, ModelFileError, SourceError
-from lensmount.store.files import write_atomic
-from lensmount.store.ledger import key_of
-from lensmount.store.store import Store
-from lensmount.store.transport import read_small
+from lensmount.store import Store, read_small
 from lensmount_roboflow.packages.schema import decode_json, parse
 from lensmount_roboflow.wire import METADATA, Metadata
 
@@ -134,16 +131,13 @@ def _message(body: str, key: str | None) -> str:
     return text.replace(key, "***") if key else text
 
 
-def _path(model: str, store: Store) -> Any:
-    return store.root / "providers" / "roboflow" / f"{key_of(f'{host()} {model}')}.json"
-
-
 def _keep(model: str, raw: list[Any], store: Store) -> None:
     kept = [{**page, "modelPackages": [_unsigned(p) for p in page.get("modelPackages", [])]} for page in raw]
-    try:
-        write_atomic(_path(model, store), json.dumps({"model": model, "pages": kept}, indent=1).encode())
-    except OSError:
-        return  # a read-only store: the model still loads now, and offline from what was kept before
+    store.keep_answer("roboflow", _subject(model), json.dumps({"model": model, "pages": kept}, indent=1).encode())
+
+
+def _subject(model: str) -> str:
+    return f"{host()} {model}"
 
 
 def _unsigned(package: Any) -> Any:
@@ -158,8 +152,10 @@ def _unsigned(package: Any) -> Any:
 
 def kept(model: str, store: Store) -> list[Metadata] | None:
     """What the provider last said of a model, or None when it was never asked."""
+    answer = store.kept_answer("roboflow", _subject(model))
+    if answer is None:
+        return None
     try:
-        data = json.loads(_path(model, store).read_bytes())
-        return [parse(Metadata, page, "the kept answer") for page in data["pages"]]
+        return [parse(Metadata, page, "the kept answer") for page in json.loads(answer)["pages"]]
     except (OSError, ValueError, KeyError, TypeError):
         return None

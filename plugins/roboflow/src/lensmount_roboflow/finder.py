@@ -5,14 +5,10 @@ from __future__ import annotations
 import re
 from urllib.parse import unquote
 
-from lensmount.contracts.finder import Fetched, FetchOptions
+from lensmount.contracts import Fetched, FetchOptions
 from lensmount.errors import ArtifactNotFoundError, AuthenticationError, IntegrityError, SourceError
-from lensmount.specs import Artifact, ModelCard
-from lensmount.specs.offline import is_offline
-from lensmount.store.addresses import parse_web
-from lensmount.store.download import Wanted
-from lensmount.store.offline import missing, missing_error
-from lensmount.store.store import Store
+from lensmount.specs import Artifact, ModelCard, is_offline
+from lensmount.store import Store, Wanted, missing, missing_error, parse_web
 from lensmount_roboflow import client, wire
 from lensmount_roboflow.mapping import card_of
 from lensmount_roboflow.packages.schema import parse

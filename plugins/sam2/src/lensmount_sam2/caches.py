@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from lensmount.caches.keys import make_key
 from lensmount.caches.memory import MemoryCache
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from lensmount.contracts.cache import Cache
     from lensmount_sam2.prompts import Prompts
+    from lensmount_vision.results.kinds import PromptedMasks
 
 EMBEDDINGS, MASKS = "embeddings", "masks"
 """Uses that `registry.load(caches={…})` names."""
@@ -89,3 +91,31 @@ class MaskCache:
             if logits is not None:
                 return logits
         return None
+
+    def find_all(
+        self, image: str, prompts: Prompts, size: tuple[int, int]
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]] | None:
+        """What `find` gives for every prompt on a picture.
+
+        Args:
+            image: The picture's key.
+            prompts: P prompts.
+            size: `(h, w)` of logits.
+
+        Returns:
+            Logits `(P, 1, h, w)`, zero where nothing was found, and `(P,)` 1 where something was; None without any.
+        """
+        found = [self.find(image, prompts, index) for index in range(len(prompts))]
+        if all(item is None for item in found):
+            return None
+        blank = np.zeros(size, np.float32)
+        stacked = np.stack([blank if item is None else item for item in found])
+        return stacked[:, None], np.array([item is not None for item in found], np.int64)
+
+    def put_best(self, image: str, prompts: Prompts, result: PromptedMasks) -> None:
+        """Keeps the logits of the best mask of every prompt."""
+        assert result.logits is not None
+        scores = result.scores.reshape(len(prompts), -1)
+        logits = result.logits.reshape(*scores.shape, *result.logits.shape[1:])
+        for index, best in enumerate(scores.argmax(axis=1).tolist()):
+            self.put(image, prompts, index, logits[index, best])

@@ -3,39 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lensmount.backend.batching import join_batches
-from lensmount.backend.tensors import is_tensor
-from lensmount.caches.keys import image_key, make_key
-from lensmount.errors import ClosedError, InputError, OptionError, UnsupportedModelError
-from lensmount.specs import Preprocess
-from lensmount.specs.options import flag
+from lensmount.caches.keys import make_key
+from lensmount.errors import InputError, OptionError, UnsupportedModelError
+from lensmount.specs.options import build_options, flag
 from lensmount_sam2.caches import EMBEDDINGS, MASKS, MaskCache, default_caches
-from lensmount_sam2.embedding import ImageEmbedding
+from lensmount_sam2.embedding import ImageEmbedder, ImageEmbedding, check_same
+from lensmount_sam2.options import GenerateOptions
 from lensmount_sam2.prompts import Prompts, check_prompts, per_image
 from lensmount_sam2.runner import Runner
-from lensmount_sam2.selecting import CLAMP, choose
+from lensmount_sam2.selecting import choose, finish
+from lensmount_vision.models.loaded import LoadedModel
 from lensmount_vision.results.kinds import PromptedMasks
-from lensmount_vision.results.mask_decoding import resize_logits_in_boxes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lensmount.contracts.cache import Cache
     from lensmount.contracts.model import BuildContext
-    from lensmount.specs import ModelCard, ModelPackage
     from lensmount_sam2.tracker import Tracker
     from lensmount_vision.images.geometry import Geometry
-    from lensmount_vision.images.image import Color, Image
+    from lensmount_vision.images.image import Color
     from lensmount_vision.results.kinds import VideoMasks
 
     Floats = NDArray[np.float32]
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PROMPTS_AT_ONCE = 64
 
 
@@ -55,7 +51,7 @@ def build(context: BuildContext) -> Sam2:
     return Sam2(context)
 
 
-class Sam2:
+class Sam2(LoadedModel):
     """Finds the masks of what is pointed at, and follows it through a video.
 
     Safe to call from several threads; a tracker belongs to one thread at a time.
@@ -66,15 +62,10 @@ class Sam2:
     """
 
     def __init__(self, context: BuildContext) -> None:
-        self._card = context.card
-        self._package = context.package
         self.runner = Runner(context)
-        side = self.runner.image_size
-        spec = context.package.preprocess or Preprocess(
-            resize="stretch", resample_dtype="float32", antialias=True, mean=MEAN, std=STD
-        )
-        self.preprocess_spec = replace(spec, size=(side, side))
         session = self.runner.encoder
+        super().__init__(context.card, context.package, session)
+        self.preprocess_spec = self.runner.preprocess_spec
         self.fingerprint = make_key(
             "sam2", context.fingerprint, self.preprocess_spec, session.backend, session.device, session.precision
         )
@@ -86,41 +77,8 @@ class Sam2:
                 found=", ".join(unknown),
                 expected="embeddings, masks",
             )
-        self._embeddings: Cache = caches[EMBEDDINGS]
+        self._embedder = ImageEmbedder(self.runner, caches[EMBEDDINGS], self.fingerprint)
         self._masks = MaskCache(caches[MASKS], self.fingerprint)
-        self._closed = False
-
-    # --- what every model has -----------------------------------------------------------------------------------------
-
-    @property
-    def card(self) -> ModelCard:
-        """The model's card."""
-        return self._card
-
-    @property
-    def package(self) -> ModelPackage:
-        """The package that runs."""
-        return self._package
-
-    @property
-    def backend(self) -> str:
-        """Name of the backend that it runs on."""
-        return self.runner.encoder.backend
-
-    @property
-    def device(self) -> str:
-        """Device that it effectively runs on."""
-        return self.runner.encoder.device
-
-    @property
-    def precision(self) -> str:
-        """Precision that it effectively computes in."""
-        return self.runner.encoder.precision
-
-    @property
-    def provider(self) -> str:
-        """The runtime's own word for what executes the networks."""
-        return self.runner.encoder.provider
 
     @property
     def image_size(self) -> int:
@@ -135,31 +93,10 @@ class Sam2:
 
     def close(self) -> None:
         """Frees the sessions; later calls raise `ClosedError`."""
-        self._closed = True
+        super().close()
         self.runner.close()
 
-    def __enter__(self) -> Sam2:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        return f"<{self._card.id} {self._card.task} on {self.backend} {self.device} {self.precision}>"
-
     # --- pictures -----------------------------------------------------------------------------------------------------
-
-    def load_images(self, images: Any, color: Color | None = None) -> list[Image]:
-        """Turns whatever the caller passed into pictures; see `lensmount_vision.images.loading.load_many`."""
-        from lensmount_vision.images.loading import load_many
-
-        self.check_open()
-        return load_many(images, color=color)
-
-    def check_open(self) -> None:
-        """Raises `ClosedError` once the model was closed."""
-        if self._closed:
-            raise ClosedError(f"model {self._card.id!r} was closed", fix="load it again")
 
     def preprocess(self, images: Any, *, color: Color | None = None) -> tuple[Floats, list[Geometry]]:
         """Pictures to the encoder's input.
@@ -193,38 +130,7 @@ class Sam2:
             BackendError: The runtime failed.
         """
         flag("use_embeddings_cache", use_embeddings_cache)
-        pictures = self.load_images(images, color)
-        keys = [image_key(picture) for picture in pictures]
-        found: dict[str, Any] = {}
-        if use_embeddings_cache:
-            cached = {key: self._embeddings.get(self._embedding_key(key)) for key in dict.fromkeys(keys)}
-            found = {key: tuple(maps) for key, maps in cached.items() if maps is not None}
-        missing = [index for index, key in enumerate(keys) if key not in found and key not in keys[:index]]
-        for group in self.runner.groups(len(missing)):
-            indices = [missing[position] for position in group]
-            batch, _ = self.runner.prepare([pictures[index] for index in indices], self.preprocess_spec)
-            for index, maps in zip(indices, self.runner.encode(batch), strict=True):
-                found[keys[index]] = maps
-                if use_embeddings_cache:
-                    self._embeddings.put(self._embedding_key(keys[index]), maps)
-        return [
-            ImageEmbedding(
-                maps=found[key],
-                geometry=self._geometry(picture),
-                key=key,
-                fingerprint=self.fingerprint,
-                path=picture.path,
-            )
-            for picture, key in zip(pictures, keys, strict=True)
-        ]
-
-    def _embedding_key(self, key: str) -> str:
-        return make_key("sam2 embedding", self.fingerprint, key)
-
-    def _geometry(self, picture: Image) -> Geometry:
-        from lensmount_vision.images.geometry import plan
-
-        return plan(picture.size, self.preprocess_spec)
+        return self._embedder.embed(self.load_images(images, color), use_embeddings_cache)
 
     # --- prompts ------------------------------------------------------------------------------------------------------
 
@@ -302,24 +208,9 @@ class Sam2:
             return self.embed_images(images, use_cache, color=color)
         given = [embeddings] if isinstance(embeddings, ImageEmbedding) else list(embeddings)
         self.check_open()
-        for item in given:
-            if not isinstance(item, ImageEmbedding):
-                raise InputError(
-                    "this is no embedding", found=type(item).__name__, expected="what embed_images returned"
-                )
-            if item.fingerprint != self.fingerprint:
-                raise InputError(
-                    "an embedding was made by another model, or on another device", fix="embed the picture again"
-                )
+        self._embedder.check(given)
         if images is not None:
-            keys = [image_key(picture) for picture in self.load_images(images, color)]
-            if keys != [item.key for item in given]:
-                raise InputError(
-                    "the embeddings are not those of the pictures",
-                    found=f"{len(given)} embeddings, {len(keys)} pictures",
-                    expected="one embedding of each picture, in order",
-                    fix="pass the embeddings alone",
-                )
+            check_same(given, self.load_images(images, color))
         if not given:
             raise InputError("there is no picture", found="an empty list of embeddings")
         return given
@@ -329,13 +220,12 @@ class Sam2:
     ) -> PromptedMasks:
         masks, counted = prompts.masks, None
         if extend and masks is None:
-            masks, counted = self._earlier(embedding, prompts)
+            masks, counted = self._masks.find_all(embedding.key, prompts, self.runner.mask_size) or (None, None)
         points, labels = prompts.encode(embedding.geometry)
-        decode = self.runner.decode_there if self.runner.on_device else self.runner.decode
         parts = []
         for start in range(0, len(prompts), PROMPTS_AT_ONCE):
             rows = slice(start, start + PROMPTS_AT_ONCE)
-            logits, scores, *_ = decode(
+            logits, scores = self.runner.decode(
                 embedding.maps,
                 points[rows],
                 labels[rows],
@@ -347,23 +237,8 @@ class Sam2:
         result = self.postprocess(
             logits, scores, embedding.geometry, threshold=threshold, several=prompts.several, path=embedding.path
         )
-        self._remember(embedding, prompts, result)
+        self._masks.put_best(embedding.key, prompts, result)
         return result
-
-    def _earlier(self, embedding: ImageEmbedding, prompts: Prompts) -> tuple[Floats | None, NDArray[np.int64] | None]:
-        found = [self._masks.find(embedding.key, prompts, index) for index in range(len(prompts))]
-        if all(item is None for item in found):
-            return None, None
-        blank = np.zeros(self.runner.mask_size, np.float32)
-        stacked = np.stack([blank if item is None else item for item in found])
-        return stacked[:, None], np.array([item is not None for item in found], np.int64)
-
-    def _remember(self, embedding: ImageEmbedding, prompts: Prompts, result: PromptedMasks) -> None:
-        assert result.logits is not None
-        scores = result.scores.reshape(len(prompts), -1)
-        logits = result.logits.reshape(*scores.shape, *result.logits.shape[1:])
-        for index, best in enumerate(scores.argmax(axis=1).tolist()):
-            self._masks.put(embedding.key, prompts, index, logits[index, best])
 
     def postprocess(
         self,
@@ -390,14 +265,7 @@ class Sam2:
             P * M masks; their `logits` are clamped to ±32, as the decoder wants them back.
         """
         count, each = (int(size) for size in logits.shape[:2])
-        flat = logits.reshape(-1, *logits.shape[2:])
-        if is_tensor(logits):
-            from lensmount_sam2 import on_device
-
-            masks, scores, clamped = on_device.finish(flat, scores, geometry, threshold)
-        else:
-            masks = resize_logits_in_boxes(flat, None, geometry, threshold=threshold)
-            clamped = np.clip(flat, -CLAMP, CLAMP)
+        masks, scores, clamped = finish(logits.reshape(-1, *logits.shape[2:]), scores, geometry, threshold)
         return PromptedMasks(
             masks=masks,
             scores=scores.reshape(-1),
@@ -413,7 +281,7 @@ class Sam2:
         Args:
             image: One picture.
             points_per_side: The grid has this many points along each side.
-            **settings: Fields of `lensmount_sam2.everything.Settings`; unknown ones are refused.
+            **settings: Fields of `lensmount_sam2.options.GenerateOptions`; unknown ones are refused.
 
         Returns:
             Masks with the box of each, best first, without logits.
@@ -423,11 +291,13 @@ class Sam2:
             UnknownOptionError: An unknown setting.
             OptionError: A setting is out of range.
         """
-        from lensmount.specs.options import build_options
-        from lensmount_sam2.everything import Settings, generate
+        from lensmount_sam2.mask_generator import generate
 
-        values = {"points_per_side": points_per_side, **settings}
-        return generate(self, image, build_options(Settings, values, "generate"))
+        options = build_options(GenerateOptions, {"points_per_side": points_per_side, **settings}, "generate")
+        embeddings = self.embed_images(image, options.use_embeddings_cache, color=options.color)
+        if len(embeddings) != 1:
+            raise InputError("generate takes one picture at a time", found=f"{len(embeddings)} pictures")
+        return generate(self.runner, embeddings[0], options)
 
     # --- video --------------------------------------------------------------------------------------------------------
 
@@ -442,19 +312,17 @@ class Sam2:
         Raises:
             UnsupportedModelError: The backend is not torch, or the weights have no parts for video.
         """
-        self.check_open()
-        self.runner.require_tracking(self._card.id)
+        self.runner.require_tracking()
         from lensmount_sam2.tracker import Tracker
 
-        return Tracker(self, total_frames=total_frames, max_conditioning_frames=max_conditioning_frames)
+        return Tracker(self.runner, total_frames=total_frames, max_conditioning_frames=max_conditioning_frames)
 
     def propagate(self, video: Any, prompts: Any, **options: Any) -> Iterator[VideoMasks]:
         """Follows objects through a whole file; see `lensmount_sam2.propagation.propagate`."""
-        self.check_open()
-        self.runner.require_tracking(self._card.id)
+        self.runner.require_tracking()
         from lensmount_sam2.propagation import propagate
 
-        return propagate(self, video, prompts, **options)
+        return propagate(self.runner, video, prompts, **options)
 
 
 def _finite(name: str, value: Any) -> float:

@@ -14,7 +14,7 @@ from lensmount_sam2.geometry import POINTERS
 from lensmount_sam2.tracker import Tracker
 
 if TYPE_CHECKING:
-    from lensmount_sam2.model import Sam2
+    from lensmount_sam2.runner import Runner
     from lensmount_vision.images.image import Color, Image
     from lensmount_vision.results.kinds import VideoMasks
 
@@ -22,7 +22,7 @@ PROMPT_KEYS = ("points", "labels", "boxes", "mask", "object_id")
 
 
 def propagate(
-    model: Sam2,
+    runner: Runner,
     video: Any,
     prompts: Mapping[int, Mapping[str, Any] | Sequence[Mapping[str, Any]]],
     *,
@@ -37,7 +37,7 @@ def propagate(
     Either way, memory does not grow with the video.
 
     Args:
-        model: The model.
+        runner: The model's networks.
         video: A video file, stream address or camera number; a folder of pictures (by name); a list of pictures, or
             an iterator of them.
         prompts: What each prompted frame, counted from 0, is told: one or several of `Tracker.prompt`'s `points`,
@@ -56,11 +56,11 @@ def propagate(
     limit = None if max_frames is None else positive("max_frames", max_frames)
     told = _checked(prompts, limit)
     twice = len(told) > 1 and _can_reopen(video)
-    return _run(model, video, told, limit, max_conditioning_frames, color, twice=twice)
+    return _run(runner, video, told, limit, max_conditioning_frames, color, twice=twice)
 
 
 def _run(
-    model: Sam2,
+    runner: Runner,
     video: Any,
     told: dict[int, list[Mapping[str, Any]]],
     limit: int | None,
@@ -71,7 +71,7 @@ def _run(
 ) -> Iterator[VideoMasks]:
     frames = itertools.islice(_frames(video, color), limit)
     ahead = list(itertools.islice(frames, POINTERS))  # a clip shorter than this changes how pointers count
-    tracker = Tracker(model, total_frames=max(len(ahead), 1), max_conditioning_frames=capacity, keep_all=twice)
+    tracker = Tracker(runner, total_frames=max(len(ahead), 1), max_conditioning_frames=capacity, keep_all=twice)
     done: set[int] = set()
     if twice:
         for number, image in enumerate(itertools.islice(_frames(video, color), max(told) + 1)):

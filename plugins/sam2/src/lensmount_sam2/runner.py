@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,20 +11,22 @@ import numpy as np
 from lensmount.backend.batching import batch_policy, run_batched
 from lensmount.backend.tensors import is_tensor
 from lensmount.errors import ModelFileError, UnsupportedModelError
+from lensmount.specs import Preprocess
 from lensmount_sam2.arrays import to_array
+from lensmount_vision.models.loaded import closed_error
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lensmount.contracts.model import BuildContext
     from lensmount.contracts.session import Session
-    from lensmount.specs import Preprocess
     from lensmount_vision.images.geometry import Geometry
     from lensmount_vision.images.image import Image
 
     Maps = tuple[Any, Any, Any]
     Floats = NDArray[np.float32]
 
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 MAPS = ("embedding", "high_res_0", "high_res_1")
 BATCH = 4
 """Pictures encoded at once: enough for a GPU, little enough for its memory."""
@@ -35,11 +38,17 @@ class Runner:
     Args:
         context: What the core hands to a factory.
 
+    Attributes:
+        name: The model's id, for messages.
+        image_size: Side of the square that pictures are squashed to, in pixels.
+        preprocess_spec: How pictures become that square.
+
     Raises:
         ModelFileError: The package lacks a graph, or its graphs are of other pictures.
     """
 
     def __init__(self, context: BuildContext) -> None:
+        self.name = context.card.id
         named = {name.rpartition("/")[2].partition(".")[0]: session for name, session in context.sessions.items()}
         missing = {"encoder", "decoder"} - set(named)
         if missing:
@@ -63,6 +72,11 @@ class Runner:
                 expected="square pictures (batch, 3, S, S), S a multiple of 32, and masks (prompts, 1, S/4, S/4)",
             )
         self.image_size = side
+        spec = context.package.preprocess or Preprocess(
+            resize="stretch", resample_dtype="float32", antialias=True, mean=MEAN, std=STD
+        )
+        self.preprocess_spec = replace(spec, size=(side, side))
+        self._closed = False
         self._preparers: dict[Preprocess, Any] = {}
         self._points = self._input("points").dtype
         self._no_mask = np.zeros((1, 1, side // 4, side // 4), np.float32)
@@ -75,22 +89,29 @@ class Runner:
         """`(h, w)` of low-resolution logits."""
         return self.image_size // 4, self.image_size // 4
 
-    def require_tracking(self, name: str) -> None:
+    def check_open(self) -> None:
+        """Raises `ClosedError` once the sessions were freed."""
+        if self._closed:
+            raise closed_error(self.name)
+
+    def require_tracking(self) -> None:
         """Checks that the parts for video are there, without importing torch to find out.
 
         Raises:
+            ClosedError: The sessions were freed.
             UnsupportedModelError: The backend is not torch, or the weights have no parts for video.
         """
+        self.check_open()
         if not self.torch:
             raise UnsupportedModelError(
-                f"{name!r} cannot track here: only the torch backend runs the memory",
+                f"{self.name!r} cannot track here: only the torch backend runs the memory",
                 found=f"backend {self.encoder.backend}",
                 expected="backend torch",
                 fix='load the model\'s torch weights: registry.load(…, backend="torch")',
             )
         if self.memory is None:
             raise UnsupportedModelError(
-                f"the weights of {name!r} have no parts for video",
+                f"the weights of {self.name!r} have no parts for video",
                 expected="memory_attention, memory_encoder, …",
                 fix="load the official checkpoint, or a folder saved by transformers' Sam2VideoModel",
             )
@@ -133,10 +154,15 @@ class Runner:
         first, second, third = (raw[name][index : index + 1] for name in MAPS)
         return (first, second, third) if len(raw[MAPS[0]]) == 1 else (copy(first), copy(second), copy(third))
 
+    @property
+    def on_device(self) -> bool:
+        """Whether masks are finished on the decoder's device, in torch."""
+        return getattr(self.decoder, "tensor_device", None) is not None
+
     def decode(
         self, maps: Maps, points: Floats, labels: NDArray[np.int64], masks: Floats | None, given: NDArray[Any] | None
-    ) -> tuple[Floats, Floats, Floats]:
-        """Masks of P prompts, on the host.
+    ) -> tuple[Any, Any]:
+        """Masks of P prompts, where they are finished: tensors if that is `on_device`, else host arrays.
 
         Args:
             maps: Of one picture.
@@ -146,27 +172,13 @@ class Runner:
             given: `(P,)` which of the masks count; None for all.
 
         Returns:
-            float32 logits `(P, 4, h, w)`, scores `(P, 4)` and presence logits `(P, 1)`.
+            float32 logits `(P, 4, h, w)` and scores `(P, 4)`.
         """
         made = self._decode(maps, points, labels, masks, given)
-        logits, scores, presence = (to_array(made[name]) for name in ("logits", "scores", "presence"))
-        return (
-            logits.astype(np.float32, copy=False),
-            scores.astype(np.float32, copy=False),
-            presence.astype(np.float32, copy=False),
-        )
-
-    @property
-    def on_device(self) -> bool:
-        """Whether masks are finished on the decoder's device, in torch."""
-        return getattr(self.decoder, "tensor_device", None) is not None
-
-    def decode_there(
-        self, maps: Maps, points: Floats, labels: NDArray[np.int64], masks: Floats | None, given: NDArray[Any] | None
-    ) -> tuple[Any, Any]:
-        """As `decode`, for decoders that are `on_device`: float32 logits and scores as tensors there."""
-        made = self._decode(maps, points, labels, masks, given)
-        return made["logits"].float(), made["scores"].float()
+        logits, scores = made["logits"], made["scores"]
+        if self.on_device:
+            return logits.float(), scores.float()
+        return to_array(logits).astype(np.float32, copy=False), to_array(scores).astype(np.float32, copy=False)
 
     def _decode(
         self, maps: Maps, points: Floats, labels: NDArray[np.int64], masks: Floats | None, given: NDArray[Any] | None
@@ -204,5 +216,6 @@ class Runner:
 
     def close(self) -> None:
         """Frees the sessions."""
+        self._closed = True
         for session in self.sessions:
             session.close()

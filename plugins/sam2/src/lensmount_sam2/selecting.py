@@ -1,22 +1,26 @@
-"""Which of the decoder's four masks answer a prompt."""
+"""Which of the decoder's four masks answer a prompt, and those masks in pixels: on the device where they lie there."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from lensmount.backend.tensors import is_tensor
+from lensmount_sam2 import on_host
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from lensmount_sam2.on_host import Floats
+    from lensmount_sam2.options import GenerateOptions
+    from lensmount_vision.images.geometry import Geometry
+    from lensmount_vision.results.masks import Masks
 
-    Floats = NDArray[np.float32]
 
-STABILITY_DELTA = 0.05
-STABILITY_THRESHOLD = 0.98
-CLAMP = 32.0
-"""Logits that are handed out, and fed back, lie within this of 0."""
+def _where(logits: Any) -> Any:
+    """The module that works where the logits lie; torch is imported for tensors alone."""
+    if is_tensor(logits):
+        from lensmount_sam2 import on_device
+
+        return on_device
+    return on_host
 
 
 def choose(logits: Any, scores: Any, several: bool) -> tuple[Any, Any]:
@@ -32,20 +36,36 @@ def choose(logits: Any, scores: Any, several: bool) -> tuple[Any, Any]:
     """
     if several:
         return logits[:, 1:], scores[:, 1:]
-    if is_tensor(logits):
-        from lensmount_sam2 import on_device
-
-        return on_device.choose_one(logits, scores)
-    steady = stability(logits[:, 0], 0.0, STABILITY_DELTA) >= np.float32(STABILITY_THRESHOLD)
-    index = np.where(steady, 0, 1 + scores[:, 1:].argmax(axis=1))
-    rows = np.arange(len(logits))
-    return logits[rows, index][:, None], scores[rows, index][:, None]
+    chosen: tuple[Any, Any] = _where(logits).choose_one(logits, scores)
+    return chosen
 
 
-def stability(logits: Floats, threshold: float, delta: float) -> Floats:
-    """IoU of each mask at a higher and at a lower threshold: float32 `(…,)` of `(…, h, w)`; 1 where both are empty."""
-    inner = np.count_nonzero(logits > threshold + delta, axis=(-2, -1)).astype(np.float32)
-    outer = np.count_nonzero(logits > threshold - delta, axis=(-2, -1)).astype(np.float32)
-    ones = np.ones_like(outer)
-    result: Floats = np.divide(inner, outer, out=ones, where=outer > 0)
-    return result
+def finish(logits: Any, scores: Any, geometry: Geometry, threshold: float) -> tuple[Masks, Floats, Floats]:
+    """Masks at the picture's size, scores, and logits `(N, h, w)` clamped to ±32; of tensors in one download.
+
+    Args:
+        logits: float32 `(N, h, w)`.
+        scores: float32, N of them.
+        geometry: How the picture lies in the network's input.
+        threshold: Logit above which a pixel is mask.
+
+    Raises:
+        InputError: Logits are not finite.
+    """
+    finished: tuple[Masks, Floats, Floats] = _where(logits).finish(logits, scores, geometry, threshold)
+    return finished
+
+
+def good_masks(logits: Any, scores: Any, geometry: Geometry, options: GenerateOptions) -> tuple[Masks, Floats]:
+    """The masks of a grid's points that are good and steady, and their scores; two downloads, none of logits.
+
+    Args:
+        logits: float32 `(P, 4, h, w)`.
+        scores: float32 `(P, 4)`.
+        geometry: How the picture lies in the network's input.
+        options: What `Sam2.generate` was asked for.
+    """
+    logits, scores = choose(logits, scores, options.multi_mask_output)
+    flat, rated = logits.reshape(-1, *logits.shape[2:]), scores.reshape(-1)
+    good: tuple[Masks, Floats] = _where(logits).good_masks(flat, rated, geometry, options)
+    return good

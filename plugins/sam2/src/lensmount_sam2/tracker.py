@@ -8,23 +8,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lensmount.caches.keys import image_key
 from lensmount.errors import InputError
 from lensmount.specs.options import positive
 from lensmount_sam2.arrays import to_array
+from lensmount_sam2.frame_step import Stepper
 from lensmount_sam2.geometry import POINTERS
 from lensmount_sam2.memory_bank import Bank, Record
+from lensmount_sam2.on_host import CLAMP
 from lensmount_sam2.prompts import check_prompts
-from lensmount_sam2.selecting import CLAMP
-from lensmount_sam2.stepping import Stepper
+from lensmount_vision.images.loading import load_many
+from lensmount_vision.images.source_keys import image_key
 from lensmount_vision.results.kinds import VideoMasks
 from lensmount_vision.results.mask_decoding import resize_logits_in_boxes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from lensmount_sam2.model import Sam2
     from lensmount_sam2.prompts import Prompts
+    from lensmount_sam2.runner import Runner
     from lensmount_vision.images.geometry import Geometry
     from lensmount_vision.images.image import Color, Image
 
@@ -52,7 +53,7 @@ class Tracker:
     are the maps of the last frame and, per object, a bounded bank of memories.
 
     Args:
-        model: The model.
+        runner: The model's networks; `Runner.require_tracking` has no objection to them.
         total_frames: See `Sam2.track`.
         max_conditioning_frames: See `Sam2.track`.
         keep_all: Keep every prompted frame, and attend to the nearest; for files whose prompts are known beforehand.
@@ -63,20 +64,20 @@ class Tracker:
 
     def __init__(
         self,
-        model: Sam2,
+        runner: Runner,
         *,
         total_frames: int | None = None,
         max_conditioning_frames: int = 8,
         keep_all: bool = False,
     ) -> None:
-        self._model = model
-        self._stepper = Stepper(model.runner)
+        self._runner = runner
+        self._stepper = Stepper(runner)
         total = POINTERS if total_frames is None else positive("total_frames", total_frames)
         self._longest = min(total, POINTERS)
         self._attended = positive("max_conditioning_frames", max_conditioning_frames)
         self._capacity = None if keep_all else self._attended
         # Frames are resampled as the reference does with a folder of pictures: Pillow's bicubic on whole grey values.
-        self._spec = replace(model.preprocess_spec, interpolation="bicubic", resample_dtype="uint8", antialias=True)
+        self._spec = replace(runner.preprocess_spec, interpolation="bicubic", resample_dtype="uint8", antialias=True)
         self._banks: dict[int, Bank] = {}
         self._frame: _Frame | None = None
         self._next = 0
@@ -147,7 +148,7 @@ class Tracker:
             InputError: A prompt is not valid, or there is no frame yet.
             ImageError: The frame cannot be used.
         """
-        self._model.check_open()
+        self._runner.check_open()
         image = None if frame is None else self._load(frame, color)
         size = image.size if image is not None else self._last().geometry.original_size
         masks = prompts = None
@@ -180,7 +181,7 @@ class Tracker:
             ImageError: The frame cannot be used.
             BackendError: The runtime failed.
         """
-        self._model.check_open()
+        self._runner.check_open()
         image = self._load(frame, color)
         if not self._banks:
             self._frame = None
@@ -217,7 +218,7 @@ class Tracker:
     # --- inside -------------------------------------------------------------------------------------------------------
 
     def _load(self, frame: Any, color: Color | None) -> Image:
-        images = self._model.load_images(frame, color)
+        images = load_many(frame, color=color)
         if len(images) != 1:
             raise InputError("a tracker takes one frame at a time", found=f"{len(images)} pictures", expected="one")
         return images[0]
@@ -235,7 +236,7 @@ class Tracker:
         return self._open(image, key, self._next - 1)
 
     def _open(self, image: Image, key: str, number: int) -> _Frame:
-        batch, (geometry,) = self._model.runner.prepare([image], self._spec)
+        batch, (geometry,) = self._runner.prepare([image], self._spec)
         self._frame = None  # its maps make room for the next
         self._frame = _Frame(number, key, geometry, image.path, self._stepper.encode(batch))
         self._next = number + 1

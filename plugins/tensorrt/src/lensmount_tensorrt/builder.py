@@ -81,7 +81,7 @@ class EngineBuilder:
             StoreError: The folder cannot be written.
         """
         from lensmount.store.files import hash_file
-        from lensmount_reading import onnx_graph, read_onnx
+        from lensmount_reading import inspect_graph, read_onnx
         from lensmount_tensorrt import manifest as tensorrt_manifest
         from lensmount_tensorrt.build import Source, build_engine
         from lensmount_tensorrt.cuda_memory import Cuda
@@ -98,7 +98,7 @@ class EngineBuilder:
                 model=request.card.id,
                 path=path,
                 sha256=hash_file(path)[0],
-                precision=onnx_graph.inspect_graph(path, request.package).precision,
+                precision=inspect_graph(path, request.package).precision,
                 metadata=read_onnx(path).metadata,
                 image_size=request.package.preprocess.size if request.package.preprocess else None,
                 gpu=request.gpu,

@@ -24,7 +24,7 @@ from lensmount_tensorrt.engine import Engine, Tensor
 from lensmount_tensorrt.manifest import Shape
 
 if TYPE_CHECKING:
-    from lensmount.contracts.session import Array
+    from lensmount.contracts.arrays import Array
 
 SHAPES_PER_LANE = 4
 """Prepared runs that a lane keeps; the least recently used goes first."""

@@ -21,7 +21,7 @@ from lensmount_tensorrt.pool import Lanes
 from lensmount_tensorrt.tensors import PreparedTensors, takes_tensors
 
 if TYPE_CHECKING:
-    from lensmount.contracts.session import Array
+    from lensmount.contracts.arrays import Array
 
 
 def open_on(index: int, path: Path, request: OpenRequest) -> TensorRTSession:

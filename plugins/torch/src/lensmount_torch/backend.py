@@ -27,7 +27,7 @@ from lensmount.specs import BackendStatus
 from lensmount_torch import memory as torch_memory
 
 if TYPE_CHECKING:
-    from lensmount.contracts.session import Array
+    from lensmount.contracts.arrays import Array
     from lensmount.machine.environment import Environment, Gpu
 
 

@@ -15,6 +15,7 @@ from lensmount.contracts.model import NetworkContext
 from lensmount.contracts.session import TensorSpec, TorchNetwork
 from lensmount.errors import ModelFileError, UnsupportedModelError
 from lensmount.specs import ModelCard, Preprocess
+from lensmount_yolo.cards import bare_card
 from lensmount_yolo.metadata import TASKS, parse
 from lensmount_yolo.networks.nodes import from_json
 from lensmount_yolo.official import (
@@ -219,7 +220,6 @@ def recognise_weights(facts: FileFacts) -> ModelCard | None:
         ModelFileError: Its parts contradict one another.
     """
     from lensmount_yolo.networks.tensors import looks_official
-    from lensmount_yolo.recognise import bare_card
 
     pickled = any(name.startswith(("ultralytics.", "models.yolo.", "yolov5.models.")) for name in facts.globals)
     if not (pickled or NETWORK_KEY in facts.metadata or looks_official(facts.tensors)):

@@ -14,7 +14,7 @@ from lensmount.specs import Preprocess
 from lensmount_vision.models.single_graph import SingleGraph
 from lensmount_vision.results.kinds import Classification
 from lensmount_yolo.metadata import parse
-from lensmount_yolo.model import BATCH, class_names
+from lensmount_yolo.model import class_names
 from lensmount_yolo.options import LoadOptions
 
 if TYPE_CHECKING:
@@ -75,13 +75,7 @@ class YoloClassifier(SingleGraph):
             ImageError: A picture cannot be used.
             BackendError: The runtime failed.
         """
-        pictures = self.load_images(images, color)
-        results: dict[int, Classification] = {}
-        for group in self.batches(pictures, BATCH):
-            raw, geometries = self.infer_pictures([pictures[i] for i in group])
-            answers = self._results(raw, geometries, [pictures[i].path for i in group])
-            results.update(zip(group, answers, strict=True))
-        return [results[i] for i in range(len(pictures))]
+        return self.infer_batches(images, color, self._results)
 
     def postprocess(self, raw: Mapping[str, Any], geometries: Sequence[Geometry]) -> list[Classification]:
         """The network's outputs to results, one per picture."""

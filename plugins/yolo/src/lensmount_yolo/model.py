@@ -1,10 +1,9 @@
-"""YOLO models on any backend: what all share, detection, instance segmentation."""
+"""YOLO models on any backend: what all with boxes share, detection, instance segmentation."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,10 +11,9 @@ import numpy as np
 from lensmount.backend.dtypes import host_array
 from lensmount.backend.tensors import is_tensor
 from lensmount.errors import OptionError, UnsupportedModelError
-from lensmount.specs import ModelCard, ModelPackage, Preprocess
-from lensmount.specs.options import class_ids, class_thresholds, flag, fraction, positive
-from lensmount_vision.models.single_graph import SingleGraph
-from lensmount_vision.results.kinds import Detections, InstanceSegmentation
+from lensmount.specs import ModelPackage, Preprocess
+from lensmount.specs.options import flag, fraction, positive
+from lensmount_vision.models.detector import Detector, read_class_names
 from lensmount_vision.results.mask_decoding import decode_prototypes
 from lensmount_yolo.head import Head, read_head
 from lensmount_yolo.metadata import GraphMetadata, parse
@@ -25,56 +23,20 @@ from lensmount_yolo.postprocess import Filter, Kept, keep_boxes
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from lensmount.contracts.model import BuildContext, Model
+    from lensmount.contracts.model import BuildContext
     from lensmount_vision.images.geometry import Geometry
     from lensmount_vision.images.image import Color
+    from lensmount_vision.models.detector import Classes
     from lensmount_vision.results.masks import Masks
 
 CONFIDENCE = 0.25
 IOU_THRESHOLD = 0.7
 MAX_DETECTIONS = 300
-BATCH = 16  # pictures prepared at once when the caller passes more
-
-Classes = str | int | Iterable[str | int]
-
-
-def build(context: BuildContext) -> Model:
-    """Makes the model of the card's task.
-
-    Raises:
-        UnsupportedModelError: The task is not one of this architecture.
-        ModelFileError: The graph's outputs do not fit the task.
-    """
-    from lensmount_yolo.classify import YoloClassifier
-    from lensmount_yolo.oriented import YoloOrientedDetector
-    from lensmount_yolo.pose import YoloPose
-
-    kinds: dict[str, Callable[[BuildContext], Model]] = {
-        "object-detection": YoloDetector,
-        "instance-segmentation": YoloSegmenter,
-        "keypoint-detection": YoloPose,
-        "oriented-object-detection": YoloOrientedDetector,
-        "classification": YoloClassifier,
-    }
-    kind = kinds.get(context.card.task)
-    if kind is None:
-        raise UnsupportedModelError(
-            f"{context.card.id!r} has a task that YOLO models here do not have",
-            found=context.card.task,
-            expected=", ".join(kinds),
-        )
-    return kind(context)
 
 
 def class_names(context: BuildContext, metadata: GraphMetadata) -> tuple[str, ...]:
     """Names embedded in the graph, else those of `class_names.txt`, else the card's."""
-    if metadata.names:
-        return metadata.names
-    file = context.files.get("class_names.txt")
-    if file is not None:
-        lines = Path(file).read_text(encoding="utf-8").splitlines()
-        return tuple(line.strip() for line in lines if line.strip())
-    return context.card.classes
+    return metadata.names or read_class_names(context) or context.card.classes
 
 
 def resolve_preprocess(package: ModelPackage, options: LoadOptions, metadata: GraphMetadata) -> Preprocess:
@@ -98,7 +60,7 @@ def resolve_preprocess(package: ModelPackage, options: LoadOptions, metadata: Gr
     return spec
 
 
-class YoloDetector(SingleGraph):
+class YoloDetector(Detector[Filter, Kept]):
     """Finds objects and their boxes.
 
     Call it on pictures, or take the three stages apart: `preprocess`, `forward`, `postprocess`.
@@ -117,13 +79,9 @@ class YoloDetector(SingleGraph):
         self.names = names or tuple(f"class_{i}" for i in range(self.head.classes or 0))
         self._options = options
         spec = resolve_preprocess(context.package, options, metadata)
-        super().__init__(context, spec, reduced_decode=options.reduced_decode)
+        super().__init__(context, spec, confidence=CONFIDENCE, reduced_decode=options.reduced_decode)
         if not context.card.classes:
-            self._card: ModelCard = replace(context.card, classes=self.names)
-        recommended = {**dict(context.card.recommended), **dict(context.package.recommended)}
-        self._confidence: float = recommended.get("confidence", CONFIDENCE)
-        self._per_class = dict(recommended.get("per_class_confidence", ()))
-        self._removed: tuple[str, ...] = tuple(context.package.setting("removed_classes", ()))
+            self._card = replace(context.card, classes=self.names)
 
     def extra_values(self, metadata: GraphMetadata) -> int:
         """Values per box after the classes."""
@@ -163,14 +121,7 @@ class YoloDetector(SingleGraph):
             BackendError: The runtime failed.
         """
         wanted = self._filter(confidence, iou_threshold, max_detections, class_agnostic, classes)
-        pictures = self.load_images(images, color)
-        results: list[Any] = [None] * len(pictures)
-        for group in self.batches(pictures, BATCH):
-            raw, geometries = self.infer_pictures([pictures[i] for i in group])
-            paths = [pictures[i].path for i in group]
-            for i, result in zip(group, self._results(raw, geometries, wanted, paths), strict=True):
-                results[i] = result
-        return results
+        return self._detect(images, wanted, color)
 
     def postprocess(
         self,
@@ -198,7 +149,7 @@ class YoloDetector(SingleGraph):
             One result per picture.
         """
         wanted = self._filter(confidence, iou_threshold, max_detections, class_agnostic, classes)
-        return self._results(raw, geometries, wanted, [None] * len(geometries))
+        return self._results(raw, geometries, wanted)
 
     def _filter(
         self,
@@ -208,66 +159,27 @@ class YoloDetector(SingleGraph):
         class_agnostic: bool,
         classes: Classes | None,
     ) -> Filter:
-        if confidence is None:
-            confidence = self._per_class or self._confidence
-        lowest, table = class_thresholds(confidence, self.names, self._confidence)
-        allowed = class_ids(classes, self.names)
-        if self._removed:
-            kept = [i for i, name in enumerate(self.names) if name not in self._removed]
-            allowed = np.array(kept if allowed is None else [i for i in allowed if i in kept], np.int64)
         return Filter(
-            confidence=lowest,
-            per_class=table,
+            **self._wanted(confidence, classes),
             iou_threshold=fraction("iou_threshold", iou_threshold),
             max_detections=positive("max_detections", max_detections),
             max_candidates=self._options.max_candidates,
             class_agnostic=flag("class_agnostic", class_agnostic),
-            classes=allowed,
         )
 
-    def _results(
-        self,
-        raw: Mapping[str, Any],
-        geometries: Sequence[Geometry],
-        wanted: Filter,
-        paths: Sequence[str | None],
-    ) -> list[Any]:
+    def _choose(self, raw: Mapping[str, Any], geometries: Sequence[Geometry], wanted: Filter) -> Sequence[Kept]:
         main = raw[self.head.output]
         if is_tensor(main) and self.head.kind == "raw":
             from lensmount_yolo import on_device
 
-            every = on_device.keep_boxes(main, self.head, wanted, geometries, rotated=self.rotated)
-        else:  # final rows are few: they come to the host as they are
-            main = host_array(main).astype(np.float32, copy=False)
-            every = [self._keep(main[i], wanted, geometry) for i, geometry in enumerate(geometries)]
-        boxes = [geometry.boxes_to_image(kept.boxes) for kept, geometry in zip(every, geometries, strict=True)]
-        masks = self._masks(every, boxes, raw, geometries)
-        return [self._result(*row) for row in zip(every, boxes, masks, geometries, paths, strict=True)]
+            return on_device.keep_boxes(main, self.head, wanted, geometries, rotated=self.rotated)
+        # Final rows are few: they come to the host as they are.
+        main = host_array(main).astype(np.float32, copy=False)
+        return [self._keep(main[i], wanted, geometry) for i, geometry in enumerate(geometries)]
 
     def _keep(self, output: NDArray[Any], wanted: Filter, geometry: Geometry) -> Kept:
+        """The objects of one picture, chosen on the host."""
         return keep_boxes(output, self.head, wanted, geometry)
-
-    def _masks(
-        self,
-        kept: Sequence[Kept],
-        boxes: Sequence[NDArray[Any]],
-        raw: Mapping[str, Any],
-        geometries: Sequence[Geometry],
-    ) -> Sequence[Masks | None]:
-        """Masks of each picture, for tasks that have them; `boxes` are in image pixels."""
-        return [None] * len(kept)
-
-    def _result(
-        self, kept: Kept, boxes: NDArray[Any], masks: Masks | None, geometry: Geometry, path: str | None
-    ) -> Any:
-        return Detections(
-            xyxy=boxes,
-            confidence=kept.scores,
-            class_id=kept.class_ids,
-            class_names=self.names,
-            image_size=geometry.original_size,
-            path=path,
-        )
 
 
 class YoloSegmenter(YoloDetector):
@@ -297,17 +209,3 @@ class YoloSegmenter(YoloDetector):
             decode_prototypes(part.extra, prototypes[i].astype(np.float32, copy=False), boxes[i], geometry)
             for i, (part, geometry) in enumerate(zip(kept, geometries, strict=True))
         ]
-
-    def _result(
-        self, kept: Kept, boxes: NDArray[Any], masks: Masks | None, geometry: Geometry, path: str | None
-    ) -> Any:
-        assert masks is not None
-        return InstanceSegmentation(
-            xyxy=boxes,
-            confidence=kept.scores,
-            class_id=kept.class_ids,
-            class_names=self.names,
-            image_size=geometry.original_size,
-            path=path,
-            masks=masks,
-        )

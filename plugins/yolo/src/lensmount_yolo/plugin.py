@@ -19,7 +19,7 @@ def lensmount_architectures() -> Iterable[Architecture]:
             "oriented-object-detection",
             "classification",
         ),
-        factory="lensmount_yolo.model:build",
+        factory="lensmount_yolo.build:build",
         network="lensmount_yolo.checkpoint:network",
         recognise="lensmount_yolo.recognise:recognise",
         options="lensmount_yolo.options:LoadOptions",

@@ -50,13 +50,12 @@ class YoloPose(YoloDetector):
         sure = table[:, :, 2:] if values == 3 else np.ones_like(table[:, :, :1])
         points = np.concatenate((geometry.points_to_image(table[:, :, :2], clip=True), sure), axis=2)
         person = count == len(PERSON)
-        return KeypointDetections(
-            xyxy=boxes,
-            confidence=kept.scores,
-            class_id=kept.class_ids,
-            class_names=self.names,
-            image_size=geometry.original_size,
-            path=path,
+        return self._made(
+            KeypointDetections,
+            kept,
+            boxes,
+            geometry,
+            path,
             keypoints=points,
             keypoint_names=PERSON if person else (),
             skeleton=SKELETON if person else (),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lensmount_vision.models import detector
 from lensmount_vision.results.boxes import cxcywh_to_xyxy, nms
 
 if TYPE_CHECKING:
@@ -17,42 +18,30 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Filter:
+class Filter(detector.Filter):
     """What a call asks for, checked and resolved.
 
     Attributes:
-        confidence: Lowest score kept; the lowest of `per_class` when that is set.
-        per_class: Lowest score kept by class id, or None.
         iou_threshold: Overlap above which the weaker of two boxes goes.
         max_detections: Most boxes kept per picture.
         max_candidates: Most boxes that enter suppression.
         class_agnostic: Suppress across classes.
-        classes: Class ids kept, or None for all.
     """
 
-    confidence: float
-    per_class: NDArray[np.float32] | None
     iou_threshold: float
     max_detections: int
     max_candidates: int
     class_agnostic: bool
-    classes: NDArray[np.int64] | None
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """Boxes that survived, best first.
+class Kept(detector.Kept):
+    """Boxes that survived, best first, in network pixels.
 
     Attributes:
-        boxes: `(n, 4)` float32 xyxy in network pixels.
-        scores: `(n,)` float32.
-        class_ids: `(n,)` int64.
         extra: `(n, extra)` float32: mask coefficients, keypoints, angle.
     """
 
-    boxes: NDArray[np.float32]
-    scores: NDArray[np.float32]
-    class_ids: NDArray[np.int64]
     extra: NDArray[np.float32]
 
 

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from lensmount.errors import ModelFileError
-from lensmount.specs import Artifact, ModelCard, ModelPackage, Preprocess
+from lensmount.specs import Preprocess
+from lensmount_yolo.cards import bare_card
 from lensmount_yolo.head import read_head
 from lensmount_yolo.metadata import TASKS, GraphMetadata, parse
 
 if TYPE_CHECKING:
+    from lensmount.specs import ModelCard
     from lensmount_reading import FileFacts
 
 _LEVELS = ((8, 16, 32), (4, 8, 16, 32), (8, 16, 32, 64))
@@ -50,34 +52,6 @@ def _onnx(facts: FileFacts) -> ModelCard | None:
         else Preprocess(size=size, channels=shape[1] if isinstance(shape[1], int) else 3)
     )
     return bare_card(facts, metadata, task, "onnx", facts.precision, preprocess)
-
-
-def bare_card(
-    facts: FileFacts, metadata: GraphMetadata, task: str, format: str, precision: str, preprocess: Preprocess | None
-) -> ModelCard:
-    """The card of a file that came without one; the core fills in where it lies."""
-    licence = "AGPL-3.0" if "AGPL" in (metadata.licence or "") else (metadata.licence or "unknown").split("\n")[0][:60]
-    notes = () if metadata.names else ("the file holds no class names",)
-    artifact = Artifact(
-        name={"onnx": "weights.onnx", "torch": "weights.bin"}[format],
-        uri="",
-        role="graph" if format == "onnx" else "weights",
-        size=facts.size,
-        confidence="official",
-    )
-    package = ModelPackage(
-        name=f"{format}-{precision}", format=format, precision=precision, artifacts=(artifact,), preprocess=preprocess
-    )
-    return ModelCard(
-        id="file",
-        architecture="yolo",
-        task=task,
-        classes=metadata.names,
-        licence=licence,
-        description=metadata.description,
-        packages=(package,),
-        notes=notes,
-    )
 
 
 def _size(shape: Sequence[Any], metadata: GraphMetadata) -> tuple[int, int]:

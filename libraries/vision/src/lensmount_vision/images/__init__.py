@@ -19,6 +19,7 @@ _LAZY = {
     "Reduced": "lensmount_vision.images.reduced_decode",
     "content_key": "lensmount_vision.images.source_keys",
     "expand_sources": "lensmount_vision.images.sources",
+    "image_key": "lensmount_vision.images.source_keys",
     "import_cv2": "lensmount_vision.images.decoding",
     "is_video": "lensmount_vision.images.sources",
     "load": "lensmount_vision.images.loading",
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from lensmount_vision.images.reduced_decode import Reduced as Reduced
     from lensmount_vision.images.resample import matmul_single_threaded as matmul_single_threaded
     from lensmount_vision.images.source_keys import content_key as content_key
+    from lensmount_vision.images.source_keys import image_key as image_key
     from lensmount_vision.images.source_keys import source_key as source_key
     from lensmount_vision.images.sources import IMAGE_SUFFIXES as IMAGE_SUFFIXES
     from lensmount_vision.images.sources import Frame as Frame
@@ -62,6 +64,7 @@ __all__ = [
     "Reduced",
     "content_key",
     "expand_sources",
+    "image_key",
     "import_cv2",
     "is_video",
     "load",

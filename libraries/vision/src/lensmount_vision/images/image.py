@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -27,7 +27,7 @@ class Image:
 
     pixels: NDArray[np.uint8]
     color: Color = "bgr"
-    path: str | None = None
+    path: str | None = field(default=None, compare=False)  # whatever file it came from, the picture is the same
     reduced: Reduced | None = None
 
     @property

@@ -1,4 +1,4 @@
-"""Keys of pictures that are not decoded yet: what a cache looks up before any work is done."""
+"""Keys of pictures: of decoded ones, and of those that a cache looks up before any work is done."""
 
 from __future__ import annotations
 
@@ -15,11 +15,17 @@ from lensmount.caches.keys import make_key
 from lensmount.errors import ImageError
 
 if TYPE_CHECKING:
-    from lensmount_vision.images.image import Color
+    from lensmount_vision.images.image import Color, Image
 
 _ROW = 4096  # words hashed at once: weights and row stay in the L1 cache
 _OFFSETS = (0, 3, 6)
 _FAST = 1 << 16  # bytes from which `array_digest` pays
+
+
+def image_key(image: Image) -> str:
+    """The key of a decoded picture's content: shape, pixels and colour order, wherever it came from."""
+    on_host = getattr(image, "on_host", None)  # a picture on a device has the key of the same one on the host
+    return make_key(image if on_host is None else on_host())
 
 
 def source_key(source: Any, color: Color | None = None) -> str:

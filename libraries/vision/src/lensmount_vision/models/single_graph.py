@@ -3,31 +3,35 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from lensmount.backend.batching import batch_policy, run_batched
 from lensmount.backend.tensors import is_tensor
-from lensmount.errors import ClosedError, ModelFileError, OptionError
+from lensmount.errors import ModelFileError, OptionError
 from lensmount_vision.images.reduced_decode import check
+from lensmount_vision.models.loaded import LoadedModel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lensmount.contracts.model import BuildContext
-    from lensmount.specs import ModelCard, ModelPackage, Preprocess
+    from lensmount.specs import Preprocess
     from lensmount_vision.device.path import DevicePath
     from lensmount_vision.images.geometry import Geometry
     from lensmount_vision.images.image import Color, Image
     from lensmount_vision.images.transforms import DType
     from lensmount_vision.models.streaming import Policy, Stream
 
+BATCH = 16
+"""Pictures that a call prepares at once when the caller passes more."""
 _LARGEST_BUFFER = 256 * 2**20  # bytes; a larger input is made anew each time, not kept
+R = TypeVar("R")
 
 
-class SingleGraph:
+class SingleGraph(LoadedModel):
     """Holds a session and runs pictures through it in the batches that its graph takes.
 
     Thread-safe: nothing is kept between calls but each thread's input buffer, which nothing outside a call refers to.
@@ -44,9 +48,8 @@ class SingleGraph:
     """
 
     def __init__(self, context: BuildContext, preprocess: Preprocess, *, reduced_decode: bool = False) -> None:
-        self._card = context.card
-        self._package = context.package
         self._session = context.session
+        super().__init__(context.card, context.package, self._session)
         inputs = self._session.inputs
         if len(inputs) != 1 or len(inputs[0].shape) != 4:
             raise ModelFileError(
@@ -70,7 +73,6 @@ class SingleGraph:
         self._dtype = _input_dtype(self._input.dtype, context.card.id)
         self._buffers = threading.local()
         self._path = self._device_path()
-        self._closed = False
 
     def _device_path(self) -> DevicePath | None:
         """The way on the device, where the session takes tensors; torch is imported for nothing else."""
@@ -101,36 +103,6 @@ class SingleGraph:
         )
 
     @property
-    def card(self) -> ModelCard:
-        """The model's card."""
-        return self._card
-
-    @property
-    def package(self) -> ModelPackage:
-        """The package that runs."""
-        return self._package
-
-    @property
-    def backend(self) -> str:
-        """Name of the backend that it runs on."""
-        return self._session.backend
-
-    @property
-    def device(self) -> str:
-        """Device that it effectively runs on."""
-        return self._session.device
-
-    @property
-    def precision(self) -> str:
-        """Precision that it effectively computes in."""
-        return self._session.precision
-
-    @property
-    def provider(self) -> str:
-        """The runtime's own word for what executes the network."""
-        return self._session.provider
-
-    @property
     def tensor_device(self) -> str | None:
         """Where pictures are prepared and outputs finished in torch; None where that is done on the host."""
         return None if self._path is None else self._path.device
@@ -144,14 +116,6 @@ class SingleGraph:
     def reduced_for(self) -> Preprocess | None:
         """What `lensmount_vision.images.loading.load` takes as `reduced_for`; None where JPEGs are decoded in full."""
         return self.preprocess_spec if self._reduced_decode else None
-
-    def load_images(self, images: Any, color: Color | None) -> list[Image]:
-        """Turns whatever the caller passed into pictures; see `lensmount_vision.images.loading.load_many`."""
-        from lensmount_vision.images.loading import load_many
-
-        if self._closed:
-            raise ClosedError(f"model {self._card.id!r} was closed", fix="load it again")
-        return load_many(images, color=color, reduced_for=self.reduced_for)
 
     def preprocess(self, images: Any, *, color: Color | None = None) -> tuple[NDArray[Any], list[Geometry]]:
         """Pictures to the network's input.
@@ -186,8 +150,7 @@ class SingleGraph:
             BackendError: The runtime failed.
             ClosedError: The model was closed.
         """
-        if self._closed:
-            raise ClosedError(f"model {self._card.id!r} was closed", fix="load it again")
+        self.check_open()
         if self._path is not None and is_tensor(batch):
             return self._path.forward(batch)
         return run_batched(self._session, {self._input.name: batch}, self.batch)
@@ -209,8 +172,7 @@ class SingleGraph:
             session takes them: `postprocess` finishes either.
         """
         if self._path is not None:
-            if self._closed:
-                raise ClosedError(f"model {self._card.id!r} was closed", fix="load it again")
+            self.check_open()
             return self._path.infer(pictures, gate)
 
         import numpy as np
@@ -220,6 +182,31 @@ class SingleGraph:
             raw = self.forward(batch)
         # A network that hands its input on would have its outputs overwritten by the next call.
         return {k: v.copy() if np.may_share_memory(v, batch) else v for k, v in raw.items()}, geometries
+
+    def infer_batches(
+        self,
+        images: Any,
+        color: Color | None,
+        finish: Callable[[dict[str, Any], list[Geometry], list[str | None]], Sequence[R]],
+        size: int = BATCH,
+    ) -> list[R]:
+        """What a call does once its options are checked: pictures, batches of them, results in the pictures' order.
+
+        Args:
+            images: Whatever the caller passed.
+            color: As in `preprocess`.
+            finish: Makes one result for each picture of a batch, of raw outputs, geometries and paths.
+            size: The most pictures that are prepared at once.
+
+        Returns:
+            One result per picture.
+        """
+        pictures = self.load_images(images, color)
+        results: dict[int, R] = {}
+        for indices in self.batches(pictures, size):
+            raw, geometries = self.infer_pictures([pictures[i] for i in indices])
+            results.update(zip(indices, finish(raw, geometries, [pictures[i].path for i in indices]), strict=True))
+        return [results[i] for i in range(len(pictures))]
 
     def _prepare_again(self, pictures: Sequence[Image]) -> tuple[NDArray[Any], list[Geometry]]:
         spec = self.preprocess_spec
@@ -301,20 +288,6 @@ class SingleGraph:
             self.infer_pictures([Image(np.zeros((height, width, 3), np.uint8))])
             return
         self.forward(np.zeros((1, self.preprocess_spec.channels, height, width), self._input.dtype))
-
-    def close(self) -> None:
-        """Frees the session; later calls raise `ClosedError`."""
-        self._closed = True
-        self._session.close()
-
-    def __enter__(self) -> Any:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        return f"<{self._card.id} {self._card.task} on {self.backend} {self.device} {self.precision}>"
 
 
 def _input_dtype(dtype: str, name: str) -> DType:

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from lensmount.errors import ClosedError
 from lensmount_sam2.memory_bank import Recall, Record
 from lensmount_sam2.networks.memory import MASK_BIAS, MASK_SCALE
-from lensmount_sam2.selecting import CLAMP, STABILITY_DELTA, STABILITY_THRESHOLD
+from lensmount_sam2.on_device import stability
+from lensmount_sam2.on_host import CLAMP, STABILITY_DELTA, STABILITY_THRESHOLD
 
 if TYPE_CHECKING:
     import numpy as np
@@ -200,9 +201,7 @@ class Stepper:
             best = 1 + scores[:, 1:].argmax(dim=1)
             chosen, token = logits[rows, best], tokens[rows, best]
         else:
-            inner = (logits[:, 0] > STABILITY_DELTA).sum((1, 2)).float()
-            outer = (logits[:, 0] > -STABILITY_DELTA).sum((1, 2)).float()
-            steady = torch.where(outer > 0, inner / outer, 1.0) >= STABILITY_THRESHOLD
+            steady = stability(logits[:, 0], 0.0, STABILITY_DELTA) >= STABILITY_THRESHOLD
             best = torch.where(steady, 0, 1 + scores[:, 1:].argmax(dim=1))
             chosen, token = logits[rows, best], tokens[:, 0]
         masked = torch.where(presence[..., None] > 0, chosen, ABSENT)

@@ -1,0 +1,106 @@
+"""What every loaded model has: its card, where and in what precision it runs, and an end."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
+
+from lensmount.errors import ClosedError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from lensmount.contracts.session import Session
+    from lensmount.specs import ModelCard, ModelPackage, Preprocess
+    from lensmount_vision.images.image import Color, Image
+
+
+class LoadedModel(ABC):
+    """A model that `registry.load` made; it keeps the promises of `lensmount.contracts.model.Model`.
+
+    Args:
+        card: The model's card.
+        package: The package that runs.
+        runs: What runs it, a session or the model that it stands on; closed with it.
+    """
+
+    def __init__(self, card: ModelCard, package: ModelPackage, runs: Session | LoadedModel) -> None:
+        self._card = card
+        self._package = package
+        self._runs = runs
+        self._closed = False
+
+    @property
+    def card(self) -> ModelCard:
+        """The model's card."""
+        return self._card
+
+    @property
+    def package(self) -> ModelPackage:
+        """The package that runs."""
+        return self._package
+
+    @property
+    def backend(self) -> str:
+        """Name of the backend that it runs on."""
+        return self._runs.backend
+
+    @property
+    def device(self) -> str:
+        """Device that it effectively runs on."""
+        return self._runs.device
+
+    @property
+    def precision(self) -> str:
+        """Precision that it effectively computes in."""
+        return self._runs.precision
+
+    @property
+    def provider(self) -> str:
+        """The runtime's own word for what executes the network."""
+        return self._runs.provider
+
+    @property
+    def reduced_for(self) -> Preprocess | None:
+        """What `lensmount_vision.images.loading.load` takes as `reduced_for`; None where JPEGs are decoded in full."""
+        return None
+
+    def load_images(self, images: Any, color: Color | None = None) -> list[Image]:
+        """Turns whatever the caller passed into pictures; see `lensmount_vision.images.loading.load_many`.
+
+        Raises:
+            ImageError: A picture cannot be used.
+            ClosedError: The model was closed.
+        """
+        from lensmount_vision.images.loading import load_many
+
+        self.check_open()
+        return load_many(images, color=color, reduced_for=self.reduced_for)
+
+    @abstractmethod
+    def warmup(self) -> None:
+        """Runs every network once on a blank input, so that the first real call is not the slow one."""
+
+    def check_open(self) -> None:
+        """Raises `ClosedError` once the model was closed."""
+        if self._closed:
+            raise closed_error(self._card.id)
+
+    def close(self) -> None:
+        """Frees what runs the model; later calls raise `ClosedError`."""
+        self._closed = True
+        self._runs.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<{self._card.id} {self._card.task} on {self.backend} {self.device} {self.precision}>"
+
+
+def closed_error(model_id: str) -> ClosedError:
+    """The error of a call on a model that was closed."""
+    return ClosedError(f"model {model_id!r} was closed", fix="load it again")
