@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lensmount.backend.wheels import TORCH_PAGE
 from lensmount.machine.installed import ONNXRUNTIMES, OPENCVS
 from lensmount.machine.system import numbers
-from lensmount.machine.wheels import TORCH_PAGE
 
 if TYPE_CHECKING:
     from lensmount.host.discovery import PluginStatus
