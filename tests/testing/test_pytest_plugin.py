@@ -41,7 +41,7 @@ def run(code, *arguments, cwd=None):
 
 
 def test_it_imports_only_pytest():
-    """It is loaded by every pytest run of whoever has lensmount installed."""
+    """It is loaded by every pytest run in an environment with lensmount-testing."""
     code = (
         "import json, sys, typing, pytest\n"
         "before = set(sys.modules)\n"

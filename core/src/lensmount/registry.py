@@ -102,7 +102,7 @@ class Registry:
             `close()`.
 
         Raises:
-            ModelNotFoundError: Nothing answers to the name.
+            ModelNotFoundError: No plugin, file or address has this name.
             AmbiguousModelError: Several plugins do.
             UnknownBackendError: No such backend.
             NoPackageError: Nothing can run as asked; with every package's every reason.
@@ -175,7 +175,7 @@ class Registry:
         """The card of a model, without loading it; the arguments are those of `load`.
 
         Raises:
-            ModelNotFoundError: Nothing answers to the name.
+            ModelNotFoundError: No plugin, file or address has this name.
         """
         from lensmount.host.plan import Ask
         from lensmount.host.resolve import resolve
@@ -205,7 +205,7 @@ class Registry:
             The plan: prints as a table; `.selected`, `.choices`, `.rejected[i].package`, `.rejected[i].reasons`.
 
         Raises:
-            ModelNotFoundError: Nothing answers to the name.
+            ModelNotFoundError: No plugin, file or address has this name.
             UnknownBackendError: No plugin registers the backend asked for.
             UnknownOptionError: An option that does not exist.
         """

@@ -1,4 +1,4 @@
-"""Discovery: whatever a plugin does, it harms only itself, and what happened is told.
+"""Discovery: a plugin's failure leaves out that plugin only, and what happened is told.
 
 Distributions are real ones: a package and a `.dist-info` folder with entry points, on `sys.path`.
 """
@@ -377,7 +377,7 @@ def test_plugins_given_by_hand():
     index = collect([given(plugin, "mine")], {})
     assert set(index.architectures) == {"mine"}
     (status,) = index.statuses
-    assert (status.name, status.version, status.location) == ("mine", "added by hand", None)
+    assert (status.name, status.version, status.location) == ("mine", "added by add_plugin", None)
 
 
 def test_a_plugin_given_twice_is_refused_once():

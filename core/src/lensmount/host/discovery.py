@@ -34,7 +34,7 @@ from lensmount.version import __version__
 
 GROUP = "lensmount"
 BUILTIN = "lensmount"
-BY_HAND = "added by hand"
+BY_HAND = "added by add_plugin"
 State = Literal["active", "blocked", "broken"]
 
 HOOKS: dict[str, type] = {
@@ -133,7 +133,7 @@ class Index:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A plugin not yet loaded: an entry point, or a module given by hand."""
+    """A plugin not yet loaded: an entry point, or a module given to `add_plugin`."""
 
     status: PluginStatus
     load: Callable[[], Any]
@@ -144,7 +144,7 @@ def find_entry_points() -> Iterator[Candidate]:
     """All entry points of group `lensmount`, each distribution once, sorted by distribution and name."""
     seen = set()
     points = metadata.entry_points(group=GROUP)
-    # each access to `metadata` parses it anew, so it is read once here
+    # each access to `metadata` parses it again, so it is read once here
     named = [(point, point.dist, point.dist.metadata if point.dist else {"Name": "unknown"}) for point in points]
     for point, distribution, about in sorted(named, key=lambda p: (_normal(p[2]["Name"]) if p[1] else "", p[0].name)):
         name = about["Name"]
@@ -311,7 +311,7 @@ def _register(manager: pluggy.PluginManager, plugin: object, status: PluginStatu
             found=", ".join(unmarked),
             fix="put @hookimpl (from lensmount.specs) above each",
         )
-    # by identity: two objects given by hand may well be of classes of one name
+    # by identity: the classes of two objects given to `add_plugin` may have the same name
     manager.register(plugin, f"{status.distribution}:{status.name}:{id(plugin):x}")
     names = [caller.name for caller in manager.get_hookcallers(plugin) or ()]
     try:

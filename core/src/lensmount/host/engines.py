@@ -1,6 +1,6 @@
 """Packages that are built on the machine that runs them: engines from a model's graphs.
 
-    <store>/built/<backend>/<key>/lensmount.json     a package folder like any other, with its files beside the manifest
+    <store>/built/<backend>/<key>/lensmount.json     a package folder like any other, files next to the manifest
 
 The key covers all that decides what is built; the folder appears by a rename when it is whole. Nothing is built unless
 `export` or `load(..., build="if-missing")` asks for it. What was built is considered when its backend is asked for by
@@ -313,7 +313,7 @@ def _described(
     key: str,
     hashes: tuple[tuple[str, str], ...],
 ) -> ModelPackage:
-    """The built package with all that its source knows beside the graphs: geometry, settings, vocabularies."""
+    """The built package with all that its source knows apart from the graphs: geometry, settings, vocabularies."""
     carried = []
     for artifact in source.artifacts:
         if artifact.role == "data" and not artifact.name.endswith((".data", "_data")):
@@ -332,7 +332,7 @@ def _described(
 
 
 def _make_whole(target: Path, make: Callable[[Path], None]) -> None:
-    """Fills a folder beside the target and renames it: the target is whole or absent. One maker at a time."""
+    """Fills a folder next to the target and renames it: the target is complete or absent. One maker at a time."""
     from filelock import FileLock
 
     from lensmount.store.files import store_error, sync_folder

@@ -48,7 +48,7 @@ def export(
         dynamic: Dynamic batch and size.
         batch: Batch size, or three of them.
         progress: Show how far a build is.
-        settings: Of whoever writes.
+        settings: Those of the exporter.
         calibration: The settings about calibration, where they were given.
         load: `Registry.load`.
         say: Takes lines for the user.

@@ -144,7 +144,7 @@ def _precision(choice: Choice) -> str:
 def machine_facts(
     environment: Environment, backends: Iterable[tuple[Backend, BackendStatus]], plugin: str | None = None
 ) -> Facts:
-    """What times depend on beside the model, as names and values that people can compare.
+    """What times depend on, apart from the model, as names and values that people can compare.
 
     Args:
         environment: What the machine has.
@@ -261,7 +261,7 @@ def look_up(
         sources: What plugins bring, by scheme, to find the model's files.
         machine: `machine_facts` of now.
         options: `conditions` of the load.
-        command: What measures them anew, for the answer where nothing fits.
+        command: The command that measures again, for the error where no time applies.
     """
     kept = list_kept(subject_of(card))
     records = [k.record for k in kept if k.record is not None]

@@ -35,7 +35,7 @@ def resolve(ask: Ask, index: Index) -> ModelCard:
         The card; with `locked`, of the files that the lock file names.
 
     Raises:
-        ModelNotFoundError: Nothing answers to the name, with near matches and the plugin that would; or the model has
+        ModelNotFoundError: No plugin, file or address has the name (with near matches); or the model has
             another task or architecture than asked for.
         AmbiguousModelError: Several plugins, or several architectures, answer.
         ModelFileError: A path exists but is not a usable model.
@@ -73,7 +73,7 @@ def _on_base(card: ModelCard, index: Index, fetch: FetchOptions) -> ModelCard:
 
     Raises:
         ModelFileError: The base is itself built on another model, or an address on the web.
-        ModelNotFoundError: Nothing answers to the base.
+        ModelNotFoundError: No plugin, file or address has the base's name.
     """
     base = card.base or ""
     if "://" in base and not base.startswith(("file://", "hf://")):

@@ -256,7 +256,7 @@ class Store:
         return fetched
 
     def adopt(self, source: Path, *, address: str, sha256: str | None = None) -> Fetched:
-        """Copies a file that was brought by hand, or lies in a wheel, into the store.
+        """Copies a file that the user brought, or that lies in a wheel, into the store.
 
         Args:
             source: The file.

@@ -135,7 +135,7 @@ def _planes(pixels: Tensor) -> Tensor:
 
 
 class _How(NamedTuple):
-    """All that decides weights beside sizes; `fixed`: whole grey values after each pass, in fixed point."""
+    """All that decides weights apart from sizes; `fixed`: whole grey values after each pass, in fixed point."""
 
     kernel: str
     antialias: bool
