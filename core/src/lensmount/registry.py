@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lensmount.host.plan import Name as Name
-from lensmount.host.site import Site
+from lensmount.host.site import Name, Site
 
 if TYPE_CHECKING:
     from lensmount.host.discovery import Candidate, Index, PluginStatus
