@@ -2,14 +2,14 @@
 """Sets up and runs this workspace with nothing but Python: `python3 dev.py demo`, `test`, `check` and others.
 
 Each environment is made once, from the pinned releases of `constraints.txt`, and kept: a stamp inside it, written
-last, holds the hash of all that it was made from. An interrupted setup has no stamp and is made anew.
+last, holds the hash of all that it was made from. An interrupted setup has no stamp and is made again.
 """
 
 from __future__ import annotations
 
 import sys
 
-if sys.version_info < (3, 10):  # noqa: UP036  (whoever starts this with an older Python should read why it stops)
+if sys.version_info < (3, 10):  # noqa: UP036  (a user of an older Python should read why it stops)
     sys.exit("lensmount needs Python 3.10 or newer; this is %d.%d" % sys.version_info[:2])  # noqa: UP031  (ditto)
 
 import argparse
@@ -28,7 +28,7 @@ VERSION = "core/src/lensmount/version.py"
 DEV_REQUIREMENTS = "requirements-dev.txt"
 DOCS_REQUIREMENTS = "docs/requirements.txt"
 FUZZ_REQUIREMENTS = "fuzz/requirements.txt"
-MARK = "lensmount-dev.txt"  # inside an environment: dev.py made it, and may make it anew
+MARK = "lensmount-dev.txt"  # inside an environment: dev.py made it, and may make it again
 STAMP = "lensmount-dev.stamp"  # inside an environment: it is whole, and made from this
 BUILDERS = ("pip", "hatchling", "editables")
 EXAMPLE = "examples/lensmount-shapes"

@@ -76,12 +76,14 @@ def plain_copy(port: int, target: Path, sync: bool) -> float:
 
 def verified(port: int, home: Path, sha256: str) -> float:
     from lensmount.contracts.finder import FetchOptions
-    from lensmount.store.download import Wanted
+    from lensmount.store.download import DownloadRequest
     from lensmount.store.store import Store
 
     url = f"http://127.0.0.1:{port}/w.bin"
     started = time.perf_counter()
-    got = Store(home).obtain(Wanted(address=url, url=url, name="w.bin", sha256=sha256), FetchOptions(progress=False))
+    got = Store(home).obtain(
+        DownloadRequest(address=url, url=url, name="w.bin", sha256=sha256), FetchOptions(progress=False)
+    )
     seconds = time.perf_counter() - started
     assert got.sha256 == sha256
     shutil.rmtree(home)

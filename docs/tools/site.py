@@ -16,7 +16,12 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[2]
-FROM_ROOT = {"contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
+FROM_ROOT = {
+    "contributing.md": "CONTRIBUTING.md",
+    "releasing.md": "RELEASING.md",
+    "security-policy.md": "SECURITY.md",
+    "changelog.md": "CHANGELOG.md",
+}
 """Pages of the site that are files of the root."""
 INSTEAD = {"README.md": "index.md", "core/README.md": "index.md", "plugins/roboflow/README.md": "models/roboflow.md"}
 """Pages of the site that hold what a file outside `docs/` holds."""

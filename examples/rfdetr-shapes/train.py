@@ -65,7 +65,7 @@ def make_network(seed: int = 0) -> RfDetrForObjectDetection:
 
 
 class Scenes:
-    """Pictures made once and mirrored anew each time.
+    """Pictures made once and mirrored at random each time.
 
     Attributes:
         pictures: `(N, SIZE, SIZE, 3)` uint8, RGB.

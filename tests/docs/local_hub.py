@@ -67,7 +67,7 @@ def yolo(folder: Path) -> dict[str, list[Path]]:
 
 def rfdetr(folder: Path) -> dict[str, list[Path]]:
     """COCO's 91 columns on a small network."""
-    kit = helper("plugins/rfdetr/conftest.py")
+    kit = helper("rfdetr/conftest.py")
     boxes = kit.write_checkpoint(folder / "detect.pth", kit.tensors(classes=90), kit.ARGS)
     settings = {**kit.ARGS, "segmentation_head": True}
     masks = kit.write_checkpoint(folder / "segment.pth", kit.tensors(classes=90, masks=2), settings)
@@ -84,7 +84,7 @@ def sam2(folder: Path) -> dict[str, list[Path]]:
 
 def owlv2(folder: Path) -> dict[str, list[Path]]:
     """Pictures of 96 pixels."""
-    made = helper("plugins/owlv2/conftest.py").write_folder(folder / "tiny")
+    made = helper("owlv2/conftest.py").write_folder(folder / "tiny")
     return {"open-vocabulary-detection": [made / "config.json", made / "model.safetensors"]}
 
 
@@ -93,7 +93,7 @@ def clip(folder: Path) -> dict[str, list[Path]]:
     import torch
 
     recipe = helper("goldens/embeddings/recipe.py")
-    torch.save(helper("plugins/clip/test_clip_models.py").tiny_state(recipe), folder / "weights.pt")
+    torch.save(helper("clip/test_clip_models.py").tiny_state(recipe), folder / "weights.pt")
     return {"embedding": [folder / "weights.pt"]}
 
 

@@ -15,6 +15,7 @@ PAGES = sorted(
         *ROOT.glob("*.md"),
         *ROOT.glob("docs/**/*.md"),
         *ROOT.glob("core/*.md"),
+        *ROOT.glob("libraries/*/*.md"),
         *ROOT.glob("plugins/*/*.md"),
         *ROOT.glob("examples/*/*.md"),
     }

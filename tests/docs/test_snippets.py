@@ -49,6 +49,7 @@ PAGES = sorted(
         *ROOT.glob("README.md"),
         *ROOT.glob("docs/**/*.md"),
         *ROOT.glob("core/README.md"),
+        *ROOT.glob("libraries/*/README.md"),
         *ROOT.glob("plugins/*/README.md"),
         *ROOT.glob("examples/*/README.md"),
     }

@@ -16,7 +16,6 @@ torch = pytest.importorskip("torch")
 
 import device_models  # noqa: E402 - after the skip
 from lensmount import registry  # noqa: E402
-from lensmount.backend.torch_streams import runtime_for  # noqa: E402
 from lensmount.errors import DeviceMemoryError  # noqa: E402
 from lensmount.specs import Preprocess  # noqa: E402
 from lensmount_torch.graphs import MOST  # noqa: E402
@@ -24,6 +23,7 @@ from lensmount_vision.device.preparing import DevicePreparer  # noqa: E402
 from lensmount_vision.device.staging import SLOT_BYTES, Staging  # noqa: E402
 from lensmount_vision.images.image import Image  # noqa: E402
 from lensmount_vision.images.loading import load  # noqa: E402
+from lensmount_vision.images.torch_streams import runtime_for  # noqa: E402
 from lensmount_vision.images.transforms import prepare  # noqa: E402
 
 pytestmark = [

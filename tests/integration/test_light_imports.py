@@ -127,11 +127,11 @@ def test_hook_module(path: Path) -> None:
 
 def start_up_modules() -> list[Path]:
     """Core modules that `import lensmount`, discovery and the command line's help go through."""
-    names = "__init__ __main__ auto errors lazy registry cli/__init__ host/builtin host/discovery host/resolve"
-    names += " host/selection machine/environment specs/__init__ specs/catalog specs/descriptors specs/extensions"
-    names += " specs/hookspecs specs/imports specs/offline specs/options specs/parsing contracts/__init__"
-    names += " contracts/cache contracts/finder contracts/model contracts/session backend/__init__ caches/__init__"
-    names += " store/__init__"
+    names = "__init__ __main__ errors lazy registry cli/__init__ host/builtin host/discovery host/plan host/resolve"
+    names += " host/selection host/site machine/environment specs/__init__ specs/catalog specs/descriptors"
+    names += " specs/extensions specs/hookspecs specs/imports specs/offline specs/options specs/parsing"
+    names += " contracts/__init__ contracts/cache contracts/finder contracts/model contracts/session backend/__init__"
+    names += " caches/__init__ store/__init__"
     return [CORE / f"{name}.py" for name in names.split()]
 
 

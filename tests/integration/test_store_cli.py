@@ -343,14 +343,14 @@ def test_plugins_are_shown_with_what_became_of_them(lensmount, known, monkeypatc
     assert (builtin["distribution"], builtin["state"]) == ("lensmount", "active")
     assert {"lensmount_readers", "lensmount_sources", "lensmount_commands"} <= set(builtin["hooks"])
     assert builtin["module"] == "lensmount.host.builtin"
-    assert (found["plugin-0"]["state"], found["plugin-0"]["version"]) == ("active", "added by hand")
+    assert (found["plugin-0"]["state"], found["plugin-0"]["version"]) == ("active", "added by add_plugin")
     assert (found["plugin-1"]["state"], found["plugin-1"]["stage"]) == ("broken", "hooks")
     assert "it broke" in found["plugin-1"]["error"]
     assert found["plugin-2"]["state"] == "blocked"
     table = lensmount("plugins").out
     for column in ("plugin", "distribution", "version", "state", "hooks", "from"):
         assert column in table.splitlines()[1]
-    told = table.partition("broken plugin plugin-1 (plugin-1 added by hand), stage hooks: ")[2]
+    told = table.partition("broken plugin plugin-1 (plugin-1 added by add_plugin), stage hooks: ")[2]
     assert "it broke\n  fix: mend it, or LENSMOUNT_BLOCK_PLUGINS=plugin-1\n" in told
 
 

@@ -36,6 +36,17 @@ def box_on(model, image, row=0, cls="thing", negative=False):
     return {**made, "negative": True} if negative else made
 
 
+def same_to_rounding(one, other):
+    """The same objects, from pictures that the network ran in batches of other sizes.
+
+    Kernels for another size may add in another order: on AVX2 boxes then differ by 1e-5 pixels.
+    """
+    assert {**one.to_dict(), "objects": None} == {**other.to_dict(), "objects": None}
+    assert one.class_id.tolist() == other.class_id.tolist()
+    np.testing.assert_allclose(one.xyxy, other.xyxy, atol=1e-3, rtol=0)
+    np.testing.assert_allclose(one.confidence, other.confidence, atol=1e-5, rtol=0)
+
+
 def visible_rows(model, image, count):
     seen = next(iter(model._images.stream([image], None, None))).proposals
     return np.flatnonzero(seen.visible)[:count].tolist()
@@ -383,7 +394,7 @@ def test_save_and_load(model, pictures, data, tmp_path):
         assert loaded.parameters == detector.parameters and loaded.class_names == ("a", "b")
         assert loaded.card.base == str(model.package.artifacts[0].uri.removeprefix("file://").rpartition("/")[0])
         for one, other in zip(detector(pictures), loaded(pictures), strict=True):
-            assert one.to_dict() == other.to_dict()
+            same_to_rounding(one, other)
         kept = loaded.image_embeddings
         assert len(kept) == 3
         for key, seen in detector.image_embeddings.items():
@@ -392,7 +403,7 @@ def test_save_and_load(model, pictures, data, tmp_path):
         assert small.name == "saved-small"
         assert (small / "detector.safetensors").stat().st_size < (folder / "detector.safetensors").stat().st_size / 2
         with registry.load(str(small)) as again:
-            assert again(pictures[3])[0].to_dict() == detector(pictures[3])[0].to_dict()
+            same_to_rounding(again(pictures[3])[0], detector(pictures[3])[0])
             assert again.image_embeddings == {}
     detector.save(folder, include_image_embeddings=False)  # replaces
     described = json.loads((folder / "detector.json").read_text())

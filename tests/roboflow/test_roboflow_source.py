@@ -352,7 +352,7 @@ def test_hook_module_is_light_and_found():
 
 def test_selection_explains_among_the_packages(model, store):
     """Through the registry: the entry point, the key, and each package's reasons."""
-    from lensmount.host.asking import Ask
+    from lensmount.host.plan import Ask
     from lensmount.host.resolve import resolve
     from lensmount.registry import Registry
 

@@ -4,6 +4,11 @@
  *     gcc -O1 -shared -fPIC -o avx2_only.so tests/support/avx2_only.c -ldl
  *     LD_PRELOAD=$PWD/avx2_only.so python3 dev.py test
  *
+ * Such kernels add in another order, and int8 products saturate without VNNI. Where cpuid_fault is missing, qemu's user
+ * mode runs single tests, slowly: qemu-x86_64 -cpu Haswell .venv-dev/bin/python -m pytest TEST (release 7.2 crashes at
+ * times, and numpy's minimum of a strided array is wrong in it). ATEN_CPU_CAPABILITY=avx2 and ONEDNN_MAX_CPU_ISA=AVX2
+ * limit torch and oneDNN only.
+ *
  * The kernel is asked to let CPUID fault; the handler runs it and clears bits of the answer. */
 #define _GNU_SOURCE
 #include <cpuid.h>

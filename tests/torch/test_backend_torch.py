@@ -12,7 +12,7 @@ import warnings
 import numpy as np
 import pytest
 
-from lensmount.backend import torch_place as placing
+from lensmount.backend.torch_place import check_device
 from lensmount.contracts import BackendOptions, OpenRequest, Session, TensorSpec
 from lensmount.contracts.session import TorchNetwork
 from lensmount.errors import (
@@ -27,6 +27,7 @@ from lensmount.errors import (
 )
 from lensmount.machine.environment import Environment, Gpu
 from lensmount.specs import Artifact, ModelPackage
+from lensmount_torch import placing
 from lensmount_torch.backend import open_session, probe
 
 torch = pytest.importorskip("torch")
@@ -408,10 +409,10 @@ def test_the_number_of_a_gpu(monkeypatch, name, ok):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     if ok:
-        assert placing.check_device(torch, name).type == "cuda"
+        assert check_device(torch, name).type == "cuda"
     else:
         with pytest.raises(DeviceError) as caught:
-            placing.check_device(torch, name)
+            check_device(torch, name)
         assert caught.value.found == "cuda:0, cuda:1, cpu"
 
 

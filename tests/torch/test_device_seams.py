@@ -133,7 +133,7 @@ def test_each_thread_has_its_own_buffers(fake):
 
 def test_a_picture_on_the_device_is_waited_for_and_claimed():
     # The tensor may come from another stream: what prepares it must run behind it, and its memory must outlive that.
-    from lensmount.backend.torch_streams import HostRuntime
+    from lensmount_vision.images.torch_streams import HostRuntime
 
     class Watched(HostRuntime):
         def __init__(self, device):

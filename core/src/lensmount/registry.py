@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lensmount.host.plan import Name as Name
 from lensmount.host.site import Site
 
 if TYPE_CHECKING:
@@ -41,9 +42,6 @@ __all__ = [
     "use",
 ]
 
-Name = str | os.PathLike[str]
-"""What users call a model: an id, a path, an address."""
-
 
 class Registry:
     """Plugins, and the models that can be loaded through them. Making one scans nothing.
@@ -52,15 +50,12 @@ class Registry:
         candidates: Gives the plugins to load; None for every installed entry point of group `lensmount`. What the
             core itself brings is always there.
         environment: Facts of the machine; None to look.
-
-    Attributes:
-        site: What it draws on; for lensmount's own distributions.
     """
 
     def __init__(
         self, candidates: Callable[[], Iterable[Candidate]] | None = None, environment: Environment | None = None
     ) -> None:
-        self.site = Site(candidates, environment)
+        self.site = Site(candidates, environment)  # for lensmount's own distributions
 
     def load(
         self,
@@ -108,7 +103,7 @@ class Registry:
             `close()`.
 
         Raises:
-            ModelNotFoundError: Nothing answers to the name.
+            ModelNotFoundError: No plugin, file or address has this name.
             AmbiguousModelError: Several plugins do.
             UnknownBackendError: No such backend.
             NoPackageError: Nothing can run as asked; with every package's every reason.
@@ -119,13 +114,10 @@ class Registry:
             DeviceError: The runtime fell back to another device.
             UnknownOptionError: An option that does not exist.
         """
-        from lensmount.host.asking import Ask, split_options
-        from lensmount.host.notices import show_device, show_licence
-        from lensmount.host.opening import open_model, resolve_caches
-        from lensmount.host.plan import require_choice
+        from lensmount.host.opening import factory_of, open_model, show_device, show_licence
+        from lensmount.host.plan import Ask, require_choice, split_options
         from lensmount.host.planning import plan
         from lensmount.host.resolve import resolve
-        from lensmount.specs.imports import import_string
         from lensmount.store.fetch import fetch_package, finders_for
 
         ask = Ask(
@@ -144,27 +136,16 @@ class Registry:
             allow_insecure=allow_insecure,
             options=options,
         )
-        site, fetch = self.site, ask.fetch
+        site = self.site
         card = resolve(ask, site.index)
         found = site.architecture_of(card)
-        session, own = split_options(ask.options, found, card)
-        groups = (session, own)
-        planned = plan(card, site, ask.request, name=ask.name, options=groups, build=session.build, fetch=fetch)
+        groups = split_options(options, found, card)
+        planned = plan(card, site, ask.request, name=ask.name, options=groups, build=groups[0].build, fetch=ask.fetch)
         choice = require_choice(planned)
         show_device(planned)
-        factory = import_string(found.factory, f"architecture {found.name!r}")
-        fetched = fetch_package(card, choice.package, finders_for(choice.package, site.index.sources), fetch)
-        model = open_model(
-            choice,
-            card,
-            found,
-            fetched,
-            factory=factory,
-            requested_precision=precision,
-            session_options=session,
-            options=own,
-            caches=resolve_caches(ask.caches, site.index.caches),
-        )
+        factory = factory_of(found)  # before anything is fetched: what cannot be imported cannot be loaded
+        fetched = fetch_package(card, choice.package, finders_for(choice.package, site.index.sources), ask.fetch)
+        model = open_model(ask, choice, card, found, fetched, groups, factory, site.index.caches)
         show_licence(card)
         return model
 
@@ -195,9 +176,9 @@ class Registry:
         """The card of a model, without loading it; the arguments are those of `load`.
 
         Raises:
-            ModelNotFoundError: Nothing answers to the name.
+            ModelNotFoundError: No plugin, file or address has this name.
         """
-        from lensmount.host.asking import Ask
+        from lensmount.host.plan import Ask
         from lensmount.host.resolve import resolve
 
         ask = Ask(name=id_or_path, architecture=architecture, source=source, api_key=api_key, offline=offline)
@@ -225,12 +206,11 @@ class Registry:
             The plan: prints as a table; `.selected`, `.choices`, `.rejected[i].package`, `.rejected[i].reasons`.
 
         Raises:
-            ModelNotFoundError: Nothing answers to the name.
+            ModelNotFoundError: No plugin, file or address has this name.
             UnknownBackendError: No plugin registers the backend asked for.
             UnknownOptionError: An option that does not exist.
         """
-        from lensmount.host.asking import Ask, split_options
-        from lensmount.host.plan import FASTEST
+        from lensmount.host.plan import FASTEST, Ask, split_options
         from lensmount.host.planning import plan
         from lensmount.host.resolve import resolve
 
@@ -263,7 +243,7 @@ class Registry:
         api_key: str | None = None,
         allow_insecure: bool = False,
     ) -> dict[str, FetchedPackage]:
-        """Fetches a model's files, so that later loads need no network.
+        """Fetches a model's files, so that later loads need no network; the fetched packages by name.
 
         Args:
             id_or_path: Model id or address.
@@ -275,15 +255,12 @@ class Registry:
             api_key: As for `load`.
             allow_insecure: As for `load`.
 
-        Returns:
-            The fetched packages by name.
-
         Raises:
             NoPackageError: No package can run here; name one, or take all.
             SourceError: A file cannot be had.
         """
         from lensmount.host import pulling
-        from lensmount.host.asking import Ask
+        from lensmount.host.plan import Ask
 
         ask = Ask(
             name=id_or_path,
@@ -302,14 +279,11 @@ class Registry:
 
         Args:
             names: Model ids or addresses; all packages of each are fetched and locked.
-            path: The lock file.
+            path: The lock file, which is returned.
             allow_insecure: As for `load`.
-
-        Returns:
-            The lock file's path.
         """
         from lensmount.host import pulling
-        from lensmount.host.asking import Ask
+        from lensmount.host.plan import Ask
 
         return pulling.lock((Ask(name=n, allow_insecure=allow_insecure) for n in names), self.site, Path(path))
 
@@ -365,15 +339,14 @@ class Registry:
             BackendError: What was written gives other results than the original; nothing was kept.
         """
         from lensmount.host import exporting
-        from lensmount.host.asking import Ask
+        from lensmount.host.plan import Ask
 
         given = {"calibration": calibration, "calibration_count": calibration_count}
         return exporting.export(
-            Ask(name=id_or_path, architecture=architecture, offline=offline, device=device),
+            Ask(name=id_or_path, architecture=architecture, offline=offline, device=device, precision=precision),
             self.site,
             target=to,
             output=None if output is None else Path(output),
-            precision=precision,
             dynamic=dynamic,
             batch=batch,
             progress=progress,
@@ -422,17 +395,9 @@ class Registry:
 
 
 _default = Registry()
-load = _default.load
-models = _default.models
-describe = _default.describe
-explain = _default.explain
-pull = _default.pull
-lock = _default.lock
-export = _default.export
-plugins = _default.plugins
-backends = _default.backends
-refresh = _default.refresh
-add_plugin = _default.add_plugin
+load, explain, describe, models = _default.load, _default.explain, _default.describe, _default.models
+pull, lock, export = _default.pull, _default.lock, _default.export
+plugins, backends, refresh, add_plugin = _default.plugins, _default.backends, _default.refresh, _default.add_plugin
 
 
 def default() -> Registry:
@@ -442,11 +407,7 @@ def default() -> Registry:
 
 @contextlib.contextmanager
 def use(other: Registry) -> Iterator[Registry]:
-    """Makes this module's functions, and the command line, work on another registry's plugins and machine for a while.
-
-    Args:
-        other: The registry; what is added to it or to this module's meanwhile is added to both.
-    """
+    """Makes this module's functions, and the command line, work on another registry's plugins and machine."""
     before = _default.site
     _default.site = other.site
     try:

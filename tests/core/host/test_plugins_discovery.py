@@ -1,4 +1,4 @@
-"""Discovery: whatever a plugin does, it harms only itself, and what happened is told.
+"""Discovery: a plugin's failure leaves out that plugin only, and what happened is told.
 
 Distributions are real ones: a package and a `.dist-info` folder with entry points, on `sys.path`.
 """
@@ -232,7 +232,9 @@ def test_one_model_id_twice_in_a_plugin(site):
         (["lensmount<0.1"], False),
         (["lensmount[onnx]>=99; extra == 'onnx'"], True),
         (['lensmount>=99; python_version >= "3.8"'], False),
-        (["lensmount-other>=99"], True),
+        (["lensmount-other>=99"], False),
+        (["lensmount-yolo>=0.1,<0.2", "lensmount-vision>=0.1"], True),
+        (["lensmount-yolo>=99"], False),
         (["lensmount >=>= 1"], False),
     ],
 )
@@ -249,6 +251,16 @@ def test_what_another_core_means_is_said(site):
     assert "made for another lensmount" in error
     assert "lensmount>=99" in error
     assert "pip install --upgrade lensmount fake-versioned" in error
+
+
+def test_another_of_our_distributions_that_is_too_old_or_missing_is_said(site):
+    site.add("fake-late", GOOD.format(name="late"), requires=["lensmount-absent"])
+    site.add("fake-versioned", GOOD.format(name="versioned"), requires=["lensmount-yolo >= 7"])
+    late, versioned = site.collect(expect=["fake-late", "fake-versioned"]).broken
+    assert "found: lensmount-absent is not installed" in late.error
+    assert "pip install --upgrade lensmount-absent fake-late" in late.error
+    assert "found: lensmount-yolo 0.1.0" in versioned.error
+    assert "pip install --upgrade lensmount-yolo fake-versioned" in versioned.error
 
 
 def test_an_entry_point_that_leads_nowhere(site):
@@ -365,7 +377,7 @@ def test_plugins_given_by_hand():
     index = collect([given(plugin, "mine")], {})
     assert set(index.architectures) == {"mine"}
     (status,) = index.statuses
-    assert (status.name, status.version, status.location) == ("mine", "added by hand", None)
+    assert (status.name, status.version, status.location) == ("mine", "added by add_plugin", None)
 
 
 def test_a_plugin_given_twice_is_refused_once():

@@ -1,4 +1,4 @@
-"""Requirements on the core, and that the quick path answers as packaging does."""
+"""Requirements on lensmount's distributions, and that the quick path answers as packaging does."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packaging.requirements import InvalidRequirement, Requirement
 
-from lensmount.host.requirement import satisfied
+from lensmount.host.requirement import unmet
+
+INSTALLED = {"lensmount": "0.1.0", "lensmount-vision": "0.3.1", "lensmount_odd": "1.0rc1"}
+
+
+def satisfied(line, version):
+    """Whether a requirement holds with this core."""
+    return unmet(line, {**INSTALLED, "lensmount": version, "LensMount": version}.get) is None
+
 
 RELEASES = st.lists(st.integers(0, 12), min_size=1, max_size=3).map(lambda parts: ".".join(map(str, parts)))
 
@@ -28,7 +36,14 @@ RELEASES = st.lists(st.integers(0, 12), min_size=1, max_size=3).map(lambda parts
         ('lensmount[onnx]>=9; python_version >= "3.8" and extra == "onnx"', True),
         ('lensmount>=9; python_version >= "3.8"', False),
         ('lensmount>=9; python_version < "3.8"', True),
-        ("lensmount-yolo>=9", True),
+        ("lensmount-yolo>=9", False),
+        ("lensmount-yolo", False),
+        ("lensmount-yolo; extra == 'yolo'", True),
+        ("lensmount-vision>=0.3,<0.4", True),
+        ("lensmount-vision[supervision]>=0.3", True),
+        ("lensmount-vision (<0.3)", False),
+        ("lensmount_odd>=1.0rc1", True),
+        ("lensmount_odd>=1.0", False),
         ("lensmounting>=9", True),
         ("numpy>=99", True),
     ],

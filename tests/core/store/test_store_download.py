@@ -12,7 +12,7 @@ from core_finders import core_finders
 from lensmount.contracts.finder import FetchOptions
 from lensmount.errors import ArtifactNotFoundError, AuthenticationError, IntegrityError, SourceError, StoreError
 from lensmount.specs import Artifact
-from lensmount.store.download import Wanted
+from lensmount.store.download import DownloadRequest
 from lensmount.store.fetch import fetch_artifact
 from lensmount.store.https import HttpsFinder
 from lensmount.store.store import Store
@@ -30,7 +30,7 @@ def store(home):
 
 
 def wanted(url, **promises):
-    return Wanted(address=url, url=url, name="weights.bin", **promises)
+    return DownloadRequest(address=url, url=url, name="weights.bin", **promises)
 
 
 def bring(store, url, **promises):

@@ -281,7 +281,7 @@ def test_lock_refuses_what_changed(card, fetched, tmp_path):
     assert "w.onnx: " + "0" * 64 in caught.value.found
     assert "extra" not in caught.value.found
     anew = replace(onnx, artifacts=(replace(onnx.artifacts[0], sha256="0" * 64), onnx.artifacts[1]))
-    with pytest.raises(IntegrityError, match="published anew"):
+    with pytest.raises(IntegrityError, match="published again"):
         lock.apply(replace(card, packages=(anew,)))
     with pytest.raises(IntegrityError, match="other files"):
         lock.apply(replace(card, packages=(replace(onnx, artifacts=onnx.artifacts[:1]),)))

@@ -18,7 +18,7 @@ import pytest
 
 from lensmount.contracts.finder import FetchOptions
 from lensmount.store import lease, locking
-from lensmount.store.download import Wanted
+from lensmount.store.download import DownloadRequest
 from lensmount.store.store import Store
 from lensmount.store.transport import Policy
 
@@ -30,10 +30,10 @@ CHILD = """
 import sys
 from pathlib import Path
 from lensmount.contracts.finder import FetchOptions
-from lensmount.store.download import Wanted
+from lensmount.store.download import DownloadRequest
 from lensmount.store.store import Store
 home, url, sha = sys.argv[1:4]
-wanted = Wanted(address=url, url=url, name="w.bin", sha256=sha or None)
+wanted = DownloadRequest(address=url, url=url, name="w.bin", sha256=sha or None)
 print("start", flush=True)
 got = Store(Path(home)).obtain(wanted, FetchOptions(progress=False))
 print(got.sha256, flush=True)
@@ -47,7 +47,7 @@ def child(home, url, sha=SHA):
 
 
 def wanted(url, sha256=SHA):
-    return Wanted(address=url, url=url, name="w.bin", sha256=sha256)
+    return DownloadRequest(address=url, url=url, name="w.bin", sha256=sha256)
 
 
 def in_threads(count, work):

@@ -12,7 +12,6 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from lensmount.backend.torch_streams import runtime_for  # noqa: E402
 from lensmount.errors import ImageError, ImageTooLargeError, InputError, OptionError  # noqa: E402
 from lensmount.specs import Preprocess  # noqa: E402
 from lensmount_vision.device.kernels import dense, taps  # noqa: E402
@@ -22,6 +21,7 @@ from lensmount_vision.images.image import Image  # noqa: E402
 from lensmount_vision.images.loading import load_many  # noqa: E402
 from lensmount_vision.images.on_device import DeviceImage  # noqa: E402
 from lensmount_vision.images.source_keys import image_key  # noqa: E402 - after the skip
+from lensmount_vision.images.torch_streams import runtime_for  # noqa: E402
 from lensmount_vision.images.transforms import prepare  # noqa: E402
 
 RNG = np.random.default_rng(3)

@@ -197,8 +197,8 @@ def test_reduced_and_whole_pictures_share_a_batch():
 
 def test_on_the_device_as_on_the_host():
     pytest.importorskip("torch")
-    from lensmount.backend.torch_streams import runtime_for
     from lensmount_vision.device.preparing import DevicePreparer
+    from lensmount_vision.images.torch_streams import runtime_for
 
     data = jpeg(ramps(961, 1283), 3)
     for mode in MODES:

@@ -63,7 +63,7 @@ def fitting_batch(run: Callable[[int], Any], batch: int, meter: Meter | None) ->
         free = meter.free() * _SHARE
         one = meter.peak_of(lambda: run(1))
         two = meter.peak_of(lambda: run(2)) if batch > 2 else 2 * one
-    except Exception:  # whatever a runtime raises for want of memory: this only adds to the error under way
+    except Exception:  # whatever a runtime raises for want of memory: this only adds to the error that is being raised
         return 0
     each = max(two - one, 1)
     return max(1, min(int((free - max(one - each, 0)) // each), batch - 1)) if batch > 1 else 0

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import sys
 
 from lensmount.errors import BackendError, DeviceError, DeviceMemoryError, LensmountError
 
@@ -19,7 +16,6 @@ DEVICE = re.compile(
     r"|not currently implemented for the MPS|Cannot convert a MPS Tensor",
     re.IGNORECASE,
 )
-COMPILER_FIX = "install a C++ compiler (Debian: apt install g++), or load without compile=True"
 
 
 def brief(error: BaseException) -> str:
@@ -58,22 +54,3 @@ def running(error: Exception, subject: str, device: str) -> LensmountError:
         found=f"{type(error).__name__}: {brief(error)}",
         fix="lensmount doctor; or another backend: lensmount explain MODEL",
     )
-
-
-def check_compiler(device: str) -> None:
-    """Looks for what `torch.compile` needs, so that its lack is known when loading and not at the first image.
-
-    Raises:
-        BackendError: There is no C++ compiler and the network is to run on the CPU.
-    """
-    if device != "cpu":
-        return
-    named = os.environ.get("CXX")
-    candidates = (named,) if named else ("cl",) if sys.platform == "win32" else ("g++", "clang++", "c++")
-    if not any(shutil.which(name) for name in candidates):
-        raise BackendError(
-            "torch.compile needs a C++ compiler to run on the CPU",
-            found=f"none of {', '.join(candidates)}",
-            expected="a C++ compiler on the PATH, or named by CXX",
-            fix=COMPILER_FIX,
-        )

@@ -82,19 +82,14 @@ class Commands(TyperGroup):
 
         lines = [f"No such command {name!r}."]
         near = [name] if name in self._first_party else difflib.get_close_matches(name, {*known, *self._first_party})
-        present = [match for match in near if match in known]
-        if present:
+        if present := [match for match in near if match in known]:
             lines.append(f"Did you mean {', '.join(present)}?")
         states = {status.distribution: status.state for status in self._index.statuses}
-        for match in near:
-            distribution = self._first_party.get(match, CORE)
-            state = states.get(distribution)
-            if state is None:
-                lines.append(f"{match} comes with {distribution}: pip install {distribution}")
-            elif state == "blocked":
-                lines.append(
-                    f"{match} comes with {distribution}, which LENSMOUNT_BLOCK_PLUGINS or LENSMOUNT_PLUGINS blocks"
-                )
+        for match, owner in ((match, self._first_party.get(match, CORE)) for match in near):
+            if owner not in states:
+                lines.append(f"{match} comes with {owner}: pip install {owner}")
+            elif states[owner] == "blocked":
+                lines.append(f"{match} comes with {owner}, which LENSMOUNT_BLOCK_PLUGINS or LENSMOUNT_PLUGINS blocks")
         return "\n".join([*lines, *self._index.left_out])
 
 

@@ -30,7 +30,7 @@ UNSEEN = {
         "restart the machine; if that does not help, install the driver again (a new kernel wants it rebuilt)",
     ),
     "driver-mismatch": (
-        "NVIDIA's kernel module and its libraries are of different versions: the driver was updated under way",
+        "NVIDIA's kernel module and its libraries are of different versions: the driver was updated without a restart",
         "restart the machine",
     ),
     "hidden": ("CUDA_VISIBLE_DEVICES hides every GPU", "unset CUDA_VISIBLE_DEVICES, or name GPUs that exist"),

@@ -110,7 +110,7 @@ def cache_verify(remove: Annotated[bool, typer.Option("--remove", help="Remove w
 
 @cache.command("add")
 def cache_add(
-    file: Annotated[Path, typer.Argument(help="A file that was brought by hand.")],
+    file: Annotated[Path, typer.Argument(help="A file that you copied to this machine yourself.")],
     address: Annotated[
         str, typer.Argument(help="The address that it stands for, as the error without a network says.")
     ],

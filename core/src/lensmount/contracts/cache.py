@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 class Cache(Protocol):
     """A bounded map. Keys are strings made by `lensmount.caches.keys.make_key`.
 
-    Values are read-only for whoever gets them: a cache may hand out the very objects that were put in, if it says so.
+    Callers must not change the values they get: a cache may return the same objects that were put in.
     `lensmount_testing.CacheContract` tests what else is expected.
     """
 

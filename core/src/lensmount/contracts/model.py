@@ -80,7 +80,7 @@ class ExportContext:
         package: The package to export from (format `torch`).
         files: The package's files by artifact name, verified.
         target: Format to write: `onnx`.
-        output: File (or folder, for several graphs) to write; the exporter writes beside it and renames when checked.
+        output: File (or folder, for several graphs) to write; the exporter writes next to it and renames when checked.
         precision: `fp32` or `fp16`.
         dynamic: Dynamic batch (and size, where the network allows).
         batch: Batch size of a static export.

@@ -40,7 +40,7 @@ class BackendOptions:
         providers: onnxruntime execution providers to use, in order; None for the plain one of the device.
         build: Whether a backend that builds its own packages (tensorrt) may do so now: `never`, or `if-missing`.
         allow_host_code: Open engines that bring code for the host (TensorRT's version-compatible ones).
-        contexts: Runs that an engine may have under way at once; more wait. Each takes its own device memory.
+        contexts: Runs that an engine may do at the same time; further runs wait. Each takes its own device memory.
         cuda_graphs: Record a run of each shape of the input as one CUDA graph and replay it; pays where shapes repeat.
             None where the engine allows it (tensorrt), and not on torch, where it does not go with `compile`. Elsewhere
             it does nothing.

@@ -8,6 +8,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib import metadata
 from types import ModuleType
 from typing import Any, Literal
@@ -28,10 +29,12 @@ from lensmount.specs import (
     Source,
 )
 from lensmount.specs.hookspecs import LensmountHooks
+from lensmount.specs.logs import log
+from lensmount.version import __version__
 
 GROUP = "lensmount"
 BUILTIN = "lensmount"
-BY_HAND = "added by hand"
+BY_HAND = "added by add_plugin"
 State = Literal["active", "blocked", "broken"]
 
 HOOKS: dict[str, type] = {
@@ -130,7 +133,7 @@ class Index:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A plugin not yet loaded: an entry point, or a module given by hand."""
+    """A plugin not yet loaded: an entry point, or a module given to `add_plugin`."""
 
     status: PluginStatus
     load: Callable[[], Any]
@@ -141,7 +144,7 @@ def find_entry_points() -> Iterator[Candidate]:
     """All entry points of group `lensmount`, each distribution once, sorted by distribution and name."""
     seen = set()
     points = metadata.entry_points(group=GROUP)
-    # each access to `metadata` parses it anew, so it is read once here
+    # each access to `metadata` parses it again, so it is read once here
     named = [(point, point.dist, point.dist.metadata if point.dist else {"Name": "unknown"}) for point in points]
     for point, distribution, about in sorted(named, key=lambda p: (_normal(p[2]["Name"]) if p[1] else "", p[0].name)):
         name = about["Name"]
@@ -176,8 +179,6 @@ def builtin() -> Candidate:
         module: ModuleType = builtin_plugin
         return module
 
-    from lensmount.version import __version__
-
     return Candidate(
         PluginStatus(name="builtin", distribution=BUILTIN, version=__version__, module="lensmount.host.builtin"), load
     )
@@ -205,6 +206,9 @@ def collect(
     index = Index()
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(LensmountHooks)
+    candidates = list(candidates)
+    versions: dict[str, str | None] = {_normal(c.status.distribution): c.status.version for c in candidates}
+    version_of = partial(_version_of, versions | {BUILTIN: __version__})
     for candidate in candidates:
         status = candidate.status
         if _blocked(status, environ):
@@ -212,7 +216,7 @@ def collect(
             continue
         stage = "requirements"
         try:
-            _check_requirement(candidate)
+            _check_requirements(candidate, version_of)
             stage = "import"
             plugin = candidate.load()
             stage = "register"
@@ -241,6 +245,7 @@ def collect(
             )
         else:
             index.statuses.append(replace(status, hooks=tuple(found)))
+            log("host", "debug", "discovered plugin %s with %s", _label(status), ", ".join(found))
     return index
 
 
@@ -265,21 +270,31 @@ def _blocked(status: PluginStatus, environ: Mapping[str, str]) -> bool:
     return bool(names & listed("LENSMOUNT_BLOCK_PLUGINS")) or bool(allowed and not names & allowed)
 
 
-def _check_requirement(candidate: Candidate) -> None:
-    """Compares what the distribution requires of the core with this core, before any of its code runs."""
-    from lensmount.host.requirement import satisfied
-    from lensmount.version import __version__
+def _check_requirements(candidate: Candidate, version_of: Callable[[str], str | None]) -> None:
+    """Compares what the distribution requires of lensmount's with what is installed, before any of its code runs."""
+    from lensmount.host.requirement import unmet
 
     for line in candidate.requires:
-        if satisfied(line, __version__):
-            continue
-        name = candidate.status.distribution
-        raise PluginError(
-            f"{name} was made for another lensmount",
-            found=f"lensmount {__version__}",
-            expected=line,
-            fix=f"pip install --upgrade lensmount {name}",
-        )
+        found = unmet(line, version_of)
+        if found is not None:
+            name = candidate.status.distribution
+            raise PluginError(
+                f"{name} was made for another lensmount",
+                found=found,
+                expected=line,
+                fix=f"pip install --upgrade {found.partition(' ')[0]} {name}",
+            )
+
+
+def _version_of(versions: dict[str, str | None], name: str) -> str | None:
+    """Version of a distribution: of the plugins as they were found, of others as installed."""
+    key = _normal(name)
+    if key not in versions:
+        try:
+            versions[key] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[key] = None
+    return versions[key]
 
 
 def _register(manager: pluggy.PluginManager, plugin: object, status: PluginStatus) -> None:
@@ -296,7 +311,7 @@ def _register(manager: pluggy.PluginManager, plugin: object, status: PluginStatu
             found=", ".join(unmarked),
             fix="put @hookimpl (from lensmount.specs) above each",
         )
-    # by identity: two objects given by hand may well be of classes of one name
+    # by identity: the classes of two objects given to `add_plugin` may have the same name
     manager.register(plugin, f"{status.distribution}:{status.name}:{id(plugin):x}")
     names = [caller.name for caller in manager.get_hookcallers(plugin) or ()]
     try:

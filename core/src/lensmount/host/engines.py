@@ -1,6 +1,6 @@
 """Packages that are built on the machine that runs them: engines from a model's graphs.
 
-    <store>/built/<backend>/<key>/lensmount.json     a package folder like any other, with its files beside the manifest
+    <store>/built/<backend>/<key>/lensmount.json     a package folder like any other, files next to the manifest
 
 The key covers all that decides what is built; the folder appears by a rename when it is whole. Nothing is built unless
 `export` or `load(..., build="if-missing")` asks for it. What was built is considered when its backend is asked for by
@@ -15,7 +15,8 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,24 +30,13 @@ if TYPE_CHECKING:
     from lensmount.host.plan import LoadPlan
     from lensmount.host.site import Site
     from lensmount.specs import Artifact, Backend, ModelCard, ModelPackage
+    from lensmount.store.fetch import FetchedPackage
 
 SOURCE = "built_from"
 """Setting of a built package: what it was built from, as pairs of artifact name and sha256."""
 
 
-def builder_of(backend: Backend) -> Builder:
-    """The backend's builder.
-
-    Raises:
-        UnsupportedModelError: It has none.
-    """
-    if backend.builder is None:
-        raise UnsupportedModelError(f"backend {backend.name!r} builds no packages: it opens them as they come")
-    builder: Builder = import_string(backend.builder, f"backend {backend.name!r}")()
-    return builder
-
-
-def root_of(backend: Backend) -> Path:
+def _root(backend: Backend) -> Path:
     """Folder of what a backend has built on this machine."""
     from lensmount.store.store import default_root
 
@@ -65,7 +55,7 @@ def _built(card: ModelCard, backend: Backend) -> Iterator[ModelPackage]:
     from lensmount.store.manifests import NAME, read_manifest
 
     hashes: dict[str, str | None] = {}
-    for manifest in sorted(root_of(backend).glob(f"*/{NAME}")):
+    for manifest in sorted(_root(backend).glob(f"*/{NAME}")):
         try:
             found = read_manifest(manifest.parent)
         except LensmountError:  # files are missing or damaged: the next build makes the package again
@@ -181,10 +171,9 @@ def build(
         LensmountError: Whatever the builder raises.
     """
     from lensmount.contracts.writing import BuildRequest
-    from lensmount.host.engines_source import source_of
     from lensmount.specs.options import one_of
 
-    builder = builder_of(backend)
+    builder: Builder = import_string(backend.builder or "", f"backend {backend.name!r}")()
     precision = one_of("precision", precision or "fp32", builder.precisions)
     status = next(s for b, s in site.backends() if b.name == backend.name)
     if not status.usable or not status.devices:
@@ -196,7 +185,7 @@ def build(
         )
     place = normalise_device(device) if device else status.devices[0]
     gpu = next((g.name for g in site.environment.gpus if f"cuda:{g.index}" == place), "")
-    source = source_of(site, card, builder, precision, fetch)
+    source = _source_of(site, card, builder, precision, fetch)
     request = BuildRequest(
         card=card,
         package=source.package,
@@ -208,7 +197,7 @@ def build(
         progress=progress,
     )
     key = builder.key(request)
-    target = Path(output).absolute() if output is not None else root_of(backend) / key[:32]
+    target = Path(output).absolute() if output is not None else _root(backend) / key[:32]
     if output is not None and target.exists():
         raise StoreError(f"{target} is there already", expected="a folder to make", fix="name another, or remove it")
 
@@ -224,6 +213,98 @@ def build(
     return target
 
 
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """What to build from.
+
+    Attributes:
+        package: A package of graphs.
+        identity: Hash over what decides the graphs.
+        hashes: The files that they are or come from, as pairs of artifact name and sha256.
+        files: Gives the package's files by artifact name, for as long as they are needed.
+    """
+
+    package: ModelPackage
+    identity: str
+    hashes: tuple[tuple[str, str], ...]
+    files: Callable[[], AbstractContextManager[Mapping[str, Path]]]
+
+
+def _source_of(site: Site, card: ModelCard, builder: Builder, precision: str, fetch: FetchOptions) -> _Source:
+    """Chooses and fetches what to build from.
+
+    A graph that computes in the precision comes first, then one that the builder can lower, then a torch package that
+    the architecture can export.
+
+    Raises:
+        UnsupportedModelError: The model has none of these.
+        SourceError: A file cannot be had.
+    """
+    from lensmount.specs import Artifact
+    from lensmount.store.fetch import fetch_files
+
+    graphs = [p for p in card.packages if p.format == "onnx" and builder.accepts(p, precision)]
+    graphs.sort(key=lambda package: package.precision != precision)
+    if graphs:
+        package = graphs[0]
+        fetched = fetch_files(card, (package,), site.index.sources, fetch)[package.name]
+        return _Source(
+            package,
+            fetched.fingerprint,
+            _hashes(fetched, package, "graph"),
+            lambda: contextlib.nullcontext(fetched.files),
+        )
+    architecture = site.architecture_of(card)
+    torch = next((p for p in card.packages if p.format == "torch"), None)
+    if torch is None or architecture.exporter is None or precision not in ("fp32", "fp16"):
+        raise UnsupportedModelError(
+            f"nothing of {card.id!r} can be built from in {precision}",
+            found=", ".join(f"{p.name} ({p.format}, {p.precision})" for p in card.packages),
+            expected=f"a graph (format onnx) that computes in {precision}"
+            + ("; int8 wants a quantised one (QuantizeLinear and DequantizeLinear)" if precision == "int8" else ""),
+            fix="lensmount export MODEL --to onnx, or quantise a graph with onnxruntime.quantization (QDQ format)"
+            if precision == "int8"
+            else f"lensmount export MODEL --to onnx --precision {precision}, where the model has a torch package",
+        )
+    fetched = fetch_files(card, (torch,), site.index.sources, fetch)[torch.name]
+    # What it will be exported to; the names of several graphs are known when they are there.
+    graph = Artifact(name="weights.onnx", uri="file:///weights.onnx", role="graph")
+    data = tuple(artifact for artifact in torch.artifacts if artifact.role == "data")
+    package = replace(torch, format="onnx", precision=precision, artifacts=(graph, *data))
+    identity = hashlib.sha256(f"exported {precision} {fetched.fingerprint}".encode()).hexdigest()
+
+    @contextlib.contextmanager
+    def exported() -> Iterator[Mapping[str, Path]]:
+        from lensmount.contracts.model import ExportContext
+
+        export = import_string(architecture.exporter or "", f"architecture {architecture.name!r}")
+        with tempfile.TemporaryDirectory(prefix="lensmount-export-") as folder:
+            written = export(
+                ExportContext(
+                    card=card,
+                    package=torch,
+                    files=fetched.files,
+                    target="onnx",
+                    output=Path(folder) / "weights.onnx",
+                    precision=precision,
+                    dynamic=True,
+                )
+            )
+            if not written.is_file():
+                raise UnsupportedModelError(
+                    f"{card.id!r} is exported as several graphs",
+                    found=", ".join(sorted(path.name for path in written.iterdir())),
+                    fix="export them to a folder first (lensmount export MODEL -o FOLDER), and build from that",
+                )
+            yield {**fetched.files, "weights.onnx": written}
+
+    return _Source(package, identity, _hashes(fetched, torch, "weights"), exported)
+
+
+def _hashes(fetched: FetchedPackage, package: ModelPackage, role: str) -> tuple[tuple[str, str], ...]:
+    return tuple((a.name, fetched.sha256s[a.name]) for a in package.artifacts if a.role == role)
+
+
 def _described(
     package: ModelPackage,
     source: ModelPackage,
@@ -232,7 +313,7 @@ def _described(
     key: str,
     hashes: tuple[tuple[str, str], ...],
 ) -> ModelPackage:
-    """The built package with all that its source knows beside the graphs: geometry, settings, vocabularies."""
+    """The built package with all that its source knows apart from the graphs: geometry, settings, vocabularies."""
     carried = []
     for artifact in source.artifacts:
         if artifact.role == "data" and not artifact.name.endswith((".data", "_data")):
@@ -251,7 +332,7 @@ def _described(
 
 
 def _make_whole(target: Path, make: Callable[[Path], None]) -> None:
-    """Fills a folder beside the target and renames it: the target is whole or absent. One maker at a time."""
+    """Fills a folder next to the target and renames it: the target is complete or absent. One maker at a time."""
     from filelock import FileLock
 
     from lensmount.store.files import store_error, sync_folder

@@ -12,17 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lensmount.errors import OptionError, UnsupportedModelError
+from lensmount.host.hints import BUILDERS, EXPORTS
 from lensmount.host.resolve import resolve
 from lensmount.specs.imports import import_string
+from lensmount.store.fetch import fetch_files
 
 if TYPE_CHECKING:
     from lensmount.contracts.finder import FetchOptions
-    from lensmount.host.asking import Ask
-    from lensmount.host.discovery import Index
+    from lensmount.host.plan import Ask
     from lensmount.host.site import Site
-    from lensmount.specs import Architecture, Exporter, ModelCard, ModelPackage
-
-CALIBRATION = "calibration"
+    from lensmount.specs import Exporter, ModelCard, ModelPackage
 
 
 def export(
@@ -31,7 +30,6 @@ def export(
     *,
     target: str,
     output: Path | None,
-    precision: str,
     dynamic: bool,
     batch: int | Sequence[int] | None,
     progress: bool | None,
@@ -43,28 +41,28 @@ def export(
     """Writes another form of a model; see `lensmount.registry.Registry.export`.
 
     Args:
-        ask: The model, and the device to write for.
+        ask: The model, and the device and precision to write for.
         site: Plugins and machine.
         target: Format to write, or the backend to build for.
         output: Where.
-        precision: What the result is to compute in.
         dynamic: Dynamic batch and size.
         batch: Batch size, or three of them.
         progress: Show how far a build is.
-        settings: Of whoever writes.
+        settings: Those of the exporter.
         calibration: The settings about calibration, where they were given.
         load: `Registry.load`.
         say: Takes lines for the user.
     """
     from lensmount.specs.options import positive
 
-    exporter = _exporter_of(site.index, target, precision)
-    if calibration and (exporter is None or CALIBRATION not in exporter.settings):
+    precision = ask.precision or "fp32"
+    exporters = {p: e for e in site.index.exporters.values() if e.target == target for p in e.precisions}
+    exporter = exporters.get(precision)
+    if calibration and (exporter is None or "calibration" not in exporter.settings):
         raise OptionError(
             "calibration pictures go with an ONNX graph in int8 alone",
             found=f"to={target!r}, precision={precision!r}",
             expected="to='onnx', precision='int8'",
-            fix=_to_install(target, "int8"),
         )
     card = resolve(ask, site.index)
     backend = site.index.backends.get(target)
@@ -83,21 +81,19 @@ def export(
             progress=progress,
         )
     number = 1 if batch is None else positive("batch", batch)
-    if exporter is None:
-        _require_known(site.index, target, precision)
-        return export_graph(
-            card,
-            site,
-            ask.fetch,
-            output=output or Path(f"{card.id.replace('/', '-')}.{target}"),
-            target=target,
-            precision=precision,
-            dynamic=dynamic,
-            batch=number,
-            settings=settings,
+    missing = EXPORTS.get((target, precision)) or BUILDERS.get(target)
+    if exporter is None and (missing or (exporters and target != "onnx")):  # else the architecture's exporter judges
+        raise OptionError(
+            f"nothing that is installed writes {target} in {precision}",
+            found=f"to={target!r}, precision={precision!r}",
+            expected=", ".join(exporters) or None,
+            fix="; ".join([*([missing] if missing else []), *site.index.left_out]) or None,
         )
     own, rest = _sorted(exporter, {**settings, **calibration}, card)
-    graph = partial(_float_graph, card, site, ask.fetch, precision="fp32", dynamic=dynamic, batch=number, settings=rest)
+    write = partial(architecture_export, card, site, ask.fetch, dynamic=dynamic, batch=number, settings=rest)
+    if exporter is None:
+        named = output or Path(f"{card.id.replace('/', '-')}.{target}")
+        return write(named, target=target, precision=precision)
     from lensmount.contracts.writing import ExportRequest
 
     request = ExportRequest(
@@ -113,43 +109,16 @@ def export(
         graph_settings=rest,
         fetch=partial(_files, card, site, ask.fetch),
         load=partial(_loaded, load, ask),
-        graph=graph,
+        graph=partial(write, target="onnx", precision="fp32"),
         say=say,
     )
     written: Path = import_string(exporter.export, f"exporter {exporter.name!r}")(request)
     return written
 
 
-def _exporter_of(index: Index, target: str, precision: str) -> Exporter | None:
-    return next((e for e in index.exporters.values() if e.target == target and precision in e.precisions), None)
-
-
-def _to_install(target: str, precision: str) -> str | None:
-    """The command that installs what writes this, where lensmount knows it."""
-    from lensmount.host.hints import BUILDERS, EXPORTS
-
-    return EXPORTS.get((target, precision)) or BUILDERS.get(target)
-
-
-def _require_known(index: Index, target: str, precision: str) -> None:
-    """Refuses what needs a plugin that is not installed; the architecture's exporter judges the rest.
-
-    Raises:
-        OptionError: Naming the plugin, or what installed plugins write.
-    """
-    missing = _to_install(target, precision)
-    others = [e for e in index.exporters.values() if e.target == target]
-    if missing is None and (target == "onnx" or not others):
-        return
-    raise OptionError(
-        f"nothing that is installed writes {target} in {precision}",
-        found=f"to={target!r}, precision={precision!r}",
-        expected=", ".join(p for e in others for p in e.precisions) or None,
-        fix="; ".join([*([missing] if missing else []), *index.left_out]) or None,
-    )
-
-
-def _sorted(exporter: Exporter, settings: Mapping[str, Any], card: ModelCard) -> tuple[dict[str, Any], dict[str, Any]]:
+def _sorted(
+    exporter: Exporter | None, settings: Mapping[str, Any], card: ModelCard
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """The exporter's own settings, and those of the architecture's export that it starts from.
 
     Raises:
@@ -157,38 +126,31 @@ def _sorted(exporter: Exporter, settings: Mapping[str, Any], card: ModelCard) ->
     """
     from lensmount.specs.options import check_names
 
-    own = {name: value for name, value in settings.items() if name in exporter.settings}
-    rest = {name: value for name, value in settings.items() if name not in exporter.settings}
-    if not exporter.from_graph:
-        check_names(rest, (), f"exporting {card.id!r} with {exporter.name!r}", exporter.settings)
+    known = () if exporter is None else exporter.settings
+    own = {name: value for name, value in settings.items() if name in known}
+    rest = {name: value for name, value in settings.items() if name not in known}
+    if exporter is not None and not exporter.from_graph:
+        check_names(rest, (), f"exporting {card.id!r} with {exporter.name!r}", known)
     return own, rest
 
 
 def _files(card: ModelCard, site: Site, fetch: FetchOptions, package: ModelPackage) -> Mapping[str, Path]:
-    from lensmount.store.fetch import fetch_files
-
     return fetch_files(card, [package], site.index.sources, fetch)[package.name].files
 
 
 def _loaded(load: Callable[..., Any], ask: Ask, name: Any = None, **options: Any) -> Any:
     """The model that is exported, or a file that was written, loaded as the export was asked for."""
-    options.setdefault("offline", ask.offline)
     if name is None:
-        name = ask.subject
-        options.setdefault("architecture", ask.architecture)
-    return load(name, **options)
+        name, options = ask.subject, {"architecture": ask.architecture, **options}
+    return load(name, **{"offline": ask.offline, **options})
 
 
-def _float_graph(card: ModelCard, site: Site, fetch: FetchOptions, output: Path, **how: Any) -> Path:
-    return export_graph(card, site, fetch, output=output, target="onnx", **how)
-
-
-def export_graph(
+def architecture_export(
     card: ModelCard,
     site: Site,
     fetch: FetchOptions,
-    *,
     output: Path,
+    *,
     target: str,
     precision: str,
     dynamic: bool,
@@ -202,7 +164,7 @@ def export_graph(
     """
     from lensmount.contracts.model import ExportContext
 
-    architecture: Architecture = site.architecture_of(card)
+    architecture = site.architecture_of(card)
     package = next((p for p in card.packages if p.format == "torch"), None)
     if architecture.exporter is None or package is None:
         found = "no exporter" if package is not None else f"packages: {', '.join(p.format for p in card.packages)}"

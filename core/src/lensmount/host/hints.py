@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from fnmatch import fnmatch
-from importlib import resources
+from pathlib import Path
 from typing import Literal
 
 MARKERS = {"model_config.json": "lensmount-roboflow"}
@@ -33,8 +33,8 @@ def first_party(table: Literal["models", "commands"]) -> dict[str, list[str]]:
         import tomllib
     else:
         import tomli as tomllib
-    tables = tomllib.loads((resources.files("lensmount") / "first_party.toml").read_text(encoding="utf-8"))
-    found: dict[str, list[str]] = tables[table]
+    file = Path(__file__).parents[1] / "first_party.toml"
+    found: dict[str, list[str]] = tomllib.loads(file.read_text(encoding="utf-8"))[table]
     return found
 
 

@@ -109,7 +109,7 @@ def decide(plan: LoadPlan, times: Measured | NotMeasured) -> LoadPlan:
 def _order(plan: LoadPlan, competing: Sequence[Choice], rejected: tuple[Rejection, ...], times: Measured) -> LoadPlan:
     timed, failed = [], []
     for choice in competing:
-        timing = _timing(times, choice)
+        timing = next((timing for timing in times.timings if timing.of(choice)), None)
         if timing is not None and timing.milliseconds is not None:
             timed.append(replace(choice, milliseconds=timing.milliseconds))
         else:
@@ -133,10 +133,6 @@ def missing(choices: Sequence[Choice], timings: Sequence[Timing]) -> list[Choice
     return [choice for choice in choices if not any(timing.of(choice) for timing in timings)]
 
 
-def _timing(times: Measured, choice: Choice) -> Timing | None:
-    return next((timing for timing in times.timings if timing.of(choice)), None)
-
-
 def _precision(choice: Choice) -> str:
     """What the results are exact to: quantised weights stay coarse, whatever they are multiplied in."""
     return "int8" if choice.package.precision == "int8" else choice.precision
@@ -148,7 +144,7 @@ def _precision(choice: Choice) -> str:
 def machine_facts(
     environment: Environment, backends: Iterable[tuple[Backend, BackendStatus]], plugin: str | None = None
 ) -> Facts:
-    """What times depend on beside the model, as names and values that people can compare.
+    """What times depend on, apart from the model, as names and values that people can compare.
 
     Args:
         environment: What the machine has.
@@ -265,7 +261,7 @@ def look_up(
         sources: What plugins bring, by scheme, to find the model's files.
         machine: `machine_facts` of now.
         options: `conditions` of the load.
-        command: What measures them anew, for the answer where nothing fits.
+        command: The command that measures again, for the error where no time applies.
     """
     kept = list_kept(subject_of(card))
     records = [k.record for k in kept if k.record is not None]

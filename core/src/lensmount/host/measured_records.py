@@ -107,7 +107,7 @@ def keep(record: Record, request: Sequence[str | None]) -> Path:
 
     Args:
         record: The measurement.
-        request: What was asked for beside the options: device and precision.
+        request: What was asked for in addition to the options: device and precision.
 
     Raises:
         StoreError: The folder cannot be written.

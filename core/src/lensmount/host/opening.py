@@ -1,74 +1,80 @@
-"""The last step of a load: sessions are opened, what is effective is compared with the plan, and the model is built."""
+"""The last step of a load: sessions are opened and compared with the plan, and the model is built."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lensmount.errors import BackendError, DeviceError, PluginError
+from lensmount.errors import BackendError, DeviceError, DeviceNotice, LicenceNotice, PluginError
 from lensmount.specs.imports import import_string
+from lensmount.specs.logs import log
 
 if TYPE_CHECKING:
     from lensmount.contracts.model import BuildContext
     from lensmount.contracts.session import BackendOptions, Session
-    from lensmount.host.plan import Choice
+    from lensmount.host.plan import Ask, Choice, LoadPlan
     from lensmount.specs import Architecture, CacheProvider, ModelCard
     from lensmount.store.fetch import FetchedPackage
 
 Factory = Callable[["BuildContext"], Any]
 
 
+def factory_of(architecture: Architecture) -> Factory:
+    """The architecture's function that builds a model; its module is imported."""
+    factory: Factory = import_string(architecture.factory, f"architecture {architecture.name!r}")
+    return factory
+
+
 def open_model(
+    ask: Ask,
     choice: Choice,
     card: ModelCard,
     architecture: Architecture,
     fetched: FetchedPackage,
-    *,
+    groups: tuple[BackendOptions, Any],
     factory: Factory,
-    requested_precision: str | None,
-    session_options: BackendOptions,
-    options: Any,
-    caches: Mapping[str, Any],
+    providers: Mapping[str, CacheProvider],
 ) -> Any:
     """Opens the sessions of a fetched package, compares them with the plan, and calls the factory.
 
     Args:
+        ask: What the caller said.
         choice: The package, its backend, device and precision.
         card: The model.
         architecture: What runs it.
         fetched: The package's files.
+        groups: The load options of the sessions, and those of the architecture.
         factory: The architecture's.
-        requested_precision: What the caller asked for; None where the plan chose.
-        session_options: The load options of the sessions.
-        options: The load options of the architecture.
-        caches: Cache by use, from `resolve_caches`.
+        providers: Kinds of caches by name.
 
     Raises:
         BackendError: A session cannot be opened, or computes in another precision than planned.
         DeviceError: A session runs elsewhere than planned.
+        PluginError: A cache that was asked for is none.
     """
     from lensmount.contracts.model import BuildContext
 
-    opener = partial(_open, choice, card, architecture, fetched.files, session_options, options)
+    opener = partial(_open, choice, card, architecture, fetched.files, *groups)
     if architecture.shared:
         from lensmount.backend.sharing import share
 
-        sessions = share(_identity(choice, fetched, session_options), opener)
+        sessions = share(_identity(choice, fetched, groups[0]), opener)
     else:
         sessions = opener()
     try:
         for session in sessions.values():
-            _check_effective(session, choice, card, requested_precision)
+            _check_effective(session, choice, card, ask.precision)
         return factory(
             BuildContext(
                 card=card,
                 package=choice.package,
                 sessions=sessions,
                 files=fetched.files,
-                options=options,
-                caches=caches,
+                options=groups[1],
+                caches=_caches(ask.caches, providers),
                 fingerprint=fetched.fingerprint,
             )
         )
@@ -125,6 +131,8 @@ def _open(
     try:
         for name, item in requests.items():
             opened[name] = opener(item)
+            where = (opened[name].provider, opened[name].device, opened[name].precision)
+            log("host", "info", "opened %s of %s (%s): %s, %s, %s", name, card.id, choice, *where)
     except BaseException:
         for session in opened.values():
             session.close()
@@ -151,7 +159,7 @@ def _check_effective(session: Session, choice: Choice, card: ModelCard, requeste
         )
 
 
-def resolve_caches(caches: Mapping[str, Any], providers: Mapping[str, CacheProvider]) -> dict[str, Any]:
+def _caches(caches: Mapping[str, Any], providers: Mapping[str, CacheProvider]) -> dict[str, Any]:
     """Caches by use: an instance as it is, a provider's name, or `(name, settings)`.
 
     Raises:
@@ -164,9 +172,33 @@ def resolve_caches(caches: Mapping[str, Any], providers: Mapping[str, CacheProvi
             if name not in providers:
                 raise PluginError(f"no cache provider {name!r}", expected=", ".join(sorted(providers)))
             value = import_string(providers[name].factory, f"cache {name!r}")(**settings)
+            log("host", "info", "made cache %s for %s", name, use)
         if not (hasattr(value, "get") and hasattr(value, "put")):
             raise PluginError(
                 f"caches[{use!r}] is not a cache", found=type(value).__name__, expected="a lensmount.contracts.Cache"
             )
         resolved[use] = value
     return resolved
+
+
+def show_licence(card: ModelCard) -> None:
+    """Shows what the weights' licence asks, once per machine (a marker in the store remembers)."""
+    if not card.licence_notice:
+        return
+    from lensmount.store.store import default_root
+
+    marker = default_root() / "notices" / f"{card.licence}-{card.architecture}"
+    if marker.exists():
+        return
+    warnings.warn(f"{card.id}: {card.licence_notice}", LicenceNotice, stacklevel=3)
+    try:
+        marker.parent.mkdir(parents=True, exist_ok=True)
+        marker.touch()
+    except OSError:  # a read-only home only means that the notice is shown again
+        return
+
+
+def show_device(plan: LoadPlan) -> None:
+    """Tells what a user should know of the choice: that a GPU is not used."""
+    if plan.notes:
+        warnings.warn("\n".join(plan.notes), DeviceNotice, stacklevel=3)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lensmount.errors import UnknownBackendError
 from lensmount.host.plan import FASTEST, LoadPlan, Request
 from lensmount.host.selection import select
+from lensmount.specs.logs import log
 
 if TYPE_CHECKING:
     from lensmount.contracts.finder import FetchOptions
@@ -86,4 +87,6 @@ def candidates(card: ModelCard, site: Site, request: Request) -> LoadPlan:
             card = with_built(card, backend)
     if request.backend == FASTEST:
         request = replace(request, backend=None)
-    return select(card, index.architectures.get(card.architecture), site.backends(), site.environment, request)
+    found = select(card, index.architectures.get(card.architecture), site.backends(), site.environment, request)
+    log("host", "debug", "what can run of %s:\n%s", card.id, found)
+    return found

@@ -13,7 +13,7 @@ from lensmount.host.resolve import resolve
 from lensmount.store.fetch import fetch_files
 
 if TYPE_CHECKING:
-    from lensmount.host.asking import Ask
+    from lensmount.host.plan import Ask
     from lensmount.host.site import Site
     from lensmount.specs import ModelCard, ModelPackage
     from lensmount.store.fetch import FetchedPackage

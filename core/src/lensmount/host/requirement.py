@@ -1,4 +1,4 @@
-"""Whether this core is one that a plugin was made for: the one requirement that discovery checks itself."""
+"""Whether the lensmount distributions that a plugin requires are installed, in the versions that it requires."""
 
 from __future__ import annotations
 
@@ -7,44 +7,49 @@ from collections.abc import Callable
 from operator import ge, gt, le, lt
 from typing import Any
 
-#: The usual line: `lensmount>=0.1,<0.2`, final releases only, no extras and no marker.
-_PLAIN_REQUIREMENT = re.compile(r"lensmount\s*\(?\s*((?:(?:>=|<=|<|>)\s*\d+(?:\.\d+)*\s*,?\s*)*)\)?\s*", re.IGNORECASE)
+#: The usual line: `lensmount-vision>=0.1,<0.2`, final releases only, no extras and no marker.
+_PLAIN = re.compile(
+    r"(lensmount(?:[-_.]\w+)*)\s*\(?\s*((?:(?:>=|<=|<|>)\s*\d+(?:\.\d+)*\s*,?\s*)*)\)?\s*", re.IGNORECASE
+)
 _CLAUSE = re.compile(r"(>=|<=|<|>)\s*(\d+(?:\.\d+)*)")
-_NAMES_CORE = re.compile(r"lensmount(?![\w.-])", re.IGNORECASE)
+_OURS = re.compile(r"lensmount(?![^\W_])", re.I)
 _COMPARE: dict[str, Callable[[Any, Any], bool]] = {">=": ge, "<=": le, "<": lt, ">": gt}
 
 
-def satisfied(line: str, version: str) -> bool:
-    """Whether a requirement of a distribution holds, as far as it is about the core.
+def unmet(line: str, version_of: Callable[[str], str | None]) -> str | None:
+    """What is there instead of what a requirement asks for, as far as it is about lensmount's distributions.
 
     The usual form is compared here: packaging takes 15 ms to import, which every listing of models would pay.
 
     Args:
         line: A `Requires-Dist` line.
-        version: The core's version.
+        version_of: Version of an installed distribution, or None.
 
     Returns:
-        True too for a line about something else, or one whose marker does not apply.
+        The distribution and its version, or that it is not installed; None where the requirement holds, is about
+        something else, or has a marker that does not apply.
 
     Raises:
-        packaging.requirements.InvalidRequirement: The line names the core and makes no sense.
+        packaging.requirements.InvalidRequirement: The line names a lensmount distribution and makes no sense.
     """
     line = line.strip()
-    if _NAMES_CORE.match(line) is None:
-        return True
-    plain = _PLAIN_REQUIREMENT.fullmatch(line)
-    if plain and re.fullmatch(r"\d+(\.\d+)*", version):
-        return all(
-            _COMPARE[operator](_release(version), _release(bound)) for operator, bound in _CLAUSE.findall(plain[1])
-        )
-    if re.search(r";.*\bextra\s*==", line):  # asked for by an extra, which may not have been installed
-        return True
+    if _OURS.match(line) is None or re.search(r";.*\bextra\s*==", line):  # an extra may not have been asked for
+        return None
+    plain = _PLAIN.fullmatch(line)
+    version = version_of(plain[1]) if plain else None
+    if plain and version is not None and re.fullmatch(r"\d+(\.\d+)*", version):
+        clauses = _CLAUSE.findall(plain[2])
+        holds = all(_COMPARE[operator](_release(version), _release(bound)) for operator, bound in clauses)
+        return None if holds else f"{plain[1]} {version}"
     from packaging.requirements import Requirement
 
     requirement = Requirement(line)
     if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
-        return True
-    return requirement.specifier.contains(version, prereleases=True)
+        return None
+    version = version_of(requirement.name)
+    if version is None:
+        return f"{requirement.name} is not installed"
+    return None if requirement.specifier.contains(version, prereleases=True) else f"{requirement.name} {version}"
 
 
 def _release(version: str) -> tuple[int, ...]:

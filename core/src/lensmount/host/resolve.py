@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,10 +15,8 @@ from lensmount.specs.imports import import_string
 
 if TYPE_CHECKING:
     from lensmount.contracts.finder import FetchOptions, Finder
-    from lensmount.contracts.reading import Recogniser
-    from lensmount.host.asking import Ask
     from lensmount.host.discovery import Index
-    from lensmount.host.plan import Name
+    from lensmount.host.plan import Ask, Name
     from lensmount.specs import Architecture, ModelCard, Reader
 
 MODEL_SUFFIXES = (".onnx", ".pt", ".pth", ".safetensors", ".bin", ".engine", ".plan", ".torchscript")
@@ -36,7 +34,7 @@ def resolve(ask: Ask, index: Index) -> ModelCard:
         The card; with `locked`, of the files that the lock file names.
 
     Raises:
-        ModelNotFoundError: Nothing answers to the name, with near matches and the plugin that would; or the model has
+        ModelNotFoundError: No plugin, file or address has the name (with near matches); or the model has
             another task or architecture than asked for.
         AmbiguousModelError: Several plugins, or several architectures, answer.
         ModelFileError: A path exists but is not a usable model.
@@ -74,7 +72,7 @@ def _on_base(card: ModelCard, index: Index, fetch: FetchOptions) -> ModelCard:
 
     Raises:
         ModelFileError: The base is itself built on another model, or an address on the web.
-        ModelNotFoundError: Nothing answers to the base.
+        ModelNotFoundError: No plugin, file or address has the base's name.
     """
     base = card.base or ""
     if "://" in base and not base.startswith(("file://", "hf://")):
@@ -133,11 +131,7 @@ def _not_found(text: str, index: Index) -> ModelNotFoundError:
     near = difflib.get_close_matches(text, list(index.cards), 4, 0.6)
     fixes = [f"did you mean {', '.join(near)}?"] if near else []
     plugin = known_plugin(text)
-    states = {s.distribution: s.state for s in index.statuses}
-    if plugin and plugin not in states:
-        fixes.insert(0, f"pip install {plugin}")
-    if plugin and states.get(plugin) == "blocked":
-        fixes.insert(0, f"{plugin} is blocked, by LENSMOUNT_BLOCK_PLUGINS or LENSMOUNT_PLUGINS")
+    fixes = [*(_to_install(plugin, index) if plugin else []), *fixes]
     if Path(text).exists():
         fixes.append(f"to load the path of this name, write ./{text}")
     fixes += index.left_out
@@ -147,6 +141,15 @@ def _not_found(text: str, index: Index) -> ModelNotFoundError:
         expected="a model id (see: lensmount models), a path, or an address such as hf://owner/repo",
         fix="; ".join(fixes) or "lensmount models",
     )
+
+
+def _to_install(distribution: str, index: Index) -> list[str]:
+    """What makes one of lensmount's own plugins available; nothing for one that is there, or broken."""
+    states = {status.distribution: status.state for status in index.statuses}
+    if distribution not in states:
+        return [f"pip install {distribution}"]
+    blocked = f"{distribution} is blocked, by LENSMOUNT_BLOCK_PLUGINS or LENSMOUNT_PLUGINS"
+    return [blocked] if states[distribution] == "blocked" else []
 
 
 # --- files and folders ------------------------------------------------------------------------------------------------
@@ -194,16 +197,11 @@ def _read_bare(path: Path, index: Index, architecture: str | None, *, name: str 
 
 
 def _no_reader(problem: str, distribution: str, index: Index) -> MissingDependencyError:
-    states = {status.distribution: status.state for status in index.statuses}
-    fixes = {
-        "blocked": [f"{distribution} is blocked, by LENSMOUNT_BLOCK_PLUGINS or LENSMOUNT_PLUGINS"],
-        "broken": [],
-    }.get(states.get(distribution, ""), [f"pip install {distribution}"])
     return MissingDependencyError(
         f"{problem}, which no installed plugin reads",
         found="readers: " + ", ".join(index.readers),
         expected=distribution,
-        fix="; ".join([*fixes, *index.left_out]),
+        fix="; ".join([*_to_install(distribution, index), *index.left_out]),
     )
 
 
@@ -219,13 +217,21 @@ def _read(
     from lensmount.contracts.reading import ReadRequest
     from lensmount.specs import ModelCard
 
+    def there(name: str) -> Path | None:
+        file = path.absolute().joinpath(*name.split("/"))
+        return file if file.is_file() else None
+
     read = import_string(reader.read, f"reader {reader.name!r}")
     request = ReadRequest(
         path=path.absolute(),
-        bring=bring or partial(_there, path.absolute()),
+        bring=bring or there,
         name=name,
         architecture=architecture,
-        recognisers=dict(_recognisers(index, architecture)),
+        recognisers={
+            label: partial(_recognise, descriptor)
+            for label, descriptor in index.architectures.items()
+            if descriptor.recognise is not None and architecture in (None, label)
+        },
         left_out=tuple(index.left_out),
     )
     card = read(request)
@@ -236,17 +242,6 @@ def _read(
             f"reader {reader.name!r} returned the wrong thing", found=type(card).__name__, expected="a ModelCard"
         )
     return card
-
-
-def _there(folder: Path, name: str) -> Path | None:
-    path = folder.joinpath(*name.split("/"))
-    return path if path.is_file() else None
-
-
-def _recognisers(index: Index, architecture: str | None) -> Iterator[tuple[str, Recogniser]]:
-    for label, descriptor in index.architectures.items():
-        if descriptor.recognise is not None and architecture in (None, label):
-            yield label, partial(_recognise, descriptor)
 
 
 def _recognise(architecture: Architecture, facts: Any) -> Any:

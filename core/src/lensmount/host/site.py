@@ -50,9 +50,9 @@ class Site:
 
     def _collect(self, hooks: Collection[str] | None = None) -> Index:
         from lensmount.host import discovery
-        from lensmount.specs import logs
+        from lensmount.specs.logs import configure
 
-        logs.configure()
+        configure()
         if self._found is None:
             self._found = list((self._candidates or discovery.find_entry_points)())
         candidates = [discovery.builtin(), *self._found, *self._added]

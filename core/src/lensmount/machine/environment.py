@@ -2,7 +2,7 @@
 
 `detect()` reads files, installed metadata and the NVIDIA driver's management library; it starts no process, imports
 no runtime and creates no CUDA context. Selection is a pure function of the `Environment`, so another machine can be
-described by hand and its choice computed here.
+described as data and its choice computed here.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
-    """What a machine has. Every field has a default, so that a machine can be described by hand.
+    """What a machine has. Every field has a default, so that tests can describe any machine.
 
     Attributes:
         system: `linux`, `darwin`, `windows`.

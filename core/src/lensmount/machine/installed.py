@@ -136,7 +136,7 @@ def libraries(root: Path, stems: tuple[str, ...], more: Iterable[str] = ()) -> d
     Args:
         root: Folder that stands for `/`.
         stems: Names up to `.so`.
-        more: Folders to look in beside the usual ones (`LD_LIBRARY_PATH`).
+        more: Folders to look in, in addition to the usual ones (`LD_LIBRARY_PATH`).
     """
     found: dict[str, str] = {}
     for folder in (*LIBRARY_FOLDERS, *more):

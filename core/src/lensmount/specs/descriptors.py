@@ -228,14 +228,14 @@ class ModelCard:
         architecture: Name of the architecture that runs it.
         task: `object-detection`, `instance-segmentation`, …
         packages: Its runnable forms.
-        aliases: Other ids it answers to.
+        aliases: Other ids of the same model.
         classes: Class names by class id; empty when the weights or the user bring them.
         licence: SPDX id of the weights' licence.
         licence_notice: Shown at first load where the licence asks something of the user.
         homepage: Where the weights are published.
         description: One line.
         base: Id or path of the model that this one is built on: its packages are run, and this card's own artifacts,
-            of role `data`, are fetched beside theirs. None for a model with packages of its own.
+            of role `data`, are fetched together with theirs. None for a model with packages of its own.
         settings: Facts for the architecture's code, as pairs (variant, resolution, …).
         recommended: Default call options (`("confidence", 0.4)`).
         published: The authors' own figures, as pairs (`("coco_ap", 48.4)`).

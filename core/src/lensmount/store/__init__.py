@@ -16,7 +16,7 @@ _LAZY = {
     "MissingFilesError": "lensmount.store.offline",
     "Policy": "lensmount.store.transport",
     "Store": "lensmount.store.store",
-    "Wanted": "lensmount.store.download",
+    "DownloadRequest": "lensmount.store.download",
     "WebAddress": "lensmount.store.addresses",
     "check_md5": "lensmount.store.local",
     "fetch_artifact": "lensmount.store.fetch",
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from lensmount.store.addresses import path_of as path_of
     from lensmount.store.addresses import scheme_of as scheme_of
     from lensmount.store.bundle import write_bundle as write_bundle
-    from lensmount.store.download import Wanted as Wanted
+    from lensmount.store.download import DownloadRequest as DownloadRequest
     from lensmount.store.fetch import FetchedPackage as FetchedPackage
     from lensmount.store.fetch import fetch_artifact as fetch_artifact
     from lensmount.store.fetch import fetch_package as fetch_package
@@ -65,13 +65,13 @@ if TYPE_CHECKING:
     from lensmount.store.transport import read_small as read_small
 
 __all__ = [
+    "DownloadRequest",
     "FetchedPackage",
     "HubAddress",
     "Missing",
     "MissingFilesError",
     "Policy",
     "Store",
-    "Wanted",
     "WebAddress",
     "check_md5",
     "fetch_artifact",

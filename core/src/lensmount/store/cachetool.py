@@ -186,7 +186,7 @@ def prune(store: Store, *, dry_run: bool = True, min_age: float = 3600.0) -> Rem
     Args:
         store: The store.
         dry_run: Only say what would go.
-        min_age: Seconds; younger blobs stay, since a load under way may be about to use them.
+        min_age: Seconds; younger blobs stay, since a load that runs now may be about to use them.
 
     Raises:
         StoreError: A file cannot be removed.

@@ -22,12 +22,12 @@ from lensmount.store.progress import Meter
 from lensmount.store.transport import Policy, RangeError, TransientError, open_url
 
 _RANGE = re.compile(r"^bytes (\d+)-(\d+)/(\d+|\*)$")
-_ROOM = 16 << 20  # left free beside the file itself
+_ROOM = 16 << 20  # bytes that stay free in addition to the file itself
 READ = 256 << 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class DownloadRequest:
     """A file to bring into the store.
 
     Attributes:
@@ -120,7 +120,7 @@ class _RestartError(Exception):
     """The bytes so far are of no use."""
 
 
-def download(wanted: Wanted, partial: Partial, policy: Policy, meter: Meter) -> Received:
+def download(request: DownloadRequest, partial: Partial, policy: Policy, meter: Meter) -> Received:
     """Brings the whole file into the partial, synced to the disk.
 
     Raises:
@@ -134,13 +134,13 @@ def download(wanted: Wanted, partial: Partial, policy: Policy, meter: Meter) -> 
         total_tries += 1
         pieces = partial.size > 0
         try:
-            return _attempt(wanted, partial, policy, meter)
+            return _attempt(request, partial, policy, meter)
         except _RestartError:
             _truncate(partial)
             wait = 0.0
             barren += 1
             problem: SourceError = SourceError(
-                f"{public(wanted.address)} keeps changing while it is downloaded", fix="try again later"
+                f"{public(request.address)} keeps changing while it is downloaded", fix="try again later"
             )
         except IntegrityError as error:
             _truncate(partial)
@@ -171,55 +171,55 @@ def _truncate(partial: Partial) -> None:
         raise store_error(error, partial.path, "writing") from error
 
 
-def _attempt(wanted: Wanted, partial: Partial, policy: Policy, meter: Meter) -> Received:
+def _attempt(request: DownloadRequest, partial: Partial, policy: Policy, meter: Meter) -> Received:
     offset = partial.size
     facts = partial.facts
-    if offset and wanted.sha256 is None and not (partial.same_boot and (facts.get("etag") or facts.get("modified"))):
+    if offset and request.sha256 is None and not (partial.same_boot and (facts.get("etag") or facts.get("modified"))):
         raise _RestartError  # nothing could tell whether the pieces belong together
-    if wanted.size is not None and offset > wanted.size:
+    if request.size is not None and offset > request.size:
         raise _RestartError
-    headers = dict(wanted.headers)
+    headers = dict(request.headers)
     if offset:
         headers["Range"] = f"bytes={offset}-"
         validator = facts.get("etag") or facts.get("modified")
         if validator:
             headers["If-Range"] = str(validator)
     try:
-        response = open_url(wanted.resolve() if wanted.resolve else wanted.url, headers, policy)
+        response = open_url(request.resolve() if request.resolve else request.url, headers, policy)
     except RangeError as error:
         if not offset:
-            raise SourceError(f"{public(wanted.address)} refuses to be read", found="status 416") from None
+            raise SourceError(f"{public(request.address)} refuses to be read", found="status 416") from None
         if error.total != offset:
             raise _RestartError from None
         response = None  # every byte is there; only the check was missing
     if response is None:
-        return _finish(wanted, partial, _sink(wanted, partial), offset, offset)
+        return _finish(request, partial, _sink(request, partial), offset, offset)
     with response:
-        start, total = _place(wanted, response, offset)
+        start, total = _place(request, response, offset)
         seen = _validators(response)
         if start and facts.get("etag") and seen.get("etag") not in (None, facts.get("etag")):
             raise _RestartError
-        if start and wanted.sha256 is None and not seen:
+        if start and request.sha256 is None and not seen:
             raise _RestartError
-        if wanted.size is not None and total is not None and total != wanted.size:
-            raise _mismatch(wanted, f"{total:,} bytes", f"{wanted.size:,} bytes")
-        if total is None and wanted.sha256 is None and wanted.md5 is None and not response.chunked:
+        if request.size is not None and total is not None and total != request.size:
+            raise _mismatch(request, f"{total:,} bytes", f"{request.size:,} bytes")
+        if total is None and request.sha256 is None and request.md5 is None and not response.chunked:
             raise SourceError(
-                f"{public(wanted.address)} does not say how long it is, so it cannot be known whole",
+                f"{public(request.address)} does not say how long it is, so it cannot be known whole",
                 expected="a Content-Length header, or a published sha256",
             )
-        _check_room(partial.path.parent, (total or wanted.size or 0) - start)
+        _check_room(partial.path.parent, (total or request.size or 0) - start)
         if start == 0:
             _truncate(partial)
             _note(partial, seen)
-        sink = _sink(wanted, partial)
+        sink = _sink(request, partial)
         try:
-            _stream(response, sink, partial, policy, meter, total, wanted)
+            _stream(response, sink, partial, policy, meter, total, request)
         except BaseException:
             with contextlib.suppress(StoreError):  # the first error says more
                 sink.close(sync=False)
             raise
-    return _finish(wanted, partial, sink, sink.size, total)
+    return _finish(request, partial, sink, sink.size, total)
 
 
 def _note(partial: Partial, seen: dict[str, str]) -> None:
@@ -238,7 +238,7 @@ def _validators(response: HTTPResponse) -> dict[str, str]:
     return seen
 
 
-def _place(wanted: Wanted, response: HTTPResponse, offset: int) -> tuple[int, int | None]:
+def _place(request: DownloadRequest, response: HTTPResponse, offset: int) -> tuple[int, int | None]:
     """Where the body of a response starts in the file, and how long the file is."""
     length = response.headers.get("Content-Length", "")
     if response.status == 206:
@@ -255,10 +255,10 @@ def _check_room(folder: Path, needed: int) -> None:
         raise size_error(needed + _ROOM, free, folder)
 
 
-def _sink(wanted: Wanted, partial: Partial) -> Sink:
+def _sink(request: DownloadRequest, partial: Partial) -> Sink:
     """Opens the partial for appending, its hashes brought up to its end."""
     digests = [hashlib.sha256()]
-    if wanted.md5 is not None:
+    if request.md5 is not None:
         digests.append(hashlib.md5(usedforsecurity=False))
     try:
         if partial.size:
@@ -279,58 +279,61 @@ def _stream(
     policy: Policy,
     meter: Meter,
     total: int | None,
-    wanted: Wanted,
+    request: DownloadRequest,
 ) -> None:
     mark, mark_size = time.monotonic(), sink.size
     begun = sink.size
-    limit = total if total is not None else wanted.size
+    limit = total if total is not None else request.size
     while True:
         try:
             chunk = response.read1(READ)
         except (OSError, HTTPException) as error:
             stalled = isinstance(error, TimeoutError) and sink.size - begun < policy.stall_bytes
-            raise TransientError(_cut(wanted, f"{type(error).__name__}: {error}", limit), stalled=stalled) from error
+            raise TransientError(_cut(request, f"{type(error).__name__}: {error}", limit), stalled=stalled) from error
         if not chunk:
             break
         sink.write(chunk)
         if limit is not None and sink.size > limit:
-            raise _mismatch(wanted, "more bytes than promised", f"{limit:,} bytes")
+            raise _mismatch(request, "more bytes than promised", f"{limit:,} bytes")
         meter.at(sink.size, limit)
         partial.beat()
         now = time.monotonic()
         if now - mark > policy.stall_seconds:
             if sink.size - mark_size < policy.stall_bytes:
                 slow = f"{sink.size - mark_size} bytes in {now - mark:.0f} s"
-                raise TransientError(_cut(wanted, slow, limit), stalled=True)
+                raise TransientError(_cut(request, slow, limit), stalled=True)
             mark, mark_size = now, sink.size
     if limit is not None and sink.size < limit:
-        raise TransientError(_cut(wanted, f"{sink.size:,} bytes", limit))
+        raise TransientError(_cut(request, f"{sink.size:,} bytes", limit))
 
 
-def _cut(wanted: Wanted, found: str, total: int | None) -> SourceError:
+def _cut(request: DownloadRequest, found: str, total: int | None) -> SourceError:
     return SourceError(
-        f"the download of {public(wanted.address)} was cut off",
+        f"the download of {public(request.address)} was cut off",
         found=found,
         expected=f"{total:,} bytes" if total is not None else None,
         fix="run again: it goes on where it stopped",
     )
 
 
-def _finish(wanted: Wanted, partial: Partial, sink: Sink, size: int, total: int | None) -> Received:
+def _finish(request: DownloadRequest, partial: Partial, sink: Sink, size: int, total: int | None) -> Received:
     digests = sink.close(sync=True)
     found: dict[str, Any] = {digest.name: digest.hexdigest() for digest in digests}
-    if wanted.size is not None and size != wanted.size:
-        raise _mismatch(wanted, f"{size:,} bytes", f"{wanted.size:,} bytes")
-    for name, promised in (("sha256", wanted.sha256), ("md5", wanted.md5)):
+    if request.size is not None and size != request.size:
+        raise _mismatch(request, f"{size:,} bytes", f"{request.size:,} bytes")
+    for name, promised in (("sha256", request.sha256), ("md5", request.md5)):
         if promised is not None and found[name] != promised.lower():
-            raise _mismatch(wanted, f"{name} {found[name]}", f"{name} {promised}")
+            raise _mismatch(request, f"{name} {found[name]}", f"{name} {promised}")
     return Received(sha256=found["sha256"], size=size)
 
 
-def _mismatch(wanted: Wanted, found: str, expected: str) -> IntegrityError:
+def _mismatch(request: DownloadRequest, found: str, expected: str) -> IntegrityError:
     fix = "nothing was kept; try again, and if it happens again ask the publisher whether the file was changed"
-    if wanted.second_hand:
+    if request.second_hand:
         fix += " (the expected value is second-hand: it was not read on the publisher's own page)"
     return IntegrityError(
-        f"{wanted.name} from {public(wanted.address)} is not what was promised", found=found, expected=expected, fix=fix
+        f"{request.name} from {public(request.address)} is not what was promised",
+        found=found,
+        expected=expected,
+        fix=fix,
     )

@@ -69,7 +69,7 @@ def safe_name(text: str) -> str:
 
 
 def temporary_beside(path: Path) -> Path:
-    """A name in the same folder that nobody else writes."""
+    """A name in the same folder that no other process writes."""
     return path.with_name(f".{path.name[:80]}.{uuid.uuid4().hex[:12]}.tmp")
 
 

@@ -41,7 +41,7 @@ BESIDE = (
     "vocab.json",
     "merges.txt",
 )
-"""What lies beside the weights; brought where a repository has it."""
+"""Other files that the models read; downloaded where a repository has them."""
 
 SHARD = re.compile(r"[\w.-]+\.safetensors")
 

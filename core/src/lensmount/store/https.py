@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from lensmount.contracts.finder import Fetched, FetchOptions
 from lensmount.errors import SourceError
 from lensmount.store.addresses import WebAddress, parse_web, public
-from lensmount.store.download import Wanted
+from lensmount.store.download import DownloadRequest
 from lensmount.store.store import Store
 
 if TYPE_CHECKING:
@@ -36,14 +36,14 @@ class HttpsFinder:
             SourceError: Plain http without `allow_insecure`; or as for `Store.obtain`.
         """
         address = parse_web(artifact.uri)
-        return self._store.obtain(wanted_from(artifact, address, options), options)
+        return self._store.obtain(download_request(artifact, address, options), options)
 
     def find(self, uri: str, options: FetchOptions) -> ModelCard | None:
         """None: a web address names one file, which is brought and then recognised by its content."""
         return None
 
 
-def wanted_from(artifact: Artifact, address: WebAddress, options: FetchOptions) -> Wanted:
+def download_request(artifact: Artifact, address: WebAddress, options: FetchOptions) -> DownloadRequest:
     """What to ask the store for.
 
     Raises:
@@ -64,7 +64,7 @@ def wanted_from(artifact: Artifact, address: WebAddress, options: FetchOptions) 
         )
     host = address.url.split("/")[2]
     token = options.credentials.get(host.rpartition("@")[2].split(":")[0])
-    return Wanted(
+    return DownloadRequest(
         # the query is part of what the address means, and may be secret: it goes in as a hash
         address=_known_as(address),
         url=address.url,

@@ -169,7 +169,7 @@ def claim(folder: Path) -> Partial:
             if state == "dead":
                 _discard(path, lease)
             continue
-        _write_lease(partial.lease, facts)  # before the data comes: what lies beside these facts is theirs
+        _write_lease(partial.lease, facts)  # before the data comes: the data next to these facts belongs to them
         try:
             if state == "dead":
                 path.rename(partial.path)

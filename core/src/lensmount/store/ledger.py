@@ -100,7 +100,7 @@ class Ledger:
         write_atomic(self.reference_path(address), content)
 
     def forget(self, address: str) -> bool:
-        """Drops what was recorded of an address, so that its next download is trusted anew."""
+        """Drops what was recorded of an address, so that its next download is trusted as a first one."""
         path = self.reference_path(address)
         existed = path.exists()
         _drop(path)

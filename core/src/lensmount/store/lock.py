@@ -104,7 +104,7 @@ def _bind(card: ModelCard, package: ModelPackage, locked: Mapping[str, LockedArt
 def _bind_artifact(card: ModelCard, artifact: Artifact, locked: LockedArtifact) -> Artifact:
     if artifact.sha256 not in (None, locked.sha256):
         raise IntegrityError(
-            f"{artifact.name!r} of {card.id!r} was published anew since it was locked",
+            f"{artifact.name!r} of {card.id!r} was published again since it was locked",
             found=f"sha256 {artifact.sha256}",
             expected=f"sha256 {locked.sha256}",
             fix=_FIX,

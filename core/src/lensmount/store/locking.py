@@ -64,7 +64,7 @@ def single_flight(path: Path, ready: Callable[[], T | None], busy: Callable[[], 
         hung = time.monotonic() - idle_since > HUNG_SECONDS
         with _held(path, timeout=0.5) as held:
             if held or hung:
-                idle = not busy()  # asked first: whoever ends leaves the result, then the lease
+                idle = not busy()  # asked first: a worker stores its result, and gives up its lease after that
                 done = ready()
                 if done is not None:
                     return done

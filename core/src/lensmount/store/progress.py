@@ -25,7 +25,7 @@ def meter(name: str, progress: bool | None) -> Iterator[Meter]:
     """A meter for one download.
 
     Args:
-        name: Shown beside the bar.
+        name: Shown next to the bar.
         progress: True or False, or None for "when standard error is a terminal".
     """
     show = sys.stderr.isatty() if progress is None else progress

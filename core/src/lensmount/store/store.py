@@ -3,7 +3,7 @@
     <root>/blobs/sha256/ab/abcdef…        the files, read-only, named by their content
     <root>/models/<id>/<package>/<name>   what a package looks like on disk: links to blobs (copies where links fail)
     <root>/verified/, <root>/references/  records: see `lensmount.store.ledger`
-    <root>/partials/, <root>/locks/       downloads under way: see `lensmount.store.lease`
+    <root>/partials/, <root>/locks/       unfinished downloads: see `lensmount.store.lease`
 
 A blob appears by `os.replace` of a synced file whose hash was taken while it streamed. Locks only save bandwidth.
 At each use its size and modification time are compared with the record made when it was verified; it is hashed
@@ -20,7 +20,7 @@ from pathlib import Path
 from lensmount.contracts.finder import Fetched, FetchOptions
 from lensmount.errors import IntegrityError
 from lensmount.specs.offline import is_offline
-from lensmount.store.download import Received, Wanted, download
+from lensmount.store.download import DownloadRequest, Received, download
 from lensmount.store.files import (
     copy_verified,
     hash_file,
@@ -128,11 +128,11 @@ class Store:
 
     # --- bringing files -----------------------------------------------------------------------------------------------
 
-    def obtain(self, wanted: Wanted, options: FetchOptions) -> Fetched:
+    def obtain(self, request: DownloadRequest, options: FetchOptions) -> Fetched:
         """Brings a file from the web, unless it is there.
 
         Args:
-            wanted: What, from where, with what promises. Without a sha256 the first download is trusted, recorded,
+            request: What, from where, with what promises. Without a sha256 the first download is trusted, recorded,
                 and every later one compared with it.
             options: Offline, progress.
 
@@ -141,34 +141,34 @@ class Store:
             IntegrityError: Not what was promised, or not what the first download gave.
             SourceError: Or a child: the source cannot serve, the store cannot be written.
         """
-        found = self.lookup(wanted.address, wanted.sha256)
+        found = self.lookup(request.address, request.sha256)
         if found is not None:
-            return self._remembered(wanted, found)
+            return self._remembered(request, found)
         if is_offline(options.offline):
-            raise self.missing(wanted)
-        reference = self.ledger.reference(wanted.address)
-        first = reference if reference is not None and wanted.sha256 is None else None
-        promised = wanted.sha256 or (first.sha256 if first else None)
-        key = promised or f"address-{key_of(wanted.address)}"
+            raise self.missing(request)
+        reference = self.ledger.reference(request.address)
+        first = reference if reference is not None and request.sha256 is None else None
+        promised = request.sha256 or (first.sha256 if first else None)
+        key = promised or f"address-{key_of(request.address)}"
         folder = self.root / "partials" / key
         return single_flight(
             self.root / "locks" / f"{key}.lock",
-            ready=lambda: self.lookup(wanted.address, wanted.sha256),
+            ready=lambda: self.lookup(request.address, request.sha256),
             busy=lambda: somebody_works(folder),
-            work=lambda: self._bring(wanted, first, folder, options),
+            work=lambda: self._bring(request, first, folder, options),
         )
 
-    def _bring(self, wanted: Wanted, first: Reference | None, folder: Path, options: FetchOptions) -> Fetched:
+    def _bring(self, request: DownloadRequest, first: Reference | None, folder: Path, options: FetchOptions) -> Fetched:
         try:
             partial = claim(folder)
         except OSError as error:
             raise store_error(error, folder, "creating") from error
         keep = True
         try:
-            fetched = self._download(wanted, first, partial, options)
+            fetched = self._download(request, first, partial, options)
             keep = False
             # recorded before lease and lock are given up: who waited for them looks the address up
-            return self._remembered(wanted, fetched)
+            return self._remembered(request, fetched)
         except IntegrityError:
             keep = False
             raise
@@ -177,18 +177,20 @@ class Store:
             with contextlib.suppress(OSError):
                 folder.rmdir()
 
-    def _download(self, wanted: Wanted, first: Reference | None, partial: Partial, options: FetchOptions) -> Fetched:
+    def _download(
+        self, request: DownloadRequest, first: Reference | None, partial: Partial, options: FetchOptions
+    ) -> Fetched:
         """Downloads into a partial and moves that to its place."""
-        asked = wanted if first is None else replace(wanted, sha256=first.sha256, size=wanted.size or first.size)
+        asked = request if first is None else replace(request, sha256=first.sha256, size=request.size or first.size)
         try:
-            with meter(wanted.name, options.progress) as bar:
+            with meter(request.name, options.progress) as bar:
                 received = download(asked, partial, self.policy, bar)
             path = self._commit(partial.path, received)
         except IntegrityError as error:
             if first is not None:
                 error.fix = (
                     "the address gave other content at its first download, which this store trusts; if the change is "
-                    f"meant, accept it with `lensmount cache rm --address {wanted.address}`"
+                    f"meant, accept it with `lensmount cache rm --address {request.address}`"
                 )
             raise
         return Fetched(path=path, size=received.size, sha256=received.sha256)
@@ -222,39 +224,39 @@ class Store:
         )
         return path
 
-    def _remembered(self, wanted: Wanted, fetched: Fetched) -> Fetched:
+    def _remembered(self, request: DownloadRequest, fetched: Fetched) -> Fetched:
         """Checks the size promised and records what the address stands for."""
-        if wanted.size is not None and fetched.size != wanted.size:
+        if request.size is not None and fetched.size != request.size:
             raise IntegrityError(
-                f"{wanted.name} is not of the size promised",
+                f"{request.name} is not of the size promised",
                 found=f"{fetched.size:,} bytes",
-                expected=f"{wanted.size:,} bytes",
+                expected=f"{request.size:,} bytes",
             )
-        known = self.ledger.reference(wanted.address)
-        if known is not None and known.sha256 != fetched.sha256 and wanted.sha256 is None:
+        known = self.ledger.reference(request.address)
+        if known is not None and known.sha256 != fetched.sha256 and request.sha256 is None:
             raise IntegrityError(
-                f"{wanted.address} gave two contents to two downloads at a time",
+                f"{request.address} gave two contents to two downloads at a time",
                 found=f"sha256 {fetched.sha256}",
                 expected=f"sha256 {known.sha256}",
                 fix="run again",
             )
         if known is None or known.sha256 != fetched.sha256:
             reference = Reference(
-                address=wanted.address,
+                address=request.address,
                 sha256=fetched.sha256,
                 size=fetched.size,
                 revision=fetched.revision,
-                published=wanted.sha256 is not None,
+                published=request.sha256 is not None,
             )
             try:
-                self.ledger.remember(wanted.address, reference)
+                self.ledger.remember(request.address, reference)
             except OSError as error:
                 if not reference.published:  # trust that is not written down could not be checked ever after
-                    raise store_error(error, self.ledger.reference_path(wanted.address), "writing") from error
+                    raise store_error(error, self.ledger.reference_path(request.address), "writing") from error
         return fetched
 
     def adopt(self, source: Path, *, address: str, sha256: str | None = None) -> Fetched:
-        """Copies a file that was brought by hand, or lies in a wheel, into the store.
+        """Copies a file that the user brought, or that lies in a wheel, into the store.
 
         Args:
             source: The file.
@@ -267,7 +269,7 @@ class Store:
         """
         require_file(source, str(source))
         digest, size = hash_file(source)
-        wanted = Wanted(address=address, url="", name=source.name, sha256=sha256)
+        request = DownloadRequest(address=address, url="", name=source.name, sha256=sha256)
         if sha256 is not None and digest != sha256:
             raise IntegrityError(f"{source} is not {address}", found=f"sha256 {digest}", expected=f"sha256 {sha256}")
         path = self.blob(digest)
@@ -279,7 +281,7 @@ class Store:
             except OSError as error:
                 raise error if isinstance(error, IntegrityError) else store_error(error, path, "writing") from error
             self.ledger.stamp(f"blob:{digest}", path, digest, size=size, mtime_ns=path.stat().st_mtime_ns)
-        return self._remembered(wanted, Fetched(path=path, size=size, sha256=digest))
+        return self._remembered(request, Fetched(path=path, size=size, sha256=digest))
 
     # --- what providers say -------------------------------------------------------------------------------------------
 
@@ -304,10 +306,10 @@ class Store:
     def _answer_path(self, provider: str, subject: str) -> Path:
         return self.root / "providers" / safe_name(provider) / f"{key_of(subject)}.json"
 
-    def missing(self, wanted: Wanted) -> MissingFilesError:
+    def missing(self, request: DownloadRequest) -> MissingFilesError:
         """The error for a file that is needed offline."""
-        reference = self.ledger.reference(wanted.address)
-        sha256 = wanted.sha256 or (reference.sha256 if reference else None)
-        place = str(self.blob_path(sha256)) if sha256 else f"`lensmount cache add FILE {wanted.address}`"
-        item = Missing(name=wanted.name, address=wanted.address, place=place, size=wanted.size, sha256=sha256)
-        return missing_error((item,), wanted.name)
+        reference = self.ledger.reference(request.address)
+        sha256 = request.sha256 or (reference.sha256 if reference else None)
+        place = str(self.blob_path(sha256)) if sha256 else f"`lensmount cache add FILE {request.address}`"
+        item = Missing(name=request.name, address=request.address, place=place, size=request.size, sha256=sha256)
+        return missing_error((item,), request.name)

@@ -53,7 +53,7 @@ class Policy:
     stall_bytes: int = 60 * 1024
 
     def pause(self, tries: int) -> float:
-        """Seconds to wait after so many vain tries: doubled each time, capped, with jitter."""
+        """Seconds to wait after so many failed tries: doubled each time, capped, with jitter."""
         return min(self.cap, self.base * 2.0 ** min(tries, 30)) * random.uniform(0.5, 1.5)
 
 
@@ -83,7 +83,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     ) -> urllib.request.Request:
         old, new = urlsplit(req.full_url), urlsplit(urljoin(req.full_url, newurl))
         if new.scheme not in ("http", "https") or (old.scheme == "https" and new.scheme != "https"):
-            raise _astray(req.full_url, newurl)
+            raise _redirect_error(req.full_url, newurl)
         kept = dict(req.headers)
         if (old.hostname, old.port) != (new.hostname, new.port):
             kept.pop("Authorization", None)  # the token was meant for the first host alone
@@ -91,7 +91,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         return urllib.request.Request(target, headers=kept, origin_req_host=req.origin_req_host, unverifiable=True)
 
 
-def _astray(url: str, target: str) -> SourceError:
+def _redirect_error(url: str, target: str) -> SourceError:
     return SourceError(
         f"{public(url)} redirects away from https; not followed", found=public(target), expected="an https address"
     )
@@ -225,7 +225,7 @@ def _status_error(error: urllib.error.HTTPError, url: str) -> Exception:
     if status in (301, 302, 303, 307, 308):
         target = urljoin(error.url or url, error.headers.get("Location") or "")
         if urlsplit(target).scheme not in ("http", "https"):
-            return _astray(url, target)
+            return _redirect_error(url, target)
         return SourceError(
             f"{shown} redirects in a loop or too often", found=found, expected=f"at most {MAX_REDIRECTS} redirects"
         )

@@ -52,7 +52,7 @@ def reading(error: Exception, subject: str) -> LensmountError:
         return DeviceMemoryError(f"there is not enough memory to read {subject}", found=brief(error))
     if OUTSIDE.search(text):
         return UnsafeFileError(
-            f"{subject} asks for data outside its folder", found=brief(error), expected="files beside the graph"
+            f"{subject} asks for data outside its folder", found=brief(error), expected="files next to the graph"
         )
     if OPERATOR.search(text):
         return UnsupportedModelError(

@@ -33,7 +33,7 @@ def probe(environment: Environment) -> BackendStatus:
 
 
 def accelerators(system: str, root: Path = Path("/")) -> tuple[str, ...]:
-    """Devices beside the CPU.
+    """Devices other than the CPU.
 
     Args:
         system: `linux`, `darwin`, `windows`.

@@ -112,7 +112,7 @@ class OpenVinoSession:
         return {name: results[port] for name, port in self._taken.items()}
 
     def close(self) -> None:
-        """Frees the session once the runs under way have ended; a second call does nothing."""
+        """Frees the session once all started runs have ended; a second call does nothing."""
         with self._lock:
             self._compiled = None
             self._idle.clear()

@@ -33,7 +33,7 @@ class RedisCacheWarning(UserWarning):
 class RedisCache:
     """A bounded cache on a Redis server, shared by threads, processes and machines.
 
-    Values are data (`lensmount.caches.dumps`): no code is run by reading one, whoever wrote it; a damaged entry counts
+    Values are data (`lensmount.caches.dumps`): reading one runs no code, whatever it holds; a damaged entry counts
     as absent and is removed. Bounds hold for all that share a prefix: give them the same ones.
 
     A server that cannot be reached is an error when the cache is made. Later, a failure makes `get` a miss and `put` do

@@ -1,6 +1,6 @@
 """What runs on the server, each as one step that no other client can get between.
 
-Beside the values lie three keys of bookkeeping: a sorted set of the entries by the time of their last use, a hash of
+Three more keys hold the bookkeeping: a sorted set of the entries by the time of their last use, a hash of
 their sizes, and the sum of the sizes. Keys of all scripts: 1 the sorted set, 2 the sizes, 3 the sum. Arguments of all:
 1 the prefix of the values' keys, 2 the milliseconds after which an unused entry goes (0 for never).
 """

@@ -30,7 +30,7 @@ class TorchArchive:
 
     Attributes:
         kind: `"torch"` or `"torchscript"`.
-        metadata: Texts beside the data: `version`, `byteorder`, and TorchScript's extra files by their names.
+        metadata: Texts stored with the data: `version`, `byteorder`, and TorchScript's extra files by their names.
 
     Raises:
         ModelFileError: Not a whole archive of torch.

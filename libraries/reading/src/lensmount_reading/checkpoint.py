@@ -39,7 +39,7 @@ class Checkpoint:
         path: The file; for shards the index.
         kind: `"torch"`, `"torch-legacy"`, `"torchscript"` or `"safetensors"`.
         tree: Plain containers, numbers, strings, `TensorRef`s and `Record`s as the file nests them.
-        metadata: Texts beside the data (a safetensors header's metadata; a TorchScript archive's extra files).
+        metadata: Texts stored with the data (a safetensors header's metadata; a TorchScript archive's extra files).
         globals: Every class and function that the file names.
         constants: A TorchScript archive's constant tensors; empty elsewhere.
     """

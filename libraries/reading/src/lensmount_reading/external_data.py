@@ -1,4 +1,4 @@
-"""The files beside an ONNX model that it takes weights from: checked before any runtime opens them."""
+"""Files next to an ONNX model that hold its weights: checked before any runtime opens them."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _check_file(entry: ExternalData, base: Path, roots: Sequence[Path]) -> tuple
         raise ModelFileError(
             f"the weights file {printable(location)} of the ONNX model is missing",
             found=f"no such file in {base}",
-            fix="put it beside the model file",
+            fix="put it next to the model file",
         ) from error
     if not any(resolved.is_relative_to(root) for root in roots):
         _refuse(entry, f"a link from {printable(location)} to {resolved}", f"a file inside {base}")
@@ -94,5 +94,5 @@ def _refuse(entry: ExternalData, found: str, expected: str) -> NoReturn:
         f"the ONNX model is refused: the data of its tensor {printable(entry.tensor)} lie elsewhere",
         found=found,
         expected=expected,
-        fix="do not use this file; ask its maker for one whose weights lie beside it",
+        fix="do not use this file; ask its maker for one whose weights lie next to it",
     )

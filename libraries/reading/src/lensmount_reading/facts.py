@@ -112,7 +112,7 @@ class FileFacts:
         inputs: Graph inputs (ONNX).
         outputs: Graph outputs (ONNX).
         tensors: Stored tensors by dotted key; an ONNX model's initializers.
-        metadata: Texts beside the data: ONNX `metadata_props`, safetensors' metadata, TorchScript's extra files.
+        metadata: Texts stored with the data: ONNX `metadata_props`, safetensors' metadata, TorchScript's extra files.
         globals: Classes and functions that pickles in the file name.
         refused_globals: Those that no reading allows; a file that has any cannot be loaded.
         error: Why the file cannot be read for use (cut, damaged, refused, of no known kind), or None;

@@ -119,7 +119,7 @@ class Machine:
     def decimal(self, line: bytes) -> int:
         """Return the integer that a line holds in decimal digits."""
         if not _DECIMAL.fullmatch(line) or len(line) > 2 * limits.MAX_INTEGER_BYTES:
-            self.rebuilder.malformed(f"{printable(line)} is not an integer of a bearable size")
+            self.rebuilder.malformed(f"{printable(line)} is not an integer of an allowed size")
         return int(line)
 
     def truncated(self) -> NoReturn:

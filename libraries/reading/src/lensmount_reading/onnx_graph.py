@@ -1,4 +1,4 @@
-"""What must be known of an ONNX file before a runtime opens it: its precision, and that its data lies beside it."""
+"""What must be known of an ONNX file before a runtime opens it: its precision, and that its data lie in its folder."""
 
 from __future__ import annotations
 

@@ -148,7 +148,7 @@ def shard_paths(index: str | os.PathLike[str]) -> dict[Path, list[str]]:
     """Read an index of shards (`model.safetensors.index.json`).
 
     Args:
-        index: The index file; the shards lie beside it.
+        index: The index file; the shards lie in the same folder.
 
     Returns:
         Shard path -> keys that it must hold, in the order of the index.

@@ -9,16 +9,15 @@ Each test of a contract is one promise; docs/conformance.md says what and why. `
 model, `GRAPHS` has the networks that backends are tested with, and the other classes are what the fixtures give:
 `isolated_registry`, `fake_backend` and `tmp_plugin`.
 
-Importing this package imports nothing; names are resolved on first use (PEP 562), since the pytest plugin beside it is
-loaded by every pytest run of whoever has it installed. Tests alone import it; it imports the core, `lensmount_reading`
+Importing this package imports nothing; names are resolved on first use (PEP 562), since its pytest plugin is
+loaded by every pytest run where it is installed. Tests alone import it; it imports the core, `lensmount_reading`
 and `lensmount_vision`.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
-
-from lensmount.lazy import lazy_names
 
 _LAZY = {
     "BackendContract": "lensmount_testing.backend_contract",
@@ -61,12 +60,12 @@ __all__ = [
     "Tolerance",
 ]
 
-_resolve, __dir__ = lazy_names(__name__, _LAZY)
 
-
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> Any:  # not lensmount.lazy, which would import the core with the pytest plugin
+    if name not in _LAZY:
+        raise AttributeError(f"module 'lensmount_testing' has no attribute {name!r}")
     try:
-        return _resolve(name)
+        return getattr(import_module(_LAZY[name]), name)
     except ModuleNotFoundError as error:
         if error.name != "pytest":
             raise

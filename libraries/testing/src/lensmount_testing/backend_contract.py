@@ -34,7 +34,8 @@ class BackendContract(BackendBase):
         precision: Precision to ask for.
         dtypes: Dtypes of inputs that it takes.
         absolute: Largest difference from numpy, for values of about 1 in float32; float16 may differ by 0.004.
-        light_modules: Top-level modules that its probe may import beside those of `lensmount_testing.probing.LIGHT`.
+        light_modules: Top-level modules that its probe may import in addition to those of
+            `lensmount_testing.probing.LIGHT`.
     """
 
     # --- the probe ----------------------------------------------------------------------------------------------------

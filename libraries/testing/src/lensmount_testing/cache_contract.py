@@ -18,7 +18,7 @@ from lensmount_testing.guards import forbidden
 
 MakeCache = Callable[..., Any]
 
-_SIDE = 64 * 1024  # bytes of one value: a cache's own bookkeeping is small beside it
+_SIDE = 64 * 1024  # bytes of one value: a cache's own bookkeeping is small compared with it
 _ARRAYS: dict[str, np.ndarray[Any, Any]] = {
     "float32": np.arange(12, dtype=np.float32).reshape(3, 4) / 7,
     "float16": np.linspace(-1, 1, 6, dtype=np.float16),
@@ -52,7 +52,7 @@ class CacheContract:
         bytes_setting: The same for bytes.
         bounded_by: What bounds it, in words, where no setting does (`"maxmemory of the server"`).
         shares_values: It hands out the very objects that were put in, and says so: their users must not change them.
-        persistent: A cache made anew with the same settings has what the last one had.
+        persistent: A new cache with the same settings has the entries of the last one.
         pause: Seconds after which two uses count as one after the other.
     """
 
@@ -261,7 +261,7 @@ class CacheContract:
             fresh.get("key")
 
     def test_survives(self, make_cache: MakeCache) -> None:
-        """A cache made anew with the same settings has what the last one had."""
+        """A new cache with the same settings has the entries of the last one."""
         if not self.persistent:
             pytest.skip("not persistent")
         first = make_cache()

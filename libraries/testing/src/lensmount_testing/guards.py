@@ -96,7 +96,7 @@ def forbidden(*kinds: str, saying: str) -> Iterator[None]:
     """As `refused`, and fails when something was tried, with `saying` and what it was.
 
     Raises:
-        AssertionError: Something was tried, whatever became of its error.
+        AssertionError: Something was tried, even where the error was caught.
     """
     with refused(*kinds) as tried:
         try:

@@ -38,7 +38,7 @@ class IsolatedRegistry(Registry):
             *distributions: Names of distributions; none for every one that is installed.
 
         Returns:
-            What became of them, in the order of discovery.
+            Their statuses, in the order of discovery.
         """
         if not distributions:
             self._names = None

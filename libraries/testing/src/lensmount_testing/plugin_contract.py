@@ -40,8 +40,8 @@ class PluginContract:
 
     Attributes:
         distribution: Name of the distribution; all its entry points in group `lensmount` are tested.
-        light_modules: Top-level modules that its hook module may import beside the standard library, its own packages
-            and those of `lensmount_testing.probing.LIGHT`. A reason has to be very good.
+        light_modules: Top-level modules that its hook module may import in addition to the standard library, its own
+            packages and those of `lensmount_testing.probing.LIGHT`. A reason has to be very good.
     """
 
     distribution: ClassVar[str] = ""

@@ -1,6 +1,6 @@
 """Fixtures for tests of plugins.
 
-pytest loads this module in every run of whoever has lensmount installed, whatever is tested there. So it imports pytest
+pytest loads this module in every run in an environment with lensmount-testing, whatever is tested. So it imports pytest
 alone, asks nothing of it that pytest 8 lacks, adds no option, marker or hook, and does its work inside the fixtures.
 `-p no:lensmount` leaves it out.
 """

@@ -49,11 +49,11 @@ def run(
     cold: int = 3,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> BenchReport:
-    """Measures a model in every combination of backends, precisions and batch sizes, beside another if wanted.
+    """Measures a model in every combination of backends, precisions and batch sizes, next to another if wanted.
 
     Args:
         model: Model id, path or address, as for `registry.load`.
-        source: Folder, glob or file of pictures, decoded anew at each call; `"synthetic"` for generated JPEGs of
+        source: Folder, glob or file of pictures, decoded again at each call; `"synthetic"` for generated JPEGs of
             1280x720 that are the same everywhere.
         backends: Backends to measure; None is lensmount's own choice.
         precisions: Precisions; None is the model's own.

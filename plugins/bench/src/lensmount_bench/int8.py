@@ -4,7 +4,7 @@ The work is `onnxruntime.quantization`'s: QuantizeLinear and DequantizeLinear pa
 activations whose ranges are those that the pictures give. On x86 onnxruntime 1.31 fuses such pairs into int8 kernels
 for uint8 activations alone; with int8 ones the same graph ran at half the speed of float (docs/performance.md).
 
-Beside uint8 activations weights keep to -64..64. x86 processors without VNNI add two products of uint8 and int8 in 16
+With uint8 activations weights keep to -64..64. x86 processors without VNNI add two products of uint8 and int8 in 16
 bits, which saturates: 2 * 255 * 127 is 64770, 2 * 255 * 64 is 32640. A graph with weights in -127..127 finds other
 things there than where it was made; with seven bits it gives the same on every processor.
 """
@@ -50,7 +50,7 @@ def quantize(
         float_nodes: Which nodes stay in float.
         operators: Kinds of nodes that are computed in int8.
         activations: What activations become; weights become int8.
-        full_range: Weights take all of -127..127 beside uint8 activations too: for processors with VNNI, and for Arm.
+        full_range: Weights take all of -127..127 with uint8 activations too: for processors with VNNI, and for Arm.
 
     Returns:
         The serialised graph, without metadata.

@@ -142,7 +142,7 @@ class VariantReport:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One variant beside the first.
+    """One variant compared with the first.
 
     Attributes:
         label: Which variant.
@@ -177,7 +177,7 @@ class BenchReport:
 
     @property
     def comparisons(self) -> tuple[Comparison, ...]:
-        """Every variant that ran beside the first that did."""
+        """Every variant that ran, compared with the first that did."""
         ran = [report for report in self.variants if report.error is None and report.round_medians]
         found = []
         for other in ran[1:]:

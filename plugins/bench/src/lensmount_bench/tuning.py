@@ -101,8 +101,7 @@ def tune(
         StoreError: The times cannot be kept.
     """
     from lensmount.host import measured, measured_records
-    from lensmount.host.asking import Ask, split_options
-    from lensmount.host.plan import require_choice
+    from lensmount.host.plan import Ask, require_choice, split_options
     from lensmount.host.planning import candidates, plan
     from lensmount.host.resolve import resolve
     from lensmount.registry import default

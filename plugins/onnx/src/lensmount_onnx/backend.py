@@ -230,7 +230,7 @@ class OnnxSession:
     def run_tensors(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
         """Runs once on `torch.Tensor`s; see `lensmount.contracts.session.TensorSession`.
 
-        Outputs may share onnxruntime's memory. It is used again when they are gone, so whoever reads them on another
+        Outputs may share onnxruntime's memory. It is used again when they are gone, so code that reads them on another
         stream than the one that was current here copies them first.
         """
         self._open()
@@ -300,7 +300,7 @@ class OnnxSession:
         return dict(zip(self._names, values, strict=True))
 
     def close(self) -> None:
-        """Frees the session once the runs under way have ended; a second call does nothing."""
+        """Frees the session once all started runs have ended; a second call does nothing."""
         self._session = self._tensors = None
 
     def _open(self) -> Any:

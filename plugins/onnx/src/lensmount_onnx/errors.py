@@ -69,7 +69,7 @@ def opening(error: Exception, subject: str, device: str) -> LensmountError:
         )
     if OUTSIDE.search(text):
         return UnsafeFileError(
-            f"{subject} asks for data outside its folder", found=brief(error), expected="files beside the graph"
+            f"{subject} asks for data outside its folder", found=brief(error), expected="files next to the graph"
         )
     if TOO_NEW.search(text):
         return UnsupportedModelError(

@@ -87,7 +87,7 @@ def _options(name: str, request: OpenRequest) -> dict[str, Any]:
     half = request.precision == "fp16"
     if name == CUDA:
         # Heuristic: the exhaustive search, onnxruntime's default, repeats for seconds at every new input size.
-        # TF32 keeps 10 bits of a float's mantissa: whoever asked for fp32 gets fp32.
+        # TF32 keeps 10 bits of a float's mantissa: a user who asked for fp32 gets fp32.
         return {"device_id": index, "cudnn_conv_algo_search": "HEURISTIC", "use_tf32": 0}
     if name == TENSORRT:
         return {

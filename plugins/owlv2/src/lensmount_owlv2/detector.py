@@ -120,7 +120,7 @@ class FewShotDetector(LoadedModel):
         """Writes the detector without the reference pictures' proposals: all that finding needs.
 
         Args:
-            save_dir: The folder; None for one beside the folder that the detector was loaded from, named `<it>-small`.
+            save_dir: The folder; None for one next to the folder that the detector was loaded from, named `<it>-small`.
 
         Returns:
             The folder.

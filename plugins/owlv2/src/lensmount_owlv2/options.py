@@ -17,7 +17,7 @@ MAX_DETECTIONS = 300
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadOptions:
-    """What `registry.load` takes for an OWLv2 beside the common options.
+    """What `registry.load` takes for an OWLv2 in addition to the common options.
 
     Attributes:
         batch: Pictures in one run of the image tower; None for 8 on a CPU, 16 elsewhere.

@@ -16,7 +16,7 @@ TASK = "open-vocabulary-detection"
 
 
 def recognise(facts: FileFacts) -> ModelCard | None:
-    """A card for bare weights (with the files beside them), or None when they are something else.
+    """A card for bare weights (with the files next to them), or None when they are something else.
 
     Raises:
         ModelFileError: They are an OWLv2's, but do not fit together.
@@ -38,5 +38,5 @@ def recognise(facts: FileFacts) -> ModelCard | None:
     beside = {artifact.name for artifact in companions(facts.path)}
     config = read_json(facts.path.parent / "config.json") if "config.json" in beside else {}
     read_layout({name: fact.shape for name, fact in facts.tensors.items()}, config, facts.path.name)
-    notes = () if config else ("no config.json beside the weights: attention heads are taken to be 64 wide",)
+    notes = () if config else ("no config.json next to the weights: attention heads are taken to be 64 wide",)
     return replace(weights_card(facts, "owlv2", notes=notes), task=TASK)

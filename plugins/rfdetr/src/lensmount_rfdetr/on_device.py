@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lensmount.backend.torch_streams import fetch, put
 from lensmount_rfdetr.postprocess import Filter, Kept
 from lensmount_vision.device.masks import resize_logits
 from lensmount_vision.device.ordering import top_k
 from lensmount_vision.device.whole_masks import resize_whole
+from lensmount_vision.images.torch_streams import fetch, put
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -9,7 +9,7 @@ from lensmount.specs.options import flag, positive
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadOptions:
-    """What `registry.load` takes for an RF-DETR model beside the common options.
+    """What `registry.load` takes for an RF-DETR model in addition to the common options.
 
     Attributes:
         input_size: Network input in pixels, one number or `(height, width)`, for weights of format `torch`; a multiple

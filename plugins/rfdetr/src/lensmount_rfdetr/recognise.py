@@ -82,7 +82,7 @@ def _weights(facts: FileFacts) -> ModelCard | None:
 
 
 def _is_folder(facts: FileFacts) -> bool:
-    """Hugging Face keeps a model's configuration beside its `model.safetensors`."""
+    """Hugging Face keeps a model's configuration next to its `model.safetensors`."""
     return facts.kind == "safetensors" and facts.path.name.startswith("model.")
 
 

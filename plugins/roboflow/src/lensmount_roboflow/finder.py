@@ -8,7 +8,7 @@ from urllib.parse import unquote
 from lensmount.contracts import Fetched, FetchOptions
 from lensmount.errors import ArtifactNotFoundError, AuthenticationError, IntegrityError, SourceError
 from lensmount.specs import Artifact, ModelCard, is_offline
-from lensmount.store import Store, Wanted, missing, missing_error, parse_web
+from lensmount.store import DownloadRequest, Store, missing, missing_error, parse_web
 from lensmount_roboflow import client, wire
 from lensmount_roboflow.mapping import card_of
 from lensmount_roboflow.packages.schema import parse
@@ -96,7 +96,7 @@ class RoboflowFinder:
             asked.append(url)
             return parse_web(url).url
 
-        wanted = Wanted(
+        request = DownloadRequest(
             # other content has another md5, and so is another file: never one in the place of the other
             address=artifact.uri + (f"?md5={artifact.md5}" if artifact.md5 else ""),
             url="",
@@ -108,11 +108,11 @@ class RoboflowFinder:
         )
         remembered = model in self._asked
         try:
-            return self._store.obtain(wanted, options)
+            return self._store.obtain(request, options)
         except AuthenticationError:
             if not (remembered and len(asked) == 1):
                 raise
-        return self._store.obtain(wanted, options)  # the signed address had run out: with a new one
+        return self._store.obtain(request, options)  # the signed address had run out: with a new one
 
     def _pages(self, model: str, options: FetchOptions, *, fresh: bool) -> list[wire.Metadata]:
         if fresh or model not in self._asked:

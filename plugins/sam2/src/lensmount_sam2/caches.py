@@ -49,7 +49,7 @@ class Sam2LowResolutionMasksInMemoryCache:
 class MaskCache:
     """Low-resolution logits of earlier prompts, by picture and prompt.
 
-    A prompt set is kept under a key of its own; beside it each picture has a list of its latest sets, so that the
+    A prompt set is kept under a key of its own; in addition each picture has a list of its latest sets, so that the
     largest one that a new set extends is found. The list is a hint: a set in it may have been dropped since.
 
     Args:

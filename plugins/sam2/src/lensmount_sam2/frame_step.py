@@ -142,7 +142,7 @@ class Stepper:
             frame: Its number.
             found: Of the objects.
             prompted: Whether prompts made the masks.
-            stated: `(B, 1)` presence that the caller states by a mask, beside the decoder's.
+            stated: `(B, 1)` presence that the caller states by a mask, in addition to the decoder's.
         """
         memory = self._memory
         pointers = memory.pointer(found.token, found.presence)

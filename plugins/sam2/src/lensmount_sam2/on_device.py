@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lensmount.backend.torch_streams import fetch, put
 from lensmount_sam2.on_host import CLAMP, STABILITY_DELTA, STABILITY_THRESHOLD
 from lensmount_vision.device.whole_masks import resize_whole
+from lensmount_vision.images.torch_streams import fetch, put
 
 if TYPE_CHECKING:
     from lensmount_sam2.on_host import Floats

@@ -12,7 +12,7 @@ from lensmount.specs.options import flag, fraction, positive
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadOptions:
-    """What `registry.load` takes for a SAM 2 model beside the common options.
+    """What `registry.load` takes for a SAM 2 model in addition to the common options.
 
     Attributes:
         image_size: Side of the square that pictures are squashed to, in pixels, a multiple of 32. None for what the

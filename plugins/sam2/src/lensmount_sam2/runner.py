@@ -130,8 +130,8 @@ class Runner:
             return prepare(pictures, spec)
         preparer = self._preparers.get(spec)
         if preparer is None:
-            from lensmount.backend.torch_streams import runtime_for
             from lensmount_vision.device.preparing import DevicePreparer
+            from lensmount_vision.images.torch_streams import runtime_for
 
             # Two specs at most, of pictures and of frames; two threads that make one at once do no harm.
             preparer = self._preparers[spec] = DevicePreparer(spec, runtime_for(device), "float32")

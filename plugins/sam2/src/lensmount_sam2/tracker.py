@@ -97,7 +97,7 @@ class Tracker:
         return self._last()
 
     def reset(self) -> None:
-        """Forgets every object and starts counting frames anew."""
+        """Forgets every object and starts counting frames from 0."""
         self._banks.clear()
         self._frame = None
         self._next = 0
@@ -129,7 +129,7 @@ class Tracker:
     ) -> VideoMasks:
         """Shows the tracker an object, or corrects one.
 
-        On a frame that the object was not yet tracked on it is found anew, and the frame conditions all that follow.
+        On a frame where it was not tracked yet, the prompt finds it, and the frame conditions all that follow.
         On one that it was, its mask there is corrected.
 
         Args:

@@ -32,7 +32,7 @@ class Source:
 
     Attributes:
         model: Id of the model.
-        path: The graph's file, with its data files beside it.
+        path: The graph's file, with its data files next to it.
         sha256: Of the graph.
         precision: Precision that the graph computes in.
         metadata: The graph's metadata.
@@ -185,7 +185,7 @@ def _parse(network: trt.INetworkDefinition, log: Log, path: Path, subject: str) 
 
 
 def _configure(config: trt.IBuilderConfig, settings: BuildSettings, weak: trt.BuilderFlag | None) -> None:
-    # TF32 keeps 10 bits of a float's mantissa, and is on by default: whoever asked for fp32 gets fp32.
+    # TF32 keeps 10 bits of a float's mantissa, and is on by default: a user who asked for fp32 gets fp32.
     config.clear_flag(trt.BuilderFlag.TF32)
     if weak is not None:
         config.set_flag(weak)

@@ -15,12 +15,12 @@ import numpy as np
 import tensorrt as trt
 from numpy.typing import NDArray
 
-from lensmount.backend import narrow_floats
 from lensmount.contracts.session import TensorSpec
 from lensmount.errors import BackendError, ModelFileError, UnsupportedModelError
 from lensmount_tensorrt import api as tensorrt_api
 from lensmount_tensorrt import errors as tensorrt_errors
 from lensmount_tensorrt import manifest as tensorrt_manifest
+from lensmount_tensorrt import narrow_floats
 from lensmount_tensorrt.cuda_memory import Cuda
 from lensmount_tensorrt.log import Log
 from lensmount_tensorrt.manifest import EngineManifest, Shape

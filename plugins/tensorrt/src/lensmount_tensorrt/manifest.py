@@ -1,7 +1,7 @@
-"""Where an engine comes from: a JSON file beside it, checked before TensorRT sees a byte of the engine.
+"""Where an engine comes from: a JSON file next to it, checked before TensorRT sees a byte of the engine.
 
 TensorRT's own refusals speak of magic tags and serialisation versions. `<engine file>.json` lets us say what was found,
-what is expected, and which command builds the engine anew.
+what is expected, and which command builds the engine again.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class EngineManifest:
 
     @property
     def rebuild(self) -> str:
-        """The command that builds it anew."""
+        """The command that builds it again."""
         first = self.profiles[0] if self.profiles else {}
         batch = next((",".join(str(shape[0]) for shape in shapes) for shapes in first.values() if shapes[0]), "1")
         return f"lensmount export {self.model} --to tensorrt --precision {self.precision} --batch {batch}"
@@ -96,7 +96,7 @@ def path_beside(engine: Path) -> Path:
 
 
 def read(engine: Path) -> EngineManifest | None:
-    """The manifest beside an engine, or None when there is none (engines of others).
+    """The manifest next to an engine, or None when there is none (engines of others).
 
     Raises:
         ModelFileError: There is one that cannot be read.

@@ -1,4 +1,4 @@
-"""An engine's lanes: a bounded number of runs under way at once, from any number of threads."""
+"""An engine's lanes: a bounded number of runs at once, from any number of threads."""
 
 from __future__ import annotations
 

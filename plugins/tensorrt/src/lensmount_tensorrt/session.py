@@ -70,7 +70,7 @@ class TensorRTSession:
         weakref.finalize(self, lanes.close).atexit = False
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """Runs once; see `lensmount.contracts.Session.run`. Waits while as many runs as `contexts` are under way."""
+        """Runs once; see `lensmount.contracts.Session.run`. Waits while as many runs as `contexts` are in progress."""
         check_feeds(self.inputs, feeds, self._subject)
         return self._run(feeds, None)
 
@@ -114,5 +114,5 @@ class TensorRTSession:
         return counts.pop(), min(max(low[0] for low, _, _ in profile.values()) for profile in self._profiles)
 
     def close(self) -> None:
-        """Frees the engine and its memory once the runs under way have ended; a second call does nothing."""
+        """Frees the engine and its memory once all started runs have ended; a second call does nothing."""
         self._lanes.close()

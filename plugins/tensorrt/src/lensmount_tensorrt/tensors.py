@@ -3,7 +3,7 @@
 Inputs are copied on the device from where torch has them to the addresses that the engine is bound to, and outputs from
 there into tensors of torch's: a few microseconds, for which the recorded graph stays good whatever tensors come. The
 lane's stream waits for the stream that is current in the calling thread, and that one for the lane's. So torch's
-allocator may give the memory of inputs to others as soon as a call has returned: whoever gets it comes behind the run.
+allocator may give the memory of inputs to others as soon as a call has returned: their work is queued behind it.
 """
 
 from __future__ import annotations

@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 from lensmount.backend import torch_errors
 from lensmount.backend.devices import requested_device_path, requested_threads, split_device
-from lensmount.backend.torch_place import INSTALL, check_device, import_torch, may_use_tf32, place, read_back
+from lensmount.backend.torch_place import INSTALL, check_device, import_torch
 from lensmount.contracts.session import OpenRequest, TensorSpec, check_feeds
 from lensmount.errors import BackendError, ClosedError, LensmountError, ModelFileError, OptionError
 from lensmount.machine import wheels
 from lensmount.specs import BackendStatus
 from lensmount_torch import memory as torch_memory
+from lensmount_torch.placing import check_compiler, may_use_tf32, place, read_back
 
 if TYPE_CHECKING:
     from lensmount.contracts.arrays import Array
@@ -164,7 +165,7 @@ class TorchSession:
         self._call: Any | None = network.module
         self.provider = f"torch {torch.__version__} {self.device}"
         if request.options.compile:
-            torch_errors.check_compiler(self.device)
+            check_compiler(self.device)
             self._call = torch.compile(network.module)
             self.provider += ", compiled"
         if request.options.cuda_graphs and self._place.type == "cuda":

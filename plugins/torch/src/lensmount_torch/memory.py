@@ -33,7 +33,7 @@ class CudaMeter:
         return int(free + held)
 
     def peak_of(self, run: Callable[[], Any]) -> int:
-        """See `Meter.peak_of`; torch's peak statistics of the device begin anew."""
+        """See `Meter.peak_of`; torch's peak statistics of the device are reset."""
         before = self._cuda.memory_allocated(self._device)
         self._cuda.reset_peak_memory_stats(self._device)
         run()

@@ -25,7 +25,7 @@ TARGETS = ("onnx", "safetensors")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What an export may be told beside the common options.
+    """What an export may be told in addition to the common options.
 
     Attributes:
         nms: `none` leaves the raw predictions; `embedded` makes suppression part of the graph.

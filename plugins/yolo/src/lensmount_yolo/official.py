@@ -1,4 +1,4 @@
-"""What an official file says beside its tensors, as the texts that an exported graph would embed."""
+"""What an official file says apart from its tensors, as the texts that an exported graph would embed."""
 
 from __future__ import annotations
 

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lensmount.backend.torch_streams import fetch, put
 from lensmount.errors import InputError
 from lensmount_vision.device.ordering import top_k
 from lensmount_vision.device.suppression import Overlapping, box_overlaps, rotated_overlaps, suppress
+from lensmount_vision.images.torch_streams import fetch, put
 from lensmount_yolo.postprocess import Filter, Kept
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def _run(
     groups = None if wanted.class_agnostic else labels
     overlapping: Overlapping
     if rotated:
-        # The host makes its centres and sides anew from the corners; so do we, for the same bits.
+        # The host computes its centres and sides again from the corners; so do we, for the same bits.
         sides = boxes[..., 2:] - boxes[..., :2]
         turned = torch.cat((boxes[..., :2] + sides * 0.5, sides, extra), 2)
         alive = real & _inside(_around(turned), geometries)

@@ -89,7 +89,7 @@ def bounds(version: str | None = None) -> str:
 def write(files: Mapping[str, bytes], folder: Path) -> None:
     """Writes all files below a folder that is not there yet.
 
-    They are written beside it and moved into place at the end, so that a failure leaves nothing.
+    They are written next to it and moved into place at the end, so that a failure leaves nothing.
 
     Raises:
         InputError: The folder exists, or cannot be made.

@@ -129,7 +129,7 @@ class Sinks:
 
 
 class VideoWriter:
-    """Writes an annotated video beside its final name, and renames it when it is whole."""
+    """Writes an annotated video next to its final name, and renames it when it is whole."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -15,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lensmount.backend.torch_streams import fetch, put
 from lensmount.errors import InputError
 from lensmount_vision.images.checks import as_array, as_boxes
 from lensmount_vision.images.geometry import Geometry
+from lensmount_vision.images.torch_streams import fetch, put
 from lensmount_vision.results.mask_sampling import Axis, axes, pixel_ranges
 from lensmount_vision.results.masks import Crop, Masks
 

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from lensmount.backend.batching import run_batched
-from lensmount.backend.torch_streams import Runtime, runtime_for
 from lensmount.contracts.session import Session, TensorSession
 from lensmount.specs import BatchPolicy, Preprocess
 from lensmount_vision.device.preparing import DevicePreparer
 from lensmount_vision.images.geometry import Geometry
 from lensmount_vision.images.image import Image
+from lensmount_vision.images.torch_streams import Runtime, runtime_for
 from lensmount_vision.images.transforms import DType
 
 

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lensmount.backend.torch_streams import Runtime, put
 from lensmount.specs import Preprocess
 from lensmount_vision.device.resampling import Resampler
 from lensmount_vision.device.staging import Staging
@@ -19,6 +18,7 @@ from lensmount_vision.images.decoding import check_size, pixel_limit
 from lensmount_vision.images.geometry import Geometry
 from lensmount_vision.images.image import Image
 from lensmount_vision.images.on_device import DeviceImage
+from lensmount_vision.images.torch_streams import Runtime, put
 from lensmount_vision.images.transforms import DType, check_spec, cropped, placed, plan_batch, value_tables
 
 #: Pixels, times channels, that are resized at once: a quarter of a gibibyte as float32.

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lensmount.backend.torch_streams import Runtime
 from lensmount.caches.memory import MemoryCache
 from lensmount_vision.device import bilinear
 from lensmount_vision.device.kernels import dense, taps
 from lensmount_vision.images.resample import MAX_EXACT_TAPS, PRECISION_BITS, SPLIT_BITS, Window, is_wasteful
+from lensmount_vision.images.torch_streams import Runtime
 
 #: Weights kept on the device: a pair of matrices for each pair of sizes, megabytes each.
 WEIGHT_ENTRIES, WEIGHT_BYTES = 64, 128 * 2**20
@@ -135,7 +135,7 @@ def _planes(pixels: Tensor) -> Tensor:
 
 
 class _How(NamedTuple):
-    """All that decides weights beside sizes; `fixed`: whole grey values after each pass, in fixed point."""
+    """All that decides weights apart from sizes; `fixed`: whole grey values after each pass, in fixed point."""
 
     kernel: str
     antialias: bool

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lensmount.backend.torch_streams import Marker, Runtime
+from lensmount_vision.images.torch_streams import Marker, Runtime
 
 SLOTS = 4  # buffers of one thread: while one is filled, copies from the others run
 SLOT_BYTES = 16 * 2**20  # the most that one holds; larger arrays go in pieces

@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lensmount.backend.torch_streams import fetch, put
 from lensmount.errors import InputError
+from lensmount_vision.images.torch_streams import fetch, put
 from lensmount_vision.results.mask_sampling import Axis, GeometryLike, axes
 from lensmount_vision.results.masks import Crop, Masks
 

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack as _exchange
 
-from lensmount.backend.torch_streams import Marker, runtime_for
 from lensmount.errors import ImageError
 from lensmount_vision.images.image import Color, Image
+from lensmount_vision.images.torch_streams import Marker, runtime_for
 
 __all__ = ["DeviceImage", "from_dlpack", "from_tensor"]
 

@@ -57,7 +57,7 @@ def describe_graph(
 
 
 def keep(data: bytes, target: Path, check: Callable[[Path], None]) -> Path:
-    """Writes beside the target, checks, renames: the file is whole and right, or not there.
+    """Writes next to the target, checks, renames: the file is complete and right, or not there.
 
     Args:
         data: The file's content.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 BATCH = 16
 """Pictures that a call prepares at once when the caller passes more."""
-_LARGEST_BUFFER = 256 * 2**20  # bytes; a larger input is made anew each time, not kept
+_LARGEST_BUFFER = 256 * 2**20  # bytes; a larger input is allocated each time, not kept
 R = TypeVar("R")
 
 

@@ -1,6 +1,6 @@
 """Any number of pictures through a model, with decoding, preparing, the network and post-processing overlapped.
 
-Each group of pictures is one task that goes through all stages on one thread; several tasks are under way at once, and
+Each group of pictures is one task that goes through all stages on one thread; several tasks run at once, and
 a gate lets only so many of them into the network. While one is in there, the others decode, prepare and finish. That
 needs no queue between stages: what is bounded is the number of tasks, and a consumer that is slow stops the reading.
 """
@@ -68,7 +68,7 @@ class Stream(Iterator[Pair]):
     Attributes:
         total: Number of pictures, None where it is not known before.
         batch_size: Pictures in one run.
-        workers: Groups of pictures under way at once.
+        workers: Groups of pictures processed at once.
         concurrency: Of these, the most in the network at once.
     """
 
@@ -115,7 +115,7 @@ def stream(
             an iterable of pictures. An iterable is drawn from in a thread of the stream's, as results are taken.
         batch_size: Pictures in one run; `"auto"` is a static graph's own size, else 1 on the CPU (where more gains
             nothing) and for live sources, else 8.
-        workers: Groups of pictures under way at once; None to choose by the machine.
+        workers: Groups of pictures processed at once; None to choose by the machine.
         concurrency: Of these, the most in the network at once; None for 2 on a CPU with 2 cores or more (one fills
             the gaps that the other leaves), else 1.
         policy: `"all"` runs every frame and makes sources wait; `"latest"` leaves frames out so that a result is never
@@ -153,7 +153,7 @@ def stream(
         reduced_for=getattr(model, "reduced_for", None),
     )
     size = _batch_size(model, reader.live, on_cpu) if batch_size == "auto" else int(batch_size)
-    # A live source wants the result of a new frame rather than many under way.
+    # A live source wants the result of a new frame soon rather than many in progress.
     count = workers or (gate + 1 if reader.live else gate + max(2, min(cores // 2, 6)))
     work = _Work(model, options, threading.Semaphore(gate))
     return Stream(reader, work, size, count, gate)

@@ -166,7 +166,7 @@ class Masks:
         return (len(self), *self._image_size)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        """`numpy.asarray(masks)` is `masks.dense()`; it is made anew each time."""
+        """`numpy.asarray(masks)` is `masks.dense()`; it is computed each time."""
         if copy is False:
             raise ValueError("masks are stored as crops: a dense array of them is always a copy")
         dense = self.dense()

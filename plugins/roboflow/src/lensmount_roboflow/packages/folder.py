@@ -60,7 +60,7 @@ VARIANTS = {
     "sam2": ("sam_configuration.json", "version"),
     "perception_encoder": ("config.json", "vision_encoder_config"),
 }
-#: onnx keeps tensors beyond 2 GB, or by choice, in a file beside the graph under one of these endings.
+#: onnx keeps tensors beyond 2 GB, or by choice, in a file next to the graph under one of these endings.
 EXTERNAL_DATA = (".data", "_data")
 
 
@@ -160,7 +160,7 @@ class _Folder:
                 f"package folder {str(path)!r} does not exist", found=str(error), fix="check the path"
             ) from error
         self.allowed = [self.root]
-        # The cache of inference-models keeps files once, in `shared-blobs` beside `models-cache/<model>/<package>`.
+        # The cache of inference-models keeps files once, in `shared-blobs` next to `models-cache/<model>/<package>`.
         if len(self.root.parents) > 2 and self.root.parents[1].name == "models-cache":
             self.allowed.append(self.root.parents[2] / "shared-blobs")
 

@@ -37,4 +37,4 @@ class Block(nn.Module):
         return block
 
     def configure(self, settings: Mapping[str, Any]) -> None:
-        """Sets what `forward` needs beside the parts; called when they are in place."""
+        """Sets what `forward` needs apart from the parts; called when they are in place."""

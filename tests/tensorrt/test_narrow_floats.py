@@ -6,7 +6,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from lensmount.backend.narrow_floats import from_bfloat16, from_float8, to_bfloat16, to_float8
+from lensmount_tensorrt.narrow_floats import from_bfloat16, from_float8, to_bfloat16, to_float8
 
 RANDOM = np.random.default_rng(0)
 SPREAD = (RANDOM.normal(size=50_000) * 10 ** RANDOM.uniform(-40, 38, 50_000)).astype(np.float32)
