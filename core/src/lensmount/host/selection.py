@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from lensmount.host.hints import FORMATS
 from lensmount.host.plan import Choice, LoadPlan, Reason, Rejection, Request
 
 if TYPE_CHECKING:
@@ -44,7 +45,10 @@ def select(
         if not openers:
             names = ", ".join(b.name for b, _ in known) or "none"
             reason = Reason(
-                check="backend", required=f"a backend that opens {package.format!r}", found=f"backends: {names}"
+                check="backend",
+                required=f"a backend that opens {package.format!r}",
+                found=f"backends: {names}",
+                fix=FORMATS.get(package.format),
             )
             rejected.append(Rejection(package=package, backend=None, reasons=(reason,)))
         for backend, status in openers:
