@@ -19,6 +19,9 @@ EXPORTS = {("onnx", "int8"): 'pip install "lensmount[int8]"'}
 BUILDERS = {"tensorrt": 'pip install "lensmount[tensorrt]"'}
 """What brings a backend that builds packages."""
 
+SELECTORS = {"fastest": 'pip install "lensmount[bench]"'}
+"""What brings a way to choose."""
+
 
 def first_party(table: Literal["models", "commands"]) -> dict[str, list[str]]:
     """What lensmount's own distributions bring, installed or not: patterns of model ids, or names of commands.
