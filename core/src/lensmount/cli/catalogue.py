@@ -9,8 +9,8 @@ import typer
 from lensmount.cli.settings import AsJson, Offline
 
 if TYPE_CHECKING:
+    from lensmount.contracts.plan import LoadPlan
     from lensmount.host.discovery import PluginStatus
-    from lensmount.host.plan import LoadPlan
     from lensmount.specs import ModelCard
 
 ModelName = Annotated[str, typer.Argument(help="Model id, path of a file or folder, or address (hf://owner/repo).")]
@@ -127,7 +127,7 @@ def show_plan(plan: LoadPlan) -> None:
     from rich.markup import escape
 
     from lensmount.cli.output import out, plain, table
-    from lensmount.host.plan import verdict
+    from lensmount.contracts.plan import verdict
 
     rows = table("package", "backend", "device", "precision", "verdict")
     for i, choice in enumerate(plan.choices):

@@ -1,4 +1,4 @@
-"""What the core and a plugin's code promise each other: sessions, models, files, exports and caches.
+"""What the core and a plugin's code promise each other: sessions, models, files, plans, exports and caches.
 
 Protocols and the frozen dataclasses that they exchange; no behaviour but the check of a session's feeds. Every room
 above `specs` and every distribution may import it; it imports `machine`, `errors` and `specs`.
@@ -17,6 +17,7 @@ _LAZY = {
     "BuildRequest": "lensmount.contracts.writing",
     "Builder": "lensmount.contracts.writing",
     "Cache": "lensmount.contracts.cache",
+    "Choice": "lensmount.contracts.plan",
     "Environment": "lensmount.machine.environment",
     "ExportContext": "lensmount.contracts.model",
     "ExportRequest": "lensmount.contracts.writing",
@@ -26,13 +27,18 @@ _LAZY = {
     "Folder": "lensmount.contracts.finder",
     "FolderFinder": "lensmount.contracts.finder",
     "Gpu": "lensmount.machine.environment",
+    "LoadPlan": "lensmount.contracts.plan",
     "Model": "lensmount.contracts.model",
     "NetworkContext": "lensmount.contracts.model",
     "OpenRequest": "lensmount.contracts.session",
     "ReadRequest": "lensmount.contracts.reading",
+    "Reason": "lensmount.contracts.plan",
     "Recogniser": "lensmount.contracts.reading",
+    "Rejection": "lensmount.contracts.plan",
     "Repository": "lensmount.contracts.finder",
     "RepositoryFinder": "lensmount.contracts.finder",
+    "Request": "lensmount.contracts.plan",
+    "SelectRequest": "lensmount.contracts.plan",
     "Session": "lensmount.contracts.session",
     "TensorSession": "lensmount.contracts.session",
     "TensorSpec": "lensmount.contracts.session",
@@ -54,6 +60,7 @@ if TYPE_CHECKING:
     from lensmount.contracts.model import ExportContext as ExportContext
     from lensmount.contracts.model import Model as Model
     from lensmount.contracts.model import NetworkContext as NetworkContext
+    from lensmount.contracts.plan import Choice as Choice
     from lensmount.contracts.reading import ReadRequest as ReadRequest
     from lensmount.contracts.reading import Recogniser as Recogniser
     from lensmount.contracts.session import BackendOptions as BackendOptions
@@ -76,6 +83,7 @@ __all__ = [
     "BuildRequest",
     "Builder",
     "Cache",
+    "Choice",
     "Environment",
     "ExportContext",
     "ExportRequest",
@@ -85,13 +93,18 @@ __all__ = [
     "Folder",
     "FolderFinder",
     "Gpu",
+    "LoadPlan",
     "Model",
     "NetworkContext",
     "OpenRequest",
     "ReadRequest",
+    "Reason",
     "Recogniser",
+    "Rejection",
     "Repository",
     "RepositoryFinder",
+    "Request",
+    "SelectRequest",
     "Session",
     "TensorSession",
     "TensorSpec",

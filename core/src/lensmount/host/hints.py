@@ -25,6 +25,9 @@ FORMATS = {
 BUILDERS = {"tensorrt": 'pip install "lensmount[tensorrt]"'}
 """What brings a backend that builds packages."""
 
+SELECTORS = {"fastest": 'pip install "lensmount[bench]"'}
+"""What brings a way to choose."""
+
 
 def first_party(table: Literal["models", "commands"]) -> dict[str, list[str]]:
     """What lensmount's own distributions bring, installed or not: patterns of model ids, or names of commands.

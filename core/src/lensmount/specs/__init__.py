@@ -34,6 +34,7 @@ from lensmount.specs.extensions import (
     Command,
     Exporter,
     Reader,
+    Selector,
     Source,
     hookimpl,
 )
@@ -73,6 +74,7 @@ __all__ = [
     "Reader",
     "Requirements",
     "ResizeMode",
+    "Selector",
     "Source",
     "from_dict",
     "hookimpl",

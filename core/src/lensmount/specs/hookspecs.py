@@ -23,6 +23,7 @@ from lensmount.specs.extensions import (
     Command,
     Exporter,
     Reader,
+    Selector,
     Source,
 )
 
@@ -163,5 +164,20 @@ class LensmountHooks:
             ...         precisions=("fp32", "fp16"),
             ...         export="lensmount_coreml.export:export",
             ...     )
+        """
+        raise NotImplementedError
+
+    @hookspec
+    def lensmount_selectors(self) -> Iterable[Selector]:
+        """Ways to choose among what can run, asked for in the place of a backend: `load(..., backend="fastest")`.
+
+        Returns:
+            `Selector` descriptors; their names and those of backends are one set.
+
+        Example:
+            >>> from lensmount.specs import Selector, hookimpl
+            >>> @hookimpl
+            ... def lensmount_selectors():
+            ...     yield Selector(name="smallest", choose="lensmount_smallest.choosing:choose")
         """
         raise NotImplementedError
