@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 from lensmount.lazy import lazy_names
 
-_LAZY = {"Tuning": "lensmount_bench.tuning", "tune": "lensmount_bench.tuning"}
+_LAZY = {
+    "lensmount_bench.tuning": ("Tuning", "tune"),
+}
 
 if TYPE_CHECKING:
-    from lensmount_bench.tuning import Tuning as Tuning
-    from lensmount_bench.tuning import tune as tune
+    from lensmount_bench.tuning import Tuning, tune
 
 __all__ = ["Tuning", "tune"]
 
