@@ -90,6 +90,18 @@ def test_no_import_circle_in_any_distribution() -> None:
     assert circles(graph()) == []
 
 
+def test_no_module_imports_the_face_that_it_lies_behind() -> None:
+    """`from lensmount_reading import x` is for others: inside, it would import every module of the package."""
+    known = modules()
+    found = {
+        name: other
+        for name, others in graph().items()
+        for other in others
+        if name.startswith(f"{other}.") and known[name].name != "__init__.py"
+    }
+    assert found == {}
+
+
 def lines(path: Path) -> int:
     return len(path.read_text(encoding="utf-8").splitlines())
 

@@ -42,12 +42,25 @@ PLACES = {
 }
 
 
+class Text(str):
+    """An annotation that is shown as it stands in the source, without quotes."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
 def signature(value: Any) -> str:
     """A callable's parameters and what it returns, as they stand in the source."""
     try:
-        return str(inspect.signature(value)).replace("'", "")
+        found = inspect.signature(value)
     except (TypeError, ValueError):
         return "(...)"
+    parameters = [
+        p.replace(annotation=Text(p.annotation)) if isinstance(p.annotation, str) else p
+        for p in found.parameters.values()
+    ]
+    returns = Text(found.return_annotation) if isinstance(found.return_annotation, str) else found.return_annotation
+    return str(found.replace(parameters=parameters, return_annotation=returns))
 
 
 def members(kind: type) -> Iterator[str]:

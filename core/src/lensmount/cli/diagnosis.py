@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lensmount.backend.wheels import TORCH_PAGE
 from lensmount.machine.installed import ONNXRUNTIMES, OPENCVS
 from lensmount.machine.system import numbers
-from lensmount.machine.wheels import TORCH_PAGE
 
 if TYPE_CHECKING:
     from lensmount.host.discovery import PluginStatus
@@ -60,9 +60,7 @@ class Finding:
 
 
 def diagnose(
-    environment: Environment,
-    backends: Iterable[tuple[Backend, BackendStatus]],
-    broken: Iterable[PluginStatus] = (),
+    environment: Environment, backends: Iterable[tuple[Backend, BackendStatus]], broken: Iterable[PluginStatus] = ()
 ) -> tuple[Finding, ...]:
     """All that is wrong, the gravest first.
 
@@ -143,9 +141,7 @@ def _cuda_libraries(environment: Environment) -> Iterator[Finding]:
         yield Finding(check="cudnn", problem="onnxruntime-gpu needs cuDNN, and none was found", fix=fix)
     elif numbers(environment.cudnn) < (9,) and numbers(version) >= (1, 19):
         yield Finding(
-            check="cudnn",
-            problem=f"onnxruntime-gpu {version} needs cuDNN 9; found {environment.cudnn}",
-            fix=fix,
+            check="cudnn", problem=f"onnxruntime-gpu {version} needs cuDNN 9; found {environment.cudnn}", fix=fix
         )
     of_torch = _torch_cuda(environment)
     if built is not None and of_torch is not None and of_torch[0] != numbers(built)[0]:

@@ -11,21 +11,9 @@ import typer
 from lensmount.errors import InputError
 
 __all__ = [
-    "ArchitectureName",
-    "AsJson",
-    "BackendName",
-    "BackendNames",
-    "DeviceName",
-    "ModelName",
-    "NumbersFile",
-    "Offline",
-    "Options",
-    "PrecisionName",
-    "PrecisionNames",
-    "RunThreads",
-    "Threads",
-    "load_options",
-]
+    "ArchitectureName", "AsJson", "BackendName", "BackendNames", "DeviceName", "ModelName", "NumbersFile", "Offline",
+    "Options", "PrecisionName", "PrecisionNames", "RunThreads", "Threads", "load_options",
+]  # fmt: skip
 
 ModelName = Annotated[str, typer.Argument(help="Model id, path of a file or folder, or address.")]
 BackendName = Annotated[str | None, typer.Option(help="onnx, torch, …; None to choose.")]

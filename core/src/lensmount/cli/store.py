@@ -37,13 +37,7 @@ def pull(
     for name in model:
         folder = to if to is None or len(model) == 1 else to / name.rpartition("://")[2].replace("/", "-")
         got = registry.pull(
-            name,
-            package=package,
-            every=every,
-            to=folder,
-            source=source,
-            api_key=api_key,
-            allow_insecure=allow_insecure,
+            name, package=package, every=every, to=folder, source=source, api_key=api_key, allow_insecure=allow_insecure
         )
         for label, fetched in got.items():
             for file, path in fetched.files.items():

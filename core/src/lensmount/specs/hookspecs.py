@@ -15,16 +15,7 @@ from collections.abc import Iterable
 import pluggy
 
 from lensmount.specs.descriptors import ModelCard
-from lensmount.specs.extensions import (
-    PROJECT,
-    Architecture,
-    Backend,
-    CacheProvider,
-    Command,
-    Exporter,
-    Reader,
-    Source,
-)
+from lensmount.specs.extensions import PROJECT, Architecture, Backend, CacheProvider, Command, Exporter, Reader, Source
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from lensmount.contracts.finder import Fetched, FetchOptions, Finder
 from lensmount.errors import PluginError, SourceError
 from lensmount.specs.imports import import_string
+from lensmount.specs.logs import log
 from lensmount.store.addresses import parse_web, public, scheme_of
 from lensmount.store.files import hash_file, link_or_copy, safe_name, write_atomic
 from lensmount.store.https import require_pinned
@@ -117,6 +118,9 @@ def fetch_package(
     sha256s = {name: fetched.sha256 for name, fetched in got.items()}
     fingerprint = fingerprint_of(sha256s)
     folder, files = _folder(card, package, got, fingerprint, store if store is not None else Store())
+    for artifact in package.artifacts:
+        found = got[artifact.name]
+        log("store", "info", "fetched %s of %s: %d bytes, %s", public(artifact.uri), card.id, found.size, found.path)
     return FetchedPackage(
         folder=folder,
         files=files,

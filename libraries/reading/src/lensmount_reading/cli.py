@@ -10,7 +10,7 @@ import typer
 from lensmount.cli.settings import AsJson
 
 if TYPE_CHECKING:
-    from lensmount_reading import FileFacts
+    from lensmount_reading.facts import FileFacts
 
 File = Annotated[Path, typer.Argument(help="Checkpoint, ONNX graph, safetensors file, or folder of shards.")]
 
@@ -22,7 +22,7 @@ def inspect(
 ) -> None:
     """Show keys, shapes, metadata and refused globals of a model file; nothing in it is run (exit 1: refused)."""
     from lensmount.cli.output import write_json
-    from lensmount_reading import inspect_file
+    from lensmount_reading.inspection import inspect_file
 
     facts = inspect_file(file)
     if as_json:
@@ -87,7 +87,8 @@ def convert(
 ) -> None:
     """Rewrite a checkpoint's tensors as safetensors; the file is written whole or not at all."""
     from lensmount.errors import OptionError
-    from lensmount_reading import read_checkpoint, to_safetensors
+    from lensmount_reading.checkpoint import read_checkpoint
+    from lensmount_reading.convert import to_safetensors
 
     if to != "safetensors":
         raise OptionError("convert writes one format only", found=repr(to), expected="safetensors")

@@ -1,6 +1,6 @@
 """The benchmark harness: what a user waits for, stage by stage and with its tail, in numbers that can be repeated.
 
-    from lensmount_bench import harness as bench
+    import lensmount_bench as bench
     print(bench.run("yolov8n-640", backends=["onnx", "torch"]))
 
 Every variant runs in a process of its own. Variants take turns (A B A B …), so that a slow moment of the machine falls

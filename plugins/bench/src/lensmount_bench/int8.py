@@ -98,29 +98,6 @@ def quantize(
         return quantised.read_bytes()
 
 
-def tail_nodes(model: Any, stop: Callable[[Any], bool]) -> frozenset[str]:
-    """Names of the nodes between a graph's outputs and the first nodes above them that `stop` is true of.
-
-    For an architecture's `float_nodes`: what turns a network's last maps into boxes and scores mixes pixels, fractions
-    and logits in one tensor, for which no single scale is fine enough.
-
-    Args:
-        model: The graph (`onnx.ModelProto`), every node named.
-        stop: Asked of each node; those that it is true of, and what lies above them, are left out.
-
-    Returns:
-        Names of nodes.
-    """
-    makers = {name: node for node in model.graph.node for name in node.output}
-    waiting, found = [output.name for output in model.graph.output], set()
-    while waiting:
-        node = makers.get(waiting.pop())
-        if node is not None and node.name not in found and not stop(node):
-            found.add(node.name)
-            waiting += node.input
-    return frozenset(found)
-
-
 def _name_nodes(model: Any) -> None:
     """Nodes are excluded by name; a graph need not name them, nor name them apart."""
     taken: set[str] = set()

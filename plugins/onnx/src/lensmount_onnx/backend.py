@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lensmount.backend import memory
+from lensmount.backend import memory, wheels
 from lensmount.backend.device_tensors import tensors_wanted
 from lensmount.backend.devices import session_threads, split_device
 from lensmount.backend.dtypes import ONNXRUNTIME_DTYPES
@@ -27,7 +27,6 @@ from lensmount.errors import (
     ModelFileError,
     UnsupportedModelError,
 )
-from lensmount.machine import wheels
 from lensmount.specs import BackendStatus
 from lensmount_onnx import binding as onnx_binding
 from lensmount_onnx import errors as onnx_errors
@@ -36,8 +35,8 @@ from lensmount_onnx import saturation
 from lensmount_reading import inspect_graph, supply_linked_data
 
 if TYPE_CHECKING:
+    from lensmount.contracts import Environment, Gpu
     from lensmount.contracts.arrays import Array
-    from lensmount.machine.environment import Environment, Gpu
 
 INSTALL = 'pip install "lensmount[onnx]"'
 INSTALL_GPU = 'pip install "lensmount[onnx-gpu]"'

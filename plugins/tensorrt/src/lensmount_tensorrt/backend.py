@@ -16,7 +16,7 @@ from lensmount_tensorrt import api as tensorrt_api
 from lensmount_tensorrt.api import INSTALL, numbers, why_unsupported
 
 if TYPE_CHECKING:
-    from lensmount.machine.environment import Environment
+    from lensmount.contracts import Environment
     from lensmount_tensorrt.session import TensorRTSession
 
 BINDINGS = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")

@@ -17,19 +17,18 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from lensmount.backend import torch_errors
+from lensmount.backend import torch_errors, wheels
 from lensmount.backend.devices import requested_device_path, requested_threads, split_device
 from lensmount.backend.torch_place import INSTALL, check_device, import_torch
 from lensmount.contracts.session import OpenRequest, TensorSpec, check_feeds
 from lensmount.errors import BackendError, ClosedError, LensmountError, ModelFileError, OptionError
-from lensmount.machine import wheels
 from lensmount.specs import BackendStatus
 from lensmount_torch import memory as torch_memory
 from lensmount_torch.placing import check_compiler, may_use_tf32, place, read_back
 
 if TYPE_CHECKING:
+    from lensmount.contracts import Environment, Gpu
     from lensmount.contracts.arrays import Array
-    from lensmount.machine.environment import Environment, Gpu
 
 
 def probe(environment: Environment) -> BackendStatus:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from lensmount_bench.int8 import tail_nodes
+from lensmount_vision.models.exporting import tail_nodes
 
 
 def float_nodes(model: Any) -> frozenset[str]:

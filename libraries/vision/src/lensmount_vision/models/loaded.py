@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lensmount.errors import ClosedError, UnsupportedModelError
+from lensmount.specs.logs import log
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -91,6 +92,8 @@ class LoadedModel(ABC):
 
     def close(self) -> None:
         """Frees what runs the model; later calls raise `ClosedError`."""
+        if not self._closed:
+            log("models", "info", "closed %s on %s, %s", self._card.id, self.backend, self.device)
         self._closed = True
         self._runs.close()
 
