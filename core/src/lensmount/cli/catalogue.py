@@ -6,14 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lensmount.cli.settings import AsJson, Offline
+from lensmount.cli.settings import AsJson, ModelName, Offline
 
 if TYPE_CHECKING:
     from lensmount.host.discovery import PluginStatus
     from lensmount.host.plan import LoadPlan
     from lensmount.specs import ModelCard
-
-ModelName = Annotated[str, typer.Argument(help="Model id, path of a file or folder, or address (hf://owner/repo).")]
 
 
 def models(

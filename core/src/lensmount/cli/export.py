@@ -7,11 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from lensmount.cli.settings import Offline
+from lensmount.cli.settings import ModelName, Offline
 
 
 def export(
-    model: Annotated[str, typer.Argument(help="Model id, path or address.")],
+    model: ModelName,
     to: Annotated[str, typer.Option("--to", help="Format to write, or backend to build for: onnx, tensorrt.")] = "onnx",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="File (or folder, for an engine).")] = None,
     precision: Annotated[

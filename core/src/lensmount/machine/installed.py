@@ -12,40 +12,6 @@ from pathlib import Path
 
 from lensmount.machine.system import numbers, read_text
 
-DISTRIBUTIONS = (
-    "lensmount",
-    "numpy",
-    "opencv-python-headless",
-    "opencv-python",
-    "opencv-contrib-python",
-    "opencv-contrib-python-headless",
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "onnxruntime-directml",
-    "onnxruntime-openvino",
-    "onnxruntime-qnn",
-    "onnxruntime-silicon",
-    "onnx",
-    "torch",
-    "torchvision",
-    "tensorrt",
-    "tensorrt-cu12",
-    "tensorrt-cu13",
-    "tensorrt-cu12-bindings",
-    "tensorrt-cu13-bindings",
-    "tensorrt-lean",
-    "cuda-bindings",
-    "cuda-bindings",
-    "cuda-python",
-    "openvino",
-    "safetensors",
-    "transformers",
-    "supervision",
-    "nvidia-cudnn-cu12",
-    "nvidia-cudnn-cu13",
-)
-"""Distributions whose versions matter to a choice of backend or to a bug report."""
-
 ONNXRUNTIMES = (
     "onnxruntime-gpu",
     "onnxruntime-directml",
@@ -58,6 +24,31 @@ ONNXRUNTIMES = (
 
 OPENCVS = ("opencv-python-headless", "opencv-python", "opencv-contrib-python", "opencv-contrib-python-headless")
 """Distributions that all install the import `cv2`, and so overwrite one another."""
+
+DISTRIBUTIONS = (
+    "lensmount",
+    "numpy",
+    *OPENCVS,
+    *ONNXRUNTIMES,
+    "onnx",
+    "torch",
+    "torchvision",
+    "tensorrt",
+    "tensorrt-cu12",
+    "tensorrt-cu13",
+    "tensorrt-cu12-bindings",
+    "tensorrt-cu13-bindings",
+    "tensorrt-lean",
+    "cuda-bindings",
+    "cuda-python",
+    "openvino",
+    "safetensors",
+    "transformers",
+    "supervision",
+    "nvidia-cudnn-cu12",
+    "nvidia-cudnn-cu13",
+)
+"""Distributions whose versions matter to a choice of backend or to a bug report."""
 
 LIBRARY_FOLDERS = (
     "usr/lib/x86_64-linux-gnu",
