@@ -14,8 +14,7 @@ _LAZY = {
     "lensmount.store.bundle": ("write_bundle",),
     "lensmount.store.download": ("DownloadRequest",),
     "lensmount.store.fetch": ("FetchedPackage", "fetch_artifact", "fetch_package"),
-    "lensmount.store.files": ("hash_file", "safe_name", "write_atomic"),
-    "lensmount.store.local": ("check_md5",),
+    "lensmount.store.files": ("check_md5", "hash_file", "safe_name", "write_atomic"),
     "lensmount.store.manifests": ("parse_manifest", "read_manifest", "write_manifest"),
     "lensmount.store.offline": ("Missing", "MissingFilesError", "missing", "missing_error"),
     "lensmount.store.store": ("Store",),
@@ -27,8 +26,7 @@ if TYPE_CHECKING:
     from lensmount.store.bundle import write_bundle
     from lensmount.store.download import DownloadRequest
     from lensmount.store.fetch import FetchedPackage, fetch_artifact, fetch_package
-    from lensmount.store.files import hash_file, safe_name, write_atomic
-    from lensmount.store.local import check_md5
+    from lensmount.store.files import check_md5, hash_file, safe_name, write_atomic
     from lensmount.store.manifests import parse_manifest, read_manifest, write_manifest
     from lensmount.store.offline import Missing, MissingFilesError, missing, missing_error
     from lensmount.store.store import Store

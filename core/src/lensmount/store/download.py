@@ -16,7 +16,7 @@ from typing import Any
 
 from lensmount.errors import IntegrityError, SourceError, StoreError
 from lensmount.store.addresses import public
-from lensmount.store.files import CHUNK, size_error, store_error
+from lensmount.store.files import CHUNK, broken_promise, size_error, store_error
 from lensmount.store.lease import Partial
 from lensmount.store.progress import Meter
 from lensmount.store.transport import Policy, RangeError, TransientError, open_url
@@ -24,6 +24,10 @@ from lensmount.store.transport import Policy, RangeError, TransientError, open_u
 _RANGE = re.compile(r"^bytes (\d+)-(\d+)/(\d+|\*)$")
 _ROOM = 16 << 20  # bytes that stay free in addition to the file itself
 READ = 256 << 10
+
+SECOND_HAND = ("third-party", "unverified")
+"""What `Artifact.confidence` says of promises that were not read on the publisher's own page."""
+SECOND_HAND_NOTE = " (the expected value is second-hand: it was not read on the publisher's own page)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -330,10 +334,5 @@ def _finish(request: DownloadRequest, partial: Partial, sink: Sink, size: int, t
 def _mismatch(request: DownloadRequest, found: str, expected: str) -> IntegrityError:
     fix = "nothing was kept; try again, and if it happens again ask the publisher whether the file was changed"
     if request.second_hand:
-        fix += " (the expected value is second-hand: it was not read on the publisher's own page)"
-    return IntegrityError(
-        f"{request.name} from {public(request.address)} is not what was promised",
-        found=found,
-        expected=expected,
-        fix=fix,
-    )
+        fix += SECOND_HAND_NOTE
+    return broken_promise(f"{request.name} from {public(request.address)}", found, expected, fix)

@@ -53,7 +53,15 @@ def fetch_artifact(artifact: Artifact, finders: Mapping[str, Finder], options: F
     Raises:
         SourceError: No plugin answers for its scheme; or as for `Finder.fetch`.
     """
-    return _finder(artifact.uri, finders).fetch(artifact, options)
+    scheme = scheme_of(artifact.uri) or "file"
+    if scheme not in finders:
+        raise SourceError(
+            f"no installed plugin fetches from {scheme}://",
+            found=public(artifact.uri),
+            expected="one of " + ", ".join(f"{known}://" for known in sorted(finders)),
+            fix=f"pip install the plugin that brings the source {scheme!r}",
+        )
+    return finders[scheme].fetch(artifact, options)
 
 
 def fetch_uri(uri: str, finders: Mapping[str, Finder], options: FetchOptions, *, name: str | None = None) -> Fetched:
@@ -177,19 +185,6 @@ def fetch_files(
 def fingerprint_of(sha256s: Mapping[str, str]) -> str:
     """Identifies a set of files: sha256 over their sorted names and hashes."""
     return hashlib.sha256("".join(f"{name}\0{sha256s[name]}\n" for name in sorted(sha256s)).encode()).hexdigest()
-
-
-def _finder(uri: str, finders: Mapping[str, Finder]) -> Finder:
-    scheme = scheme_of(uri) or "file"
-    try:
-        return finders[scheme]
-    except KeyError:
-        raise SourceError(
-            f"no installed plugin fetches from {scheme}://",
-            found=public(uri),
-            expected="one of " + ", ".join(f"{known}://" for known in sorted(finders)),
-            fix=f"pip install the plugin that brings the source {scheme!r}",
-        ) from None
 
 
 def _common_root(files: Mapping[str, Path]) -> Path | None:
