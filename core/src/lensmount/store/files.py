@@ -8,7 +8,8 @@ import os
 import shutil
 import stat
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from lensmount.errors import ArtifactNotFoundError, IntegrityError, SourceError, StoreError
@@ -35,6 +36,17 @@ def store_error(error: OSError, path: Path, doing: str) -> StoreError:
             fix="make the folder writable, or set LENSMOUNT_HOME to one that is",
         )
     return StoreError(f"the store failed while {doing} {path}", found=found, fix="set LENSMOUNT_HOME to another folder")
+
+
+@contextmanager
+def storing(path: Path, doing: str) -> Iterator[None]:
+    """Turns what the file system refuses into the error of `store_error`; our own errors pass."""
+    try:
+        yield
+    except SourceError:
+        raise
+    except OSError as error:
+        raise store_error(error, path, doing) from error
 
 
 def size_error(needed: int, free: int, folder: Path) -> StoreError:

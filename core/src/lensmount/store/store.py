@@ -31,6 +31,7 @@ from lensmount.store.files import (
     require_file,
     safe_name,
     store_error,
+    storing,
     sync_folder,
     write_atomic,
 )
@@ -122,12 +123,10 @@ class Store:
         known = self.ledger.verified(subject, real)
         if known is not None:
             return known
-        try:
+        with storing(path, "reading"):
             before = real.stat()
             sha256, _ = hash_file(real)
             after = real.stat()
-        except OSError as error:
-            raise store_error(error, path, "reading") from error
         if (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns):
             self.ledger.stamp(subject, real, sha256, after)
         return sha256
@@ -189,10 +188,8 @@ class Store:
         )
 
     def _bring(self, request: DownloadRequest, first: Reference | None, folder: Path, options: FetchOptions) -> Fetched:
-        try:
+        with storing(folder, "creating"):
             partial = claim(folder)
-        except OSError as error:
-            raise store_error(error, folder, "creating") from error
         keep = True
         try:
             fetched = self._download(request, first, partial, options)
@@ -292,11 +289,9 @@ class Store:
         path = self.blob(digest)
         if path is None:
             path = self.blob_path(digest)
-            try:
+            with storing(path, "writing"):
                 copy_verified(source, path, digest)
                 path.chmod(0o444)
-            except OSError as error:
-                raise error if isinstance(error, IntegrityError) else store_error(error, path, "writing") from error
             self.ledger.stamp(f"blob:{digest}", path, digest, path.stat())
         return self._remembered(request, Fetched(path=path, size=size, sha256=digest))
 
