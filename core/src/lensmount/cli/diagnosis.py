@@ -62,13 +62,7 @@ class Finding:
 def diagnose(
     environment: Environment, backends: Iterable[tuple[Backend, BackendStatus]], broken: Iterable[PluginStatus] = ()
 ) -> tuple[Finding, ...]:
-    """All that is wrong, the gravest first.
-
-    Args:
-        environment: What the machine has.
-        backends: Registered backends with their probe's answer.
-        broken: Plugins that could not be loaded.
-    """
+    """All that is wrong, the gravest first; of backends with their probe's answer, and plugins that were left out."""
     known = list(backends)
     found = [*_machine(environment), *_backends(environment, known), *_overlaps(environment)]
     found += [*_cuda_libraries(environment), *_capabilities(environment), *_mac(environment)]

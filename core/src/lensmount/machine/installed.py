@@ -122,12 +122,9 @@ def damaged(found: Mapping[str, metadata.Distribution]) -> tuple[str, ...]:
 
 
 def libraries(root: Path, stems: tuple[str, ...], more: Iterable[str] = ()) -> dict[str, str]:
-    """Versions of shared libraries, from their file names (`libcudnn.so.9.3.0`); the newest of each.
+    """Versions of shared libraries by name up to `.so`, by file name (`libcudnn.so.9.3.0`); the newest of each.
 
-    Args:
-        root: Folder that stands for `/`.
-        stems: Names up to `.so`.
-        more: Folders to look in, in addition to the usual ones (`LD_LIBRARY_PATH`).
+    Folders named in `more` (`LD_LIBRARY_PATH`) are looked into as well as the usual ones.
     """
     found: dict[str, str] = {}
     for folder in (*LIBRARY_FOLDERS, *more):

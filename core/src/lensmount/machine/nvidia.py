@@ -51,13 +51,7 @@ def load_library(name: str) -> Any | None:
 
 
 def read_driver(system: str, environ: Mapping[str, str], load: LoadLibrary = load_library) -> DriverFacts:
-    """What the NVIDIA driver says; empty when there is no driver.
-
-    Args:
-        system: `linux`, `windows`, …
-        environ: Where `CUDA_VISIBLE_DEVICES` is looked up.
-        load: Opens a shared library by name, or answers None.
-    """
+    """What the NVIDIA driver says; empty when there is no driver. `load` opens a library by name, or answers None."""
     cuda = _cuda_version(system, load)
     nvml = load(NVML[system]) if system in NVML else None
     if nvml is None:

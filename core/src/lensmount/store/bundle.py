@@ -7,14 +7,11 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lensmount.errors import InputError
+from lensmount.specs import ModelCard
 from lensmount.store.fetch import FetchedPackage
 from lensmount.store.files import copy_verified, safe_name, size_error, storing, sync_folder
-
-if TYPE_CHECKING:
-    from lensmount.specs import ModelCard
 
 _ROOM = 16 << 20
 

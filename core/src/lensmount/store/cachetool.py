@@ -152,12 +152,7 @@ def remove_damaged(findings: Iterable[Finding], *, dry_run: bool = True) -> Remo
 
 
 def remove_model(store: Store, model: str, *, dry_run: bool = True) -> Removal:
-    """Removes a model's folders, and the blobs that no other package uses.
-
-    Args:
-        store: The store.
-        model: Model id.
-        dry_run: Only say what would go.
+    """Removes a model's folders, and the blobs that no other package uses; with `dry_run` only says what would go.
 
     Raises:
         ModelNotFoundError: The store does not have it.
@@ -184,7 +179,7 @@ def prune(store: Store, *, dry_run: bool = True, min_age: float = 3600.0) -> Rem
     comes again is still compared with the first download.
 
     Args:
-        store: The store.
+        store: Where.
         dry_run: Only say what would go.
         min_age: Seconds; younger blobs stay, since a load that runs now may be about to use them.
 

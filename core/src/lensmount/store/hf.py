@@ -13,10 +13,11 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lensmount.contracts.finder import Fetched, FetchOptions, Folder, Repository
 from lensmount.errors import ArtifactNotFoundError, IntegrityError, ModelFileError, OfflineError, SourceError
+from lensmount.specs import Artifact, ModelCard
 from lensmount.specs.offline import is_offline
 from lensmount.store.addresses import COMMIT, HubAddress, parse_hub
 from lensmount.store.download import SECOND_HAND, SECOND_HAND_NOTE
@@ -25,9 +26,6 @@ from lensmount.store.hub_errors import NO_SUCH_FILE, translated
 from lensmount.store.ledger import accept_change
 from lensmount.store.offline import missing, missing_error
 from lensmount.store.store import StoreFinder
-
-if TYPE_CHECKING:
-    from lensmount.specs import Artifact, ModelCard
 
 MANIFEST = "lensmount.json"
 LAYOUTS = (
@@ -187,7 +185,7 @@ class _Repository:
         self._options = options
         if is_offline(options.offline) and not _repository_cached(address):
             manifest = replace(address, file=MANIFEST)
-            raise _missing(_artifact(MANIFEST, str(manifest)), manifest)
+            raise _missing(Artifact(name=MANIFEST, uri=str(manifest)), manifest)
 
     @property
     def uri(self) -> str:
@@ -201,7 +199,7 @@ class _Repository:
             if is_offline(self._options.offline):
                 path = _cached(wanted)
             else:
-                path = _download(_artifact(name, str(wanted)), wanted, self._options, force=False)
+                path = _download(Artifact(name=name, uri=str(wanted)), wanted, self._options, force=False)
         except ArtifactNotFoundError as error:
             if error.found == NO_SUCH_FILE:
                 return None
@@ -244,12 +242,6 @@ def _shards(index: Path) -> list[str]:
             expected=SHARD.pattern,
         )
     return sorted(names)
-
-
-def _artifact(name: str, uri: str) -> Artifact:
-    from lensmount.specs import Artifact
-
-    return Artifact(name=name, uri=uri, role="data")
 
 
 def _cached(address: HubAddress) -> Path | None:

@@ -7,17 +7,13 @@ first download gave is recorded and checked ever after; plain http never is, wit
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from lensmount.contracts.finder import Fetched, FetchOptions
 from lensmount.errors import SourceError
+from lensmount.specs import Artifact
 from lensmount.store.addresses import WebAddress, parse_web, public
 from lensmount.store.download import SECOND_HAND, DownloadRequest
 from lensmount.store.ledger import key_of
 from lensmount.store.store import StoreFinder
-
-if TYPE_CHECKING:
-    from lensmount.specs import Artifact
 
 
 class HttpsFinder(StoreFinder):

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from lensmount.contracts.finder import Fetched, FetchOptions
+from lensmount.specs import Artifact, ModelCard
 from lensmount.store.addresses import path_of
 from lensmount.store.store import StoreFinder
-
-if TYPE_CHECKING:
-    from lensmount.specs import Artifact, ModelCard
 
 
 class LocalFinder(StoreFinder):

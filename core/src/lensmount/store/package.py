@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lensmount.contracts.finder import Fetched, FetchOptions
 from lensmount.errors import ArtifactNotFoundError, SourceError
+from lensmount.specs import Artifact
 from lensmount.store.files import broken_promise
 from lensmount.store.store import StoreFinder
-
-if TYPE_CHECKING:
-    from lensmount.specs import Artifact
 
 REINSTALL = "reinstall the plugin"
 

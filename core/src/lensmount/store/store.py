@@ -16,10 +16,10 @@ import contextlib
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lensmount.contracts.finder import Fetched, FetchOptions
 from lensmount.errors import IntegrityError
+from lensmount.specs import Artifact, ModelCard
 from lensmount.specs.offline import is_offline
 from lensmount.store.download import DownloadRequest, Received, download
 from lensmount.store.files import (
@@ -41,9 +41,6 @@ from lensmount.store.locking import single_flight
 from lensmount.store.offline import Missing, MissingFilesError, missing_error
 from lensmount.store.progress import meter
 from lensmount.store.transport import Policy
-
-if TYPE_CHECKING:
-    from lensmount.specs import Artifact, ModelCard
 
 
 def default_root() -> Path:
