@@ -13,9 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lensmount.host.plan import FASTEST, Ask, require_choice, split_options
-from lensmount.host.plan import Name as Name
-from lensmount.host.site import Site
+from lensmount.host.site import Name, Site
 
 if TYPE_CHECKING:
     from lensmount.host.discovery import Candidate, Index, PluginStatus
@@ -102,6 +100,7 @@ class Registry:
             UnknownOptionError: An option that does not exist.
         """
         from lensmount.host.opening import factory_of, open_model, show_device, show_licence
+        from lensmount.host.plan import Ask, require_choice, split_options
         from lensmount.host.planning import plan
         from lensmount.host.resolve import resolve
         from lensmount.store.fetch import fetch_package, finders_for
@@ -164,6 +163,7 @@ class Registry:
         Raises:
             ModelNotFoundError: No plugin, file or address has this name.
         """
+        from lensmount.host.plan import Ask
         from lensmount.host.resolve import resolve
 
         ask = Ask(name=id_or_path, architecture=architecture, source=source, api_key=api_key, offline=offline)
@@ -195,6 +195,7 @@ class Registry:
             UnknownBackendError: No plugin registers the backend asked for.
             UnknownOptionError: An option that does not exist.
         """
+        from lensmount.host.plan import FASTEST, Ask, split_options
         from lensmount.host.planning import plan
         from lensmount.host.resolve import resolve
 
@@ -244,6 +245,7 @@ class Registry:
             SourceError: A file cannot be had.
         """
         from lensmount.host import pulling
+        from lensmount.host.plan import Ask
 
         ask = Ask(
             name=id_or_path,
@@ -266,6 +268,7 @@ class Registry:
             allow_insecure: As for `load`.
         """
         from lensmount.host import pulling
+        from lensmount.host.plan import Ask
 
         return pulling.lock((Ask(name=n, allow_insecure=allow_insecure) for n in names), self.site, Path(path))
 
@@ -321,6 +324,7 @@ class Registry:
             BackendError: What was written gives other results than the original; nothing was kept.
         """
         from lensmount.host import exporting
+        from lensmount.host.plan import Ask
 
         given = {"calibration": calibration, "calibration_count": calibration_count}
         return exporting.export(

@@ -62,7 +62,7 @@ class Finding:
 def diagnose(
     environment: Environment, backends: Iterable[tuple[Backend, BackendStatus]], broken: Iterable[PluginStatus] = ()
 ) -> tuple[Finding, ...]:
-    """All that is wrong, the gravest first; of backends with their probe's answer, and plugins that were left out."""
+    """All that is wrong, the gravest first: the machine, backends with their probe's answer, broken plugins."""
     known = list(backends)
     found = [*_machine(environment), *_backends(environment, known), *_overlaps(environment)]
     found += [*_cuda_libraries(environment), *_capabilities(environment), *_mac(environment)]

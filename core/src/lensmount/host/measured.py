@@ -24,8 +24,8 @@ from lensmount.version import __version__
 
 if TYPE_CHECKING:
     from lensmount.host.discovery import Index
-    from lensmount.host.plan import Name, Request
-    from lensmount.host.site import Site
+    from lensmount.host.plan import Request
+    from lensmount.host.site import Name, Site
     from lensmount.machine.environment import Environment
     from lensmount.specs import Backend, BackendStatus, ModelCard, ModelPackage, Source
 

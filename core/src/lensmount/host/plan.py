@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from lensmount.contracts.finder import FetchOptions
 from lensmount.errors import NoPackageError, NotTunedError
+from lensmount.host.site import Name
 from lensmount.specs.logs import log
 
 if TYPE_CHECKING:
     from lensmount.contracts.session import BackendOptions
     from lensmount.specs import Architecture, Backend, ModelCard, ModelPackage
-
-Name = str | os.PathLike[str]
-"""What users call a model: an id, a path, an address."""
 
 FASTEST = "fastest"
 """What stands for the name of a backend where measured times decide."""

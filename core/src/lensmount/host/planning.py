@@ -14,8 +14,7 @@ from lensmount.specs.logs import log
 
 if TYPE_CHECKING:
     from lensmount.contracts.finder import FetchOptions
-    from lensmount.host.plan import Name
-    from lensmount.host.site import Site
+    from lensmount.host.site import Name, Site
     from lensmount.specs import ModelCard
 
 

@@ -16,7 +16,8 @@ from lensmount.specs.imports import import_string
 if TYPE_CHECKING:
     from lensmount.contracts.finder import FetchOptions, Finder
     from lensmount.host.discovery import Index
-    from lensmount.host.plan import Ask, Name
+    from lensmount.host.plan import Ask
+    from lensmount.host.site import Name
     from lensmount.specs import Architecture, ModelCard, Reader
 
 MODEL_SUFFIXES = (".onnx", ".pt", ".pth", ".safetensors", ".bin", ".engine", ".plan", ".torchscript")

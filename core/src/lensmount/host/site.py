@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
     from lensmount.host.discovery import Candidate, Index, PluginStatus
     from lensmount.machine.environment import Environment
     from lensmount.specs import Architecture, Backend, BackendStatus, ModelCard
+
+Name = str | os.PathLike[str]
+"""What users call a model: an id, a path, an address."""
 
 
 class Site:

@@ -195,9 +195,8 @@ def _folder(
             continue
         many = len(got) > 1
         kinds: tuple[str, ...]
-        if fetched.path.is_relative_to(
-            store.root
-        ):  # onnxruntime refuses external data behind a symbolic link that leaves the graph's folder
+        if fetched.path.is_relative_to(store.root):
+            # onnxruntime refuses external data behind a symbolic link that leaves the graph's folder
             kinds = ("hard", "copy") if many else ("hard", "soft", "copy")
         else:  # the hub's files and the user's own are linked by name, so that deleting them frees the space
             kinds = ("soft", "hard", "copy") if many else ("soft", "hard")

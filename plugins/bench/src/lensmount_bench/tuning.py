@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lensmount.host.measured_records import Record
-    from lensmount.host.plan import Choice, LoadPlan, Name
+    from lensmount.host.plan import Choice, LoadPlan
+    from lensmount.host.site import Name
     from lensmount.registry import Registry
     from lensmount_bench.report import VariantReport
 
