@@ -23,7 +23,7 @@ def package() -> Iterator[types.ModuleType]:
     sys.modules[made.__name__] = made
     made.__getattr__, made.__dir__ = lazy_names(  # type: ignore[method-assign]
         made.__name__,
-        {"InputError": "lensmount.errors"},
+        {"lensmount.errors": ("InputError",)},
         deprecated={"OldError": ("lensmount.errors:ImageError", "0.3")},
     )
     yield made

@@ -9,40 +9,13 @@ Every error has a page below `docs/errors/`, which ships in the wheel: `lensmoun
 from __future__ import annotations
 
 __all__ = [
-    "AmbiguousModelError",
-    "ArtifactNotFoundError",
-    "AuthenticationError",
-    "BackendError",
-    "BuildError",
-    "ClosedError",
-    "DeviceError",
-    "DeviceMemoryError",
-    "DeviceNotice",
-    "EngineMismatchError",
-    "ImageError",
-    "ImageTooLargeError",
-    "InputError",
-    "IntegrityError",
-    "LensmountDeprecationWarning",
-    "LensmountError",
-    "LicenceNotice",
-    "MissingDependencyError",
-    "ModelFileError",
-    "ModelNotFoundError",
-    "NoPackageError",
-    "NotTunedError",
-    "OfflineError",
-    "OptionError",
-    "PluginError",
-    "PluginWarning",
-    "SourceError",
-    "StoreError",
-    "UnknownBackendError",
-    "UnknownOptionError",
-    "UnsafeFileError",
-    "UnsupportedModelError",
-    "reason",
-]
+    "AmbiguousModelError", "ArtifactNotFoundError", "AuthenticationError", "BackendError", "BuildError", "ClosedError",
+    "DeviceError", "DeviceMemoryError", "DeviceNotice", "EngineMismatchError", "ImageError", "ImageTooLargeError",
+    "InputError", "IntegrityError", "LensmountDeprecationWarning", "LensmountError", "LicenceNotice",
+    "MissingDependencyError", "ModelFileError", "ModelNotFoundError", "NoPackageError", "NotTunedError", "OfflineError",
+    "OptionError", "PluginError", "PluginWarning", "SourceError", "StoreError", "UnknownBackendError",
+    "UnknownOptionError", "UnsafeFileError", "UnsupportedModelError", "reason",
+]  # fmt: skip
 
 
 class LensmountError(Exception):

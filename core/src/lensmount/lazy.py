@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
 
 def lazy_names(
-    package: str, names: Mapping[str, str], *, deprecated: Mapping[str, tuple[str, str]] | None = None
+    package: str, modules: Mapping[str, Sequence[str]], *, deprecated: Mapping[str, tuple[str, str]] | None = None
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """The `__getattr__` and `__dir__` of a package whose public names live in its modules.
 
     Args:
         package: The package's `__name__`.
-        names: Public name to the module that defines it.
+        modules: Module to the public names that it defines.
         deprecated: Old name to the import string of what replaces it and the version of lensmount that removes the old
             name: `{"old": ("lensmount.new:name", "0.3")}`. An old name still works, but is not listed, and its use
             gives a `LensmountDeprecationWarning` that points at the line that uses it.
@@ -24,6 +24,7 @@ def lazy_names(
     Returns:
         Both functions; `from package import name` then imports that module alone.
     """
+    defined_in = {name: module for module, names in modules.items() for name in names}
     old = deprecated or {}
 
     def resolve(name: str) -> Any:
@@ -40,13 +41,13 @@ def lazy_names(
                 stacklevel=2,
             )
             return getattr(import_module(module), attribute)
-        if name not in names:
+        if name not in defined_in:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        value = getattr(import_module(names[name]), name)
+        value = getattr(import_module(defined_in[name]), name)
         setattr(sys.modules[package], name, value)
         return value
 
     def listing() -> list[str]:
-        return sorted({*vars(sys.modules[package]), *names})
+        return sorted({*vars(sys.modules[package]), *defined_in})
 
     return resolve, listing

@@ -23,23 +23,9 @@ if TYPE_CHECKING:
     from lensmount.store.fetch import FetchedPackage
 
 __all__ = [
-    "AutoModel",
-    "Name",
-    "Registry",
-    "add_plugin",
-    "backends",
-    "default",
-    "describe",
-    "explain",
-    "export",
-    "load",
-    "lock",
-    "models",
-    "plugins",
-    "pull",
-    "refresh",
-    "use",
-]
+    "AutoModel", "Name", "Registry", "add_plugin", "backends", "default", "describe", "explain", "export", "load",
+    "lock", "models", "plugins", "pull", "refresh", "use",
+]  # fmt: skip
 
 
 class Registry:

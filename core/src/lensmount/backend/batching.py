@@ -7,13 +7,11 @@ dropped; a dynamic graph gets chunks of at most its maximum.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from lensmount.contracts.session import Session
 from lensmount.errors import BackendError
 from lensmount.specs import BatchPolicy
-
-if TYPE_CHECKING:
-    from lensmount.contracts.session import Session
 
 
 def batch_policy(session: Session, declared: BatchPolicy | None = None) -> BatchPolicy:

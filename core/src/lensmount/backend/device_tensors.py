@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lensmount.backend.devices import requested_device_path
 from lensmount.backend.torch_place import check_device, import_torch
+from lensmount.contracts.session import OpenRequest
 from lensmount.errors import BackendError
-
-if TYPE_CHECKING:
-    from lensmount.contracts.session import OpenRequest
 
 
 def tensors_wanted(request: OpenRequest) -> bool:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
+from lensmount.contracts.session import TensorSpec
 from lensmount.errors import DeviceMemoryError
-
-if TYPE_CHECKING:
-    from lensmount.contracts.session import TensorSpec
 
 _SHARE = 0.9  # of what is free: allocators cut it into blocks
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}

@@ -5,10 +5,9 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Hashable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from lensmount.contracts.session import Session, TensorSpec
+from lensmount.contracts.session import Session, TensorSpec
 
 
 class _Opened:

@@ -32,13 +32,7 @@ def is_memory(error: BaseException) -> bool:
 
 
 def running(error: Exception, subject: str, device: str) -> LensmountError:
-    """The error for a network that could not be placed, compiled or run.
-
-    Args:
-        error: What was raised.
-        subject: The network, in words.
-        device: Where it runs.
-    """
+    """The error for a network that could not be placed, compiled or run; `subject` names it in words."""
     if is_memory(error):
         return DeviceMemoryError(
             f"{device!r} ran out of memory for {subject}",

@@ -36,16 +36,15 @@ def check_device(torch: Any, name: str) -> Any:
         DeviceError: It is not there, with what is.
     """
     kind, index = split_device(name)
-    count = torch.cuda.device_count() if kind == "cuda" and torch.cuda.is_available() else 0
     if kind == "cpu" or (kind == "mps" and torch.backends.mps.is_available()):
         return torch.device(kind)
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if kind == "cuda" and index < count:
         return torch.device(kind, index)
-    there = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    there = [f"cuda:{i}" for i in range(count)]
     there += ["mps"] if torch.backends.mps.is_available() else []
-    build = f"torch {torch.__version__}"
     raise DeviceError(
-        f"{build} has no device {name!r}",
+        f"torch {torch.__version__} has no device {name!r}",
         found=", ".join([*there, "cpu"]),
         expected=name,
         fix="lensmount doctor; a torch build for your GPU: https://pytorch.org/get-started/locally",

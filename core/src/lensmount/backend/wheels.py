@@ -18,12 +18,7 @@ _32_BIT = ("armv6l", "armv7l", "i386", "i686", "x86")
 
 
 def obstacle(environment: Environment, runtime: str) -> str | None:
-    """Why no wheel of a runtime is published for this machine, and what to do; None where there is one.
-
-    Args:
-        environment: The machine.
-        runtime: `onnxruntime` or `torch`.
-    """
+    """Why no wheel of `onnxruntime` or `torch` is published for this machine, and what to do; None where there is."""
     if environment.libc == "musl":
         return f"no wheels of {runtime} are published for musl; use a system with glibc (the image python:3.12-slim)"
     if environment.machine in _32_BIT:
@@ -37,37 +32,21 @@ def obstacle(environment: Environment, runtime: str) -> str | None:
 
 
 def cuda_build(environment: Environment, runtime: str, otherwise: str) -> str:
-    """How to get a build of a runtime that uses this machine's GPU.
-
-    Args:
-        environment: The machine.
-        runtime: `onnxruntime-gpu` or `torch`.
-        otherwise: The answer for machines other than a Jetson, whose builds come from NVIDIA.
-    """
+    """How to get a build of a runtime that uses this machine's GPU: from NVIDIA on a Jetson, `otherwise` elsewhere."""
     if environment.l4t is None:
         return otherwise
     return f"install NVIDIA's build of {runtime} for JetPack {environment.jetpack}: the common wheels know no Jetson"
 
 
 def driver_too_old(environment: Environment, built: str | None) -> bool:
-    """Whether the driver runs no program of this CUDA version; minor versions of one major run on one another.
-
-    Args:
-        environment: The machine.
-        built: CUDA version that a runtime was built for (`13.0`).
-    """
+    """Whether the driver runs no program built for this CUDA version (`13.0`); minor versions do not matter."""
     if built is None or environment.cuda is None:
         return False
     return int(environment.cuda.split(".")[0]) < int(built.split(".")[0])
 
 
 def too_old_for(environment: Environment, built: str | None) -> tuple[Gpu, ...]:
-    """GPUs that a runtime built for this CUDA version has no kernels for, since their generation was ended.
-
-    Args:
-        environment: The machine.
-        built: CUDA version that the runtime was built for (`13.0`).
-    """
+    """GPUs that a runtime built for this CUDA version (`13.0`) has no kernels for: their generation was ended."""
     if built is None or int(built.split(".")[0]) < 13:
         return ()
     return tuple(

@@ -14,29 +14,18 @@ from typing import TYPE_CHECKING
 from lensmount.lazy import lazy_names
 
 _LAZY = {
-    "DEFAULT_BYTES": "lensmount.caches.memory",
-    "DiskCache": "lensmount.caches.disk",
-    "MemoryCache": "lensmount.caches.memory",
-    "dumps": "lensmount.caches.serial",
-    "loads": "lensmount.caches.serial",
-    "make_key": "lensmount.caches.keys",
+    "lensmount.caches.disk": ("DiskCache",),
+    "lensmount.caches.keys": ("make_key",),
+    "lensmount.caches.memory": ("DEFAULT_BYTES", "MemoryCache"),
+    "lensmount.caches.serial": ("dumps", "loads"),
 }
 
 if TYPE_CHECKING:
-    from lensmount.caches.disk import DiskCache as DiskCache
-    from lensmount.caches.keys import make_key as make_key
-    from lensmount.caches.memory import DEFAULT_BYTES as DEFAULT_BYTES
-    from lensmount.caches.memory import MemoryCache as MemoryCache
-    from lensmount.caches.serial import dumps as dumps
-    from lensmount.caches.serial import loads as loads
+    from lensmount.caches.disk import DiskCache
+    from lensmount.caches.keys import make_key
+    from lensmount.caches.memory import DEFAULT_BYTES, MemoryCache
+    from lensmount.caches.serial import dumps, loads
 
-__all__ = [
-    "DEFAULT_BYTES",
-    "DiskCache",
-    "MemoryCache",
-    "dumps",
-    "loads",
-    "make_key",
-]
+__all__ = ["DEFAULT_BYTES", "DiskCache", "MemoryCache", "dumps", "loads", "make_key"]
 
 __getattr__, __dir__ = lazy_names(__name__, _LAZY)

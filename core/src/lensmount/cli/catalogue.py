@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lensmount.cli.settings import AsJson, Offline
+from lensmount import registry
+from lensmount.cli.output import err, out, plain, size, table, write_json
+from lensmount.cli.settings import AsJson, ModelName, Offline
+from lensmount.specs import ModelCard, to_dict
 
 if TYPE_CHECKING:
     from lensmount.contracts.plan import LoadPlan
     from lensmount.host.discovery import PluginStatus
-    from lensmount.specs import ModelCard
-
-ModelName = Annotated[str, typer.Argument(help="Model id, path of a file or folder, or address (hf://owner/repo).")]
 
 
 def models(
@@ -22,10 +22,6 @@ def models(
     as_json: AsJson = False,
 ) -> None:
     """List the models that installed plugins know."""
-    from lensmount import registry
-    from lensmount.cli.output import err, out, table, write_json
-    from lensmount.specs import to_dict
-
     cards = registry.models(task=task, architecture=architecture)
     if as_json:
         write_json([to_dict(card) for card in cards], "-")
@@ -47,10 +43,6 @@ def describe(
     as_json: AsJson = False,
 ) -> None:
     """Show what is known of a model, without loading it."""
-    from lensmount import registry
-    from lensmount.cli.output import out, plain, write_json
-    from lensmount.specs import to_dict
-
     card = registry.describe(model, architecture=architecture, offline=offline or None)
     if as_json:
         write_json(to_dict(card), "-")
@@ -83,8 +75,6 @@ def _facts(card: ModelCard) -> list[tuple[str, str]]:
 
 
 def _packages(card: ModelCard) -> None:
-    from lensmount.cli.output import out, size, table
-
     rows = table("package", "format", "precision", "batch", "input", "geometry", "file", "size", "sha256", "known from")
     for package in card.packages:
         spec = package.preprocess
@@ -111,8 +101,6 @@ def explain(
     offline: Offline = False,
 ) -> None:
     """Show which package would be loaded here, and why every other would not."""
-    from lensmount import registry
-
     extra: dict[str, Any] = {} if threads is None else {"threads": threads}
     plan = registry.explain(
         model, backend=backend, device=device, precision=precision, offline=offline or None, **extra
@@ -126,7 +114,6 @@ def show_plan(plan: LoadPlan) -> None:
     """Prints a plan as a table."""
     from rich.markup import escape
 
-    from lensmount.cli.output import out, plain, table
     from lensmount.contracts.plan import verdict
 
     rows = table("package", "backend", "device", "precision", "verdict")
@@ -149,10 +136,6 @@ def show_plan(plan: LoadPlan) -> None:
 
 def plugins(as_json: AsJson = False) -> None:
     """List the plugins found, and what became of each."""
-    from lensmount import registry
-    from lensmount.cli.output import out, table, write_json
-    from lensmount.specs import to_dict
-
     statuses = registry.plugins()
     if as_json:
         write_json([to_dict(status) for status in statuses], "-")
@@ -170,8 +153,6 @@ def plugins(as_json: AsJson = False) -> None:
 def _left_out(statuses: list[PluginStatus]) -> None:
     """Stage, reason and fix of every broken plugin."""
     from rich.markup import escape
-
-    from lensmount.cli.output import out, plain
 
     broken = [status for status in statuses if status.state == "broken"]
     for status in broken:

@@ -61,17 +61,9 @@ class Finding:
 
 
 def diagnose(
-    environment: Environment,
-    backends: Iterable[tuple[Backend, BackendStatus]],
-    broken: Iterable[PluginStatus] = (),
+    environment: Environment, backends: Iterable[tuple[Backend, BackendStatus]], broken: Iterable[PluginStatus] = ()
 ) -> tuple[Finding, ...]:
-    """All that is wrong, the gravest first.
-
-    Args:
-        environment: What the machine has.
-        backends: Registered backends with their probe's answer.
-        broken: Plugins that could not be loaded.
-    """
+    """All that is wrong, the gravest first: the machine, backends with their probe's answer, broken plugins."""
     known = list(backends)
     found = [*_machine(environment), *_backends(environment, known), *_overlaps(environment)]
     found += [*_cuda_libraries(environment), *_capabilities(environment), *_mac(environment)]
@@ -145,9 +137,7 @@ def _cuda_libraries(environment: Environment) -> Iterator[Finding]:
         yield Finding(check="cudnn", problem="onnxruntime-gpu needs cuDNN, and none was found", fix=fix)
     elif numbers(environment.cudnn) < (9,) and numbers(version) >= (1, 19):
         yield Finding(
-            check="cudnn",
-            problem=f"onnxruntime-gpu {version} needs cuDNN 9; found {environment.cudnn}",
-            fix=fix,
+            check="cudnn", problem=f"onnxruntime-gpu {version} needs cuDNN 9; found {environment.cudnn}", fix=fix
         )
     of_torch = _torch_cuda(environment)
     if built is not None and of_torch is not None and of_torch[0] != numbers(built)[0]:

@@ -6,13 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from lensmount import registry
+from lensmount.cli.diagnosis import diagnose
+from lensmount.cli.output import out, plain, size, table, write_json
 from lensmount.cli.settings import AsJson
+from lensmount.specs import Backend, BackendStatus, to_dict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from lensmount.machine.environment import Environment
-    from lensmount.specs import Backend, BackendStatus
 
 
 def doctor(as_json: AsJson = False) -> None:
@@ -21,11 +24,6 @@ def doctor(as_json: AsJson = False) -> None:
     Reads files, metadata and the driver; imports no runtime. Exit status 0: nothing is wrong. 1: something installed
     does not do what it is there for (a GPU stands idle, a plugin is broken), or no backend can run.
     """
-    from lensmount import registry
-    from lensmount.cli.diagnosis import diagnose
-    from lensmount.cli.output import write_json
-    from lensmount.specs import to_dict
-
     found = registry.default().environment
     backends = registry.backends()
     broken = [status for status in registry.plugins() if status.state == "broken"]
@@ -53,8 +51,6 @@ def doctor(as_json: AsJson = False) -> None:
 
 
 def _say(colour: str, label: str, text: str) -> None:
-    from lensmount.cli.output import out, plain
-
     console = out()
     console.print(f"[{colour}]{label}[/] ", end="")
     console.print(plain(text), markup=False, soft_wrap=True)
@@ -62,8 +58,6 @@ def _say(colour: str, label: str, text: str) -> None:
 
 def _show(environment: Environment, backends: list[tuple[Backend, BackendStatus]]) -> None:
     from rich.markup import escape
-
-    from lensmount.cli.output import out, plain, table
 
     console = out()
     rows = table("this machine", "")
@@ -83,8 +77,6 @@ def _show(environment: Environment, backends: list[tuple[Backend, BackendStatus]
 
 def facts(environment: Environment) -> Iterator[tuple[str, str]]:
     """Lines on a machine for people: label and text."""
-    from lensmount.cli.output import size
-
     e = environment
     system = ", ".join(word for word in (e.release or e.system, e.machine, e.libc) if word)
     yield "system", system

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from lensmount.cli.output import out
 from lensmount.errors import InputError, PluginError
 
 
@@ -15,8 +16,6 @@ def errors(
     name: Annotated[str, typer.Argument(help="Class of the error: ImageError; none for the list.")] = "",
 ) -> None:
     """Explain an error: what it means, what causes it, how to fix it."""
-    from lensmount.cli.output import out
-
     text = read(name or "index")
     console = out()
     if not console.is_terminal:

@@ -7,11 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from lensmount.cli.settings import Offline
+from lensmount import registry
+from lensmount.cli.output import err
+from lensmount.cli.settings import ModelName, Offline, load_options
+from lensmount.errors import OptionError
 
 
 def export(
-    model: Annotated[str, typer.Argument(help="Model id, path or address.")],
+    model: ModelName,
     to: Annotated[str, typer.Option("--to", help="Format to write, or backend to build for: onnx, tensorrt.")] = "onnx",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="File (or folder, for an engine).")] = None,
     precision: Annotated[
@@ -47,10 +50,6 @@ def export(
     offline: Offline = False,
 ) -> None:
     """Export a model to another format, compared with the original before it is kept; or build an engine from it."""
-    from lensmount import registry
-    from lensmount.cli.output import err
-    from lensmount.cli.settings import load_options
-
     console = err()
 
     given: dict[str, Any] = {
@@ -81,8 +80,6 @@ def export(
 
 
 def _sizes(text: str) -> int | list[int]:
-    from lensmount.errors import OptionError
-
     parts = text.split(",")
     if not all(part.strip().isdecimal() for part in parts):
         raise OptionError("--batch is not valid", found=text, expected="8, or SMALLEST,BEST,LARGEST such as 1,8,32")
@@ -91,8 +88,6 @@ def _sizes(text: str) -> int | list[int]:
 
 
 def _named(text: str) -> tuple[str, str]:
-    from lensmount.errors import OptionError
-
     name, equals, shapes = text.partition("=")
     if not (name and equals and shapes):
         raise OptionError("--shape is not valid", found=text, expected="NAME=1x3x320x320,8x3x640x640,16x3x960x960")

@@ -87,18 +87,16 @@ def write_json(value: Any, target: str) -> None:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file under another name and renames it, so that it is whole or absent.
+    """Writes a file that the user named, whole or not at all.
 
     Raises:
         InputError: The folder cannot be written.
     """
-    partial = path.with_name(f".{path.name}.partial")
+    from lensmount.store.files import write_atomic
+
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(content)
-        partial.replace(path)
+        write_atomic(path, content)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise InputError(
             f"cannot write {path}",
             found=str(error),

@@ -11,23 +11,11 @@ import typer
 from lensmount.errors import InputError
 
 __all__ = [
-    "ArchitectureName",
-    "AsJson",
-    "BackendName",
-    "BackendNames",
-    "DeviceName",
-    "ModelName",
-    "NumbersFile",
-    "Offline",
-    "Options",
-    "PrecisionName",
-    "PrecisionNames",
-    "RunThreads",
-    "Threads",
-    "load_options",
-]
+    "ArchitectureName", "AsJson", "BackendName", "BackendNames", "DeviceName", "ModelName", "NumbersFile", "Offline",
+    "Options", "PrecisionName", "PrecisionNames", "RunThreads", "Threads", "load_options",
+]  # fmt: skip
 
-ModelName = Annotated[str, typer.Argument(help="Model id, path of a file or folder, or address.")]
+ModelName = Annotated[str, typer.Argument(help="Model id, path of a file or folder, or address (hf://owner/repo).")]
 BackendName = Annotated[str | None, typer.Option(help="onnx, torch, …; None to choose.")]
 BackendNames = Annotated[str | None, typer.Option(help="onnx, torch, …; several with commas.")]
 DeviceName = Annotated[str | None, typer.Option(help="cpu, cuda:0, mps; None to choose.")]

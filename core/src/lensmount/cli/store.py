@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from lensmount.store.cachetool import Removal
+from lensmount import registry
+from lensmount.cli.output import out, size, table
+from lensmount.errors import InputError
+from lensmount.store import cachetool
+from lensmount.store.store import Store
 
 Models = Annotated[list[str], typer.Argument(help="Model ids or addresses.")]
 Force = Annotated[bool, typer.Option("--yes", help="Do it; without this, only say what would go.")]
@@ -30,20 +33,11 @@ def pull(
     allow_insecure: AllowInsecure = False,
 ) -> None:
     """Fetch models, verified, so that later loads need no network."""
-    from lensmount import registry
-    from lensmount.cli.output import out, size
-
     console = out()
     for name in model:
         folder = to if to is None or len(model) == 1 else to / name.rpartition("://")[2].replace("/", "-")
         got = registry.pull(
-            name,
-            package=package,
-            every=every,
-            to=folder,
-            source=source,
-            api_key=api_key,
-            allow_insecure=allow_insecure,
+            name, package=package, every=every, to=folder, source=source, api_key=api_key, allow_insecure=allow_insecure
         )
         for label, fetched in got.items():
             for file, path in fetched.files.items():
@@ -59,20 +53,14 @@ def lock(
     allow_insecure: AllowInsecure = False,
 ) -> None:
     """Write lensmount.lock: the files that models stand for, so that loads with locked=True accept nothing else."""
-    from lensmount import registry
-
     print(registry.lock(model, output, allow_insecure=allow_insecure))
 
 
 @cache.command("ls")
 def cache_ls() -> None:
     """List the packages in the store."""
-    from lensmount.cli.output import out, size, table
-    from lensmount.store.cachetool import list_packages
-    from lensmount.store.store import Store
-
     rows = table("model", "package", "size", "complete", "folder")
-    for found in list_packages(Store()):
+    for found in cachetool.list_packages(Store()):
         rows.add_row(found.id, found.package, size(found.size), "yes" if found.complete else "no", str(found.folder))
     out().print(rows)
 
@@ -80,10 +68,6 @@ def cache_ls() -> None:
 @cache.command("size")
 def cache_size() -> None:
     """Show how much the store takes."""
-    from lensmount.cli.output import out, size
-    from lensmount.store import cachetool
-    from lensmount.store.store import Store
-
     found = cachetool.size(Store())
     parts = f"files {size(found.blobs)}, unfinished {size(found.partials)}, records {size(found.records)}"
     out().print(f"{found.root}: {size(found.total)} ({parts})", markup=False, soft_wrap=True)
@@ -92,18 +76,14 @@ def cache_size() -> None:
 @cache.command("verify")
 def cache_verify(remove: Annotated[bool, typer.Option("--remove", help="Remove what is damaged.")] = False) -> None:
     """Hash every file again; exit status 1 when one is damaged."""
-    from lensmount.cli.output import out
-    from lensmount.store.cachetool import remove_damaged, verify
-    from lensmount.store.store import Store
-
-    findings = verify(Store())
+    findings = cachetool.verify(Store())
     bad = [finding for finding in findings if finding.state != "sound"]
     console = out()
     for finding in bad:
         console.print(f"{finding.state}: {finding.path} {finding.detail}", markup=False, soft_wrap=True)
     console.print(f"{len(findings) - len(bad)} files sound, {len(bad)} not")
     if remove and bad:
-        _say([remove_damaged(findings, dry_run=False)])
+        _say([cachetool.remove_damaged(findings, dry_run=False)])
     if bad:
         raise typer.Exit(1)
 
@@ -117,8 +97,6 @@ def cache_add(
     sha256: Annotated[str | None, typer.Option(help="What the file has to be.")] = None,
 ) -> None:
     """Put a file into the store for an address that publishes no hash; it is compared with it ever after."""
-    from lensmount.store.store import Store
-
     added = Store().adopt(file, address=address.partition("#")[0], sha256=sha256)
     print(f"{address} is {added.path} (sha256 {added.sha256})")
 
@@ -132,14 +110,10 @@ def cache_rm(
     yes: Force = False,
 ) -> None:
     """Remove models from the store, or forget addresses (only says so without --yes)."""
-    from lensmount.errors import InputError
-    from lensmount.store.cachetool import remove_model
-    from lensmount.store.store import Store
-
     if not model and not address:
         raise InputError("nothing was named", expected="model ids, or --address", fix="lensmount cache ls")
     store = Store()
-    _say([remove_model(store, name, dry_run=not yes) for name in model or ()])
+    _say([cachetool.remove_model(store, name, dry_run=not yes) for name in model or ()])
     for uri in address or ():
         known = store.ledger.reference(uri)
         if known is None:
@@ -152,15 +126,10 @@ def cache_rm(
 @cache.command("prune")
 def cache_prune(yes: Force = False) -> None:
     """Remove what nothing uses: unfinished downloads without an owner, files of no package."""
-    from lensmount.store.cachetool import prune
-    from lensmount.store.store import Store
-
-    _say([prune(Store(), dry_run=not yes)])
+    _say([cachetool.prune(Store(), dry_run=not yes)])
 
 
-def _say(removals: Iterable[Removal]) -> None:
-    from lensmount.cli.output import out, size
-
+def _say(removals: Iterable[cachetool.Removal]) -> None:
     console = out()
     for removal in removals:
         verb = "would remove" if removal.dry_run else "removed"

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
-if TYPE_CHECKING:
-    from lensmount.specs import Artifact, ModelCard
+from lensmount.specs import Artifact, ModelCard
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
+from lensmount.contracts.cache import Cache
+from lensmount.contracts.session import Session
 from lensmount.errors import ModelFileError
-
-if TYPE_CHECKING:
-    from lensmount.contracts.cache import Cache
-    from lensmount.contracts.session import Session
-    from lensmount.specs import ModelCard, ModelPackage
+from lensmount.specs import ModelCard, ModelPackage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from lensmount.specs import ModelCard
+from lensmount.specs import ModelCard
 
 Recogniser = Callable[[Any], "ModelCard | None"]
 """Looks at a file's facts (`lensmount_reading.FileFacts`) and answers with a card, or None."""

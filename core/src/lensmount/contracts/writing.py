@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from lensmount.specs import Architecture, ModelCard, ModelPackage
+from lensmount.specs import Architecture, ModelCard, ModelPackage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

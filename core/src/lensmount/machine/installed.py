@@ -12,40 +12,6 @@ from pathlib import Path
 
 from lensmount.machine.system import numbers, read_text
 
-DISTRIBUTIONS = (
-    "lensmount",
-    "numpy",
-    "opencv-python-headless",
-    "opencv-python",
-    "opencv-contrib-python",
-    "opencv-contrib-python-headless",
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "onnxruntime-directml",
-    "onnxruntime-openvino",
-    "onnxruntime-qnn",
-    "onnxruntime-silicon",
-    "onnx",
-    "torch",
-    "torchvision",
-    "tensorrt",
-    "tensorrt-cu12",
-    "tensorrt-cu13",
-    "tensorrt-cu12-bindings",
-    "tensorrt-cu13-bindings",
-    "tensorrt-lean",
-    "cuda-bindings",
-    "cuda-bindings",
-    "cuda-python",
-    "openvino",
-    "safetensors",
-    "transformers",
-    "supervision",
-    "nvidia-cudnn-cu12",
-    "nvidia-cudnn-cu13",
-)
-"""Distributions whose versions matter to a choice of backend or to a bug report."""
-
 ONNXRUNTIMES = (
     "onnxruntime-gpu",
     "onnxruntime-directml",
@@ -58,6 +24,31 @@ ONNXRUNTIMES = (
 
 OPENCVS = ("opencv-python-headless", "opencv-python", "opencv-contrib-python", "opencv-contrib-python-headless")
 """Distributions that all install the import `cv2`, and so overwrite one another."""
+
+DISTRIBUTIONS = (
+    "lensmount",
+    "numpy",
+    *OPENCVS,
+    *ONNXRUNTIMES,
+    "onnx",
+    "torch",
+    "torchvision",
+    "tensorrt",
+    "tensorrt-cu12",
+    "tensorrt-cu13",
+    "tensorrt-cu12-bindings",
+    "tensorrt-cu13-bindings",
+    "tensorrt-lean",
+    "cuda-bindings",
+    "cuda-python",
+    "openvino",
+    "safetensors",
+    "transformers",
+    "supervision",
+    "nvidia-cudnn-cu12",
+    "nvidia-cudnn-cu13",
+)
+"""Distributions whose versions matter to a choice of backend or to a bug report."""
 
 LIBRARY_FOLDERS = (
     "usr/lib/x86_64-linux-gnu",
@@ -131,12 +122,9 @@ def damaged(found: Mapping[str, metadata.Distribution]) -> tuple[str, ...]:
 
 
 def libraries(root: Path, stems: tuple[str, ...], more: Iterable[str] = ()) -> dict[str, str]:
-    """Versions of shared libraries, from their file names (`libcudnn.so.9.3.0`); the newest of each.
+    """Versions of shared libraries by name up to `.so`, by file name (`libcudnn.so.9.3.0`); the newest of each.
 
-    Args:
-        root: Folder that stands for `/`.
-        stems: Names up to `.so`.
-        more: Folders to look in, in addition to the usual ones (`LD_LIBRARY_PATH`).
+    Folders named in `more` (`LD_LIBRARY_PATH`) are looked into as well as the usual ones.
     """
     found: dict[str, str] = {}
     for folder in (*LIBRARY_FOLDERS, *more):

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 LoadLibrary = Callable[[str], Any]
 
-NVML = {"linux": ("libnvidia-ml.so.1",), "windows": ("nvml.dll",)}
-CUDA = {"linux": ("libcuda.so.1",), "windows": ("nvcuda.dll",)}
+NVML = {"linux": "libnvidia-ml.so.1", "windows": "nvml.dll"}
+CUDA = {"linux": "libcuda.so.1", "windows": "nvcuda.dll"}
 PROBLEMS = {18: "driver-mismatch"}
 """Words for what `nvmlInit_v2` answers when it fails; every other number means that the driver does not run."""
 
@@ -51,15 +51,9 @@ def load_library(name: str) -> Any | None:
 
 
 def read_driver(system: str, environ: Mapping[str, str], load: LoadLibrary = load_library) -> DriverFacts:
-    """What the NVIDIA driver says; empty when there is no driver.
-
-    Args:
-        system: `linux`, `windows`, …
-        environ: Where `CUDA_VISIBLE_DEVICES` is looked up.
-        load: Opens a shared library by name, or answers None.
-    """
+    """What the NVIDIA driver says; empty when there is no driver. `load` opens a library by name, or answers None."""
     cuda = _cuda_version(system, load)
-    nvml = next((lib for name in NVML.get(system, ()) if (lib := load(name)) is not None), None)
+    nvml = load(NVML[system]) if system in NVML else None
     if nvml is None:
         return DriverFacts(cuda=cuda)
     try:
@@ -82,7 +76,7 @@ def version(number: int) -> str:
 
 
 def _cuda_version(system: str, load: LoadLibrary) -> str | None:
-    library = next((lib for name in CUDA.get(system, ()) if (lib := load(name)) is not None), None)
+    library = load(CUDA[system]) if system in CUDA else None
     number = ctypes.c_int(0)
     try:
         # The one call of the driver that is valid before cuInit.

@@ -40,48 +40,23 @@ from lensmount.specs.extensions import (
 )
 
 _LAZY = {
-    "from_dict": "lensmount.specs.parsing",
-    "import_string": "lensmount.specs.imports",
-    "is_offline": "lensmount.specs.offline",
-    "read_catalog": "lensmount.specs.catalog",
+    "lensmount.specs.catalog": ("read_catalog",),
+    "lensmount.specs.imports": ("import_string",),
+    "lensmount.specs.offline": ("is_offline",),
+    "lensmount.specs.parsing": ("from_dict",),
 }
 
 if TYPE_CHECKING:
-    from lensmount.specs.catalog import read_catalog as read_catalog
-    from lensmount.specs.imports import import_string as import_string
-    from lensmount.specs.offline import is_offline as is_offline
-    from lensmount.specs.parsing import from_dict as from_dict
+    from lensmount.specs.catalog import read_catalog
+    from lensmount.specs.imports import import_string
+    from lensmount.specs.offline import is_offline
+    from lensmount.specs.parsing import from_dict
 
 __all__ = [
-    "IMPORT_STRING",
-    "MODEL_ID",
-    "NAME",
-    "PROJECT",
-    "Architecture",
-    "Artifact",
-    "Backend",
-    "BackendStatus",
-    "BatchPolicy",
-    "CacheProvider",
-    "Command",
-    "Confidence",
-    "Exporter",
-    "ModelCard",
-    "ModelPackage",
-    "Pairs",
-    "Precision",
-    "Preprocess",
-    "Reader",
-    "Requirements",
-    "ResizeMode",
-    "Selector",
-    "Source",
-    "from_dict",
-    "hookimpl",
-    "import_string",
-    "is_offline",
-    "read_catalog",
-    "to_dict",
-]
+    "IMPORT_STRING", "MODEL_ID", "NAME", "PROJECT", "Architecture", "Artifact", "Backend", "BackendStatus",
+    "BatchPolicy", "CacheProvider", "Command", "Confidence", "Exporter", "ModelCard", "ModelPackage", "Pairs",
+    "Precision", "Preprocess", "Reader", "Requirements", "ResizeMode", "Selector", "Source", "from_dict",
+    "hookimpl", "import_string", "is_offline", "read_catalog", "to_dict",
+]  # fmt: skip
 
 __getattr__, __dir__ = lazy_names(__name__, _LAZY)

@@ -11,6 +11,7 @@ the plugin's own files, no network. A new need becomes a new field on a descript
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Protocol
 
 import pluggy
 
@@ -30,15 +31,12 @@ from lensmount.specs.extensions import (
 hookspec = pluggy.HookspecMarker(PROJECT)
 
 
-class LensmountHooks:
+class LensmountHooks(Protocol):
     """All hooks of lensmount."""
 
     @hookspec
     def lensmount_architectures(self) -> Iterable[Architecture]:
         """Families of networks that this plugin can run.
-
-        Returns:
-            `Architecture` descriptors; the code is named by import strings and imported on first use.
 
         Example:
             >>> from lensmount.specs import Architecture, hookimpl
@@ -48,15 +46,12 @@ class LensmountHooks:
             ...         name="mymodel", tasks=("object-detection",), factory="lensmount_mymodel.model:build"
             ...     )
         """
-        raise NotImplementedError
 
     @hookspec
     def lensmount_model_cards(self) -> Iterable[ModelCard]:
         """Models that this plugin knows, usually read from its `catalog.toml`.
 
-        Returns:
-            `ModelCard` descriptors; ids need not be unique across plugins, but an id that two plugins claim must
-            then be asked for as `distribution:id`.
+        An id that two plugins claim must be asked for as `distribution:id`.
 
         Example:
             >>> from lensmount.specs import hookimpl, read_catalog
@@ -64,15 +59,12 @@ class LensmountHooks:
             ... def lensmount_model_cards():
             ...     return read_catalog("lensmount_mymodel")
         """
-        raise NotImplementedError
 
     @hookspec
     def lensmount_backends(self) -> Iterable[Backend]:
         """Runtimes that execute packages.
 
-        Returns:
-            `Backend` descriptors. A backend names the formats it opens, so a new one runs every existing package
-            of these formats untouched.
+        A backend names the formats it opens, so a new one runs every existing package of these formats untouched.
 
         Example:
             >>> from lensmount.specs import Backend, hookimpl
@@ -85,14 +77,10 @@ class LensmountHooks:
             ...         opener="lensmount_openvino.backend:open_session",
             ...     )
         """
-        raise NotImplementedError
 
     @hookspec
     def lensmount_sources(self) -> Iterable[Source]:
         """Places that artifacts come from, one per URI scheme.
-
-        Returns:
-            `Source` descriptors.
 
         Example:
             >>> from lensmount.specs import Source, hookimpl
@@ -100,14 +88,10 @@ class LensmountHooks:
             ... def lensmount_sources():
             ...     yield Source(scheme="s3", finder="lensmount_s3.source:S3Finder")
         """
-        raise NotImplementedError
 
     @hookspec
     def lensmount_caches(self) -> Iterable[CacheProvider]:
         """Kinds of caches for embeddings and other costly intermediate results.
-
-        Returns:
-            `CacheProvider` descriptors.
 
         Example:
             >>> from lensmount.specs import CacheProvider, hookimpl
@@ -115,14 +99,12 @@ class LensmountHooks:
             ... def lensmount_caches():
             ...     yield CacheProvider(name="redis", factory="lensmount_redis_cache.cache:RedisCache")
         """
-        raise NotImplementedError
 
     @hookspec
     def lensmount_readers(self) -> Iterable[Reader]:
         """Layouts of model files, on disk or in a repository, that become model cards.
 
-        Returns:
-            `Reader` descriptors; of two with one marker the first keeps it.
+        Of two with one marker the first keeps it.
 
         Example:
             >>> from lensmount.specs import Reader, hookimpl
@@ -130,14 +112,12 @@ class LensmountHooks:
             ... def lensmount_readers():
             ...     yield Reader(name="vendor", marker="vendor.json", read="lensmount_vendor.folder:read")
         """
-        raise NotImplementedError
 
     @hookspec
     def lensmount_commands(self) -> Iterable[Command]:
         """Sub-commands of `lensmount`.
 
-        Returns:
-            `Command` descriptors; the core's own commands cannot be replaced.
+        The core's own commands cannot be replaced.
 
         Example:
             >>> from lensmount.specs import Command, hookimpl
@@ -145,14 +125,12 @@ class LensmountHooks:
             ... def lensmount_commands():
             ...     yield Command(name="serve", app="lensmount_serve.cli:serve", help="Serve models over HTTP.")
         """
-        raise NotImplementedError
 
     @hookspec
     def lensmount_exporters(self) -> Iterable[Exporter]:
         """Other forms that models can be written in: `lensmount export --to TARGET --precision PRECISION`.
 
-        Returns:
-            `Exporter` descriptors; a target and precision that none takes goes to the architecture's own exporter.
+        A target and precision that none takes goes to the architecture's own exporter.
 
         Example:
             >>> from lensmount.specs import Exporter, hookimpl
@@ -165,14 +143,12 @@ class LensmountHooks:
             ...         export="lensmount_coreml.export:export",
             ...     )
         """
-        raise NotImplementedError
 
     @hookspec
     def lensmount_selectors(self) -> Iterable[Selector]:
         """Ways to choose among what can run, asked for in the place of a backend: `load(..., backend="fastest")`.
 
-        Returns:
-            `Selector` descriptors; their names and those of backends are one set.
+        The names of selectors and those of backends are one set.
 
         Example:
             >>> from lensmount.specs import Selector, hookimpl
@@ -180,4 +156,3 @@ class LensmountHooks:
             ... def lensmount_selectors():
             ...     yield Selector(name="smallest", choose="lensmount_smallest.choosing:choose")
         """
-        raise NotImplementedError

@@ -26,11 +26,7 @@ def import_string(text: str, owner: str) -> Any:
         module = import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name and (module_name == error.name or module_name.startswith(error.name + ".")):
-            raise PluginError(
-                f"{owner} names a module that does not exist",
-                found=text,
-                fix=_FIX,
-            ) from error
+            raise PluginError(f"{owner} names a module that does not exist", found=text, fix=_FIX) from error
         raise MissingDependencyError(
             f"{owner} needs a package that is not installed",
             found=f"no module named {error.name!r}",
@@ -40,18 +36,12 @@ def import_string(text: str, owner: str) -> Any:
         raise
     except Exception as error:  # a third party's module: whatever it does at import is the plugin's failure
         raise PluginError(
-            f"{owner} names a module that fails at import",
-            found=f"{text}: {reason(error)}",
-            fix=_FIX,
+            f"{owner} names a module that fails at import", found=f"{text}: {reason(error)}", fix=_FIX
         ) from error
     try:
         return getattr(module, attribute)
     except AttributeError:
-        raise PluginError(
-            f"{owner} names something that does not exist",
-            found=text,
-            fix=_FIX,
-        ) from None
+        raise PluginError(f"{owner} names something that does not exist", found=text, fix=_FIX) from None
 
 
 def _install_hint(module: str) -> str:

@@ -50,11 +50,12 @@ def from_dict(kind: type[T], data: object, where: str) -> T:
     return made
 
 
-def _of_field(convert: Convert, value: Any, name: str) -> Any:
+def _at(convert: Convert, value: Any, place: str | int) -> Any:
+    """Converts the value of a field, or of a place in a list."""
     try:
         return convert(value)
     except _BadValueError as error:
-        error.way = f": {name}{error.way}"
+        error.way = (f": {place}" if isinstance(place, str) else f"[{place}]") + error.way
         raise
 
 
@@ -80,7 +81,7 @@ def _compile(kind: type[Any]) -> Convert:
         if not required <= data.keys():
             missing = ", ".join(name for name in converters if name in required and name not in data)
             raise _BadValueError(" lacks keys", ", ".join(sorted(data)), missing)
-        values = {name: _of_field(converters[name], value, name) for name, value in data.items()}
+        values = {name: _at(converters[name], value, name) for name, value in data.items()}
         try:
             return kind(**values)
         except LensmountError as error:
@@ -160,14 +161,6 @@ def _row(args: tuple[Any, ...]) -> Convert:
         return tuple(_at(one, item, i) for i, (one, item) in enumerate(zip(inner, items, strict=True)))
 
     return convert
-
-
-def _at(convert: Convert, value: Any, index: int) -> Any:
-    try:
-        return convert(value)
-    except _BadValueError as error:
-        error.way = f"[{index}]{error.way}"
-        raise
 
 
 def freeze(value: Any) -> Any:

@@ -7,14 +7,11 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from lensmount.errors import InputError, IntegrityError, StoreError
+from lensmount.errors import InputError
+from lensmount.specs import ModelCard
 from lensmount.store.fetch import FetchedPackage
-from lensmount.store.files import copy_verified, safe_name, size_error, store_error, sync_folder
-
-if TYPE_CHECKING:
-    from lensmount.specs import ModelCard
+from lensmount.store.files import copy_verified, safe_name, size_error, storing, sync_folder
 
 _ROOM = 16 << 20
 
@@ -50,27 +47,24 @@ def write_bundle(card: ModelCard, packages: Mapping[str, FetchedPackage], folder
     building = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:12]}.partial")
     paths: dict[tuple[str, str], str] = {}
     try:
-        building.mkdir(parents=True)
-        needed = sum(sum(packages[package.name].sizes.values()) for package in chosen)
-        free = shutil.disk_usage(building).free
-        if free < needed + _ROOM:
-            raise size_error(needed + _ROOM, free, building)
-        for package in chosen:
-            fetched = packages[package.name]
-            for artifact in package.artifacts:
-                place = f"{safe_name(package.name)}/{artifact.name}"
-                paths[package.name, artifact.name] = place
-                target = building.joinpath(*place.split("/"))
-                copy_verified(fetched.files[artifact.name], target, fetched.sha256s[artifact.name])
-        write_manifest(replace(card, packages=chosen), building, paths=paths)
-        if folder.exists():
-            folder.rmdir()
-        building.replace(folder)
-        sync_folder(folder.parent)
-    except (IntegrityError, StoreError):
-        raise
-    except OSError as error:
-        raise store_error(error, folder, "writing the bundle") from error
+        with storing(folder, "writing the bundle"):
+            building.mkdir(parents=True)
+            needed = sum(sum(packages[package.name].sizes.values()) for package in chosen)
+            free = shutil.disk_usage(building).free
+            if free < needed + _ROOM:
+                raise size_error(needed + _ROOM, free, building)
+            for package in chosen:
+                fetched = packages[package.name]
+                for artifact in package.artifacts:
+                    place = f"{safe_name(package.name)}/{artifact.name}"
+                    paths[package.name, artifact.name] = place
+                    target = building.joinpath(*place.split("/"))
+                    copy_verified(fetched.files[artifact.name], target, fetched.sha256s[artifact.name])
+            write_manifest(replace(card, packages=chosen), building, paths=paths)
+            if folder.exists():
+                folder.rmdir()
+            building.replace(folder)
+            sync_folder(folder.parent)
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return folder

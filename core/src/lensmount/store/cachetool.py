@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lensmount.errors import ModelNotFoundError, StoreError
+from lensmount.errors import ModelNotFoundError
 from lensmount.store.fetch import RECORD
 from lensmount.store.files import hash_file, remove, store_error
 from lensmount.store.lease import abandoned
@@ -139,7 +139,7 @@ def verify(store: Store) -> tuple[Finding, ...]:
             findings.append(Finding(path=path, state="unreadable", detail=str(error)))
             continue
         if sha256 == path.name:
-            store.ledger.stamp(f"blob:{sha256}", path, sha256, size=status.st_size, mtime_ns=status.st_mtime_ns)
+            store.ledger.stamp(f"blob:{sha256}", path, sha256, status)
             findings.append(Finding(path=path, state="sound"))
         else:
             findings.append(Finding(path=path, state="damaged", detail=f"sha256 {sha256}"))
@@ -152,12 +152,7 @@ def remove_damaged(findings: Iterable[Finding], *, dry_run: bool = True) -> Remo
 
 
 def remove_model(store: Store, model: str, *, dry_run: bool = True) -> Removal:
-    """Removes a model's folders, and the blobs that no other package uses.
-
-    Args:
-        store: The store.
-        model: Model id.
-        dry_run: Only say what would go.
+    """Removes a model's folders, and the blobs that no other package uses; with `dry_run` only says what would go.
 
     Raises:
         ModelNotFoundError: The store does not have it.
@@ -184,7 +179,7 @@ def prune(store: Store, *, dry_run: bool = True, min_age: float = 3600.0) -> Rem
     comes again is still compared with the first download.
 
     Args:
-        store: The store.
+        store: Where.
         dry_run: Only say what would go.
         min_age: Seconds; younger blobs stay, since a load that runs now may be about to use them.
 
@@ -254,13 +249,9 @@ def _remove(paths: list[Path], dry_run: bool) -> Removal:
         except FileNotFoundError:
             continue
         except OSError as error:
-            raise _blocked(error, path) from error
+            problem = store_error(error, path, "removing")
+            problem.fix = "close the programs that use the model, and check the permissions"
+            raise problem from error
         with contextlib.suppress(OSError):
             path.parent.rmdir()  # only when empty
     return removal
-
-
-def _blocked(error: OSError, path: Path) -> StoreError:
-    problem = store_error(error, path, "removing")
-    problem.fix = "close the programs that use the model, and check the permissions"
-    return problem

@@ -16,7 +16,7 @@ from typing import Any
 
 from lensmount.errors import IntegrityError, SourceError, StoreError
 from lensmount.store.addresses import public
-from lensmount.store.files import CHUNK, size_error, store_error
+from lensmount.store.files import CHUNK, broken_promise, size_error, storing
 from lensmount.store.lease import Partial
 from lensmount.store.progress import Meter
 from lensmount.store.transport import Policy, RangeError, TransientError, open_url
@@ -24,6 +24,10 @@ from lensmount.store.transport import Policy, RangeError, TransientError, open_u
 _RANGE = re.compile(r"^bytes (\d+)-(\d+)/(\d+|\*)$")
 _ROOM = 16 << 20  # bytes that stay free in addition to the file itself
 READ = 256 << 10
+
+SECOND_HAND = ("third-party", "unverified")
+"""What `Artifact.confidence` says of promises that were not read on the publisher's own page."""
+SECOND_HAND_NOTE = " (the expected value is second-hand: it was not read on the publisher's own page)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,11 +92,9 @@ class Sink:
             StoreError: The disk is full or the like; what was written before is in the file and is good.
         """
         view = memoryview(chunk)
-        try:
+        with storing(self._path, "writing"):
             while view:
                 view = view[os.write(self._file, view) :]
-        except OSError as error:
-            raise store_error(error, self._path, "writing") from error
         self.size += len(chunk)
         for digest in self._digests:
             digest.update(chunk)
@@ -108,9 +110,8 @@ class Sink:
         """
         try:
             if sync:
-                os.fsync(self._file)
-        except OSError as error:
-            raise store_error(error, self._path, "writing") from error
+                with storing(self._path, "writing"):
+                    os.fsync(self._file)
         finally:
             os.close(self._file)
         return self._digests
@@ -163,12 +164,8 @@ def download(request: DownloadRequest, partial: Partial, policy: Policy, meter: 
 
 
 def _truncate(partial: Partial) -> None:
-    try:
+    with storing(partial.path, "writing"), contextlib.suppress(FileNotFoundError):
         os.truncate(partial.path, 0)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise store_error(error, partial.path, "writing") from error
 
 
 def _attempt(request: DownloadRequest, partial: Partial, policy: Policy, meter: Meter) -> Received:
@@ -211,7 +208,8 @@ def _attempt(request: DownloadRequest, partial: Partial, policy: Policy, meter: 
         _check_room(partial.path.parent, (total or request.size or 0) - start)
         if start == 0:
             _truncate(partial)
-            _note(partial, seen)
+            with storing(partial.lease, "writing"):
+                partial.note(**seen)
         sink = _sink(request, partial)
         try:
             _stream(response, sink, partial, policy, meter, total, request)
@@ -220,13 +218,6 @@ def _attempt(request: DownloadRequest, partial: Partial, policy: Policy, meter: 
                 sink.close(sync=False)
             raise
     return _finish(request, partial, sink, sink.size, total)
-
-
-def _note(partial: Partial, seen: dict[str, str]) -> None:
-    try:
-        partial.note(**seen)
-    except OSError as error:
-        raise store_error(error, partial.lease, "writing") from error
 
 
 def _validators(response: HTTPResponse) -> dict[str, str]:
@@ -260,7 +251,7 @@ def _sink(request: DownloadRequest, partial: Partial) -> Sink:
     digests = [hashlib.sha256()]
     if request.md5 is not None:
         digests.append(hashlib.md5(usedforsecurity=False))
-    try:
+    with storing(partial.path, "writing"):
         if partial.size:
             with partial.path.open("rb", buffering=0) as handle:
                 while chunk := handle.read(CHUNK):
@@ -268,8 +259,6 @@ def _sink(request: DownloadRequest, partial: Partial) -> Sink:
                         digest.update(chunk)
                     partial.beat()
         return Sink(partial.path, digests)
-    except OSError as error:
-        raise store_error(error, partial.path, "writing") from error
 
 
 def _stream(
@@ -330,10 +319,5 @@ def _finish(request: DownloadRequest, partial: Partial, sink: Sink, size: int, t
 def _mismatch(request: DownloadRequest, found: str, expected: str) -> IntegrityError:
     fix = "nothing was kept; try again, and if it happens again ask the publisher whether the file was changed"
     if request.second_hand:
-        fix += " (the expected value is second-hand: it was not read on the publisher's own page)"
-    return IntegrityError(
-        f"{request.name} from {public(request.address)} is not what was promised",
-        found=found,
-        expected=expected,
-        fix=fix,
-    )
+        fix += SECOND_HAND_NOTE
+    return broken_promise(f"{request.name} from {public(request.address)}", found, expected, fix)

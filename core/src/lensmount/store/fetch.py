@@ -7,10 +7,10 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lensmount.contracts.finder import Fetched, FetchOptions, Finder
 from lensmount.errors import PluginError, SourceError
+from lensmount.specs import Artifact, ModelCard, ModelPackage, Source
 from lensmount.specs.imports import import_string
 from lensmount.specs.logs import log
 from lensmount.store.addresses import parse_web, public, scheme_of
@@ -18,9 +18,6 @@ from lensmount.store.files import hash_file, link_or_copy, safe_name, write_atom
 from lensmount.store.https import require_pinned
 from lensmount.store.offline import Missing, MissingFilesError, missing_error
 from lensmount.store.store import Store
-
-if TYPE_CHECKING:
-    from lensmount.specs import Artifact, ModelCard, ModelPackage, Source
 
 RECORD = ".lensmount-package.json"
 
@@ -53,7 +50,15 @@ def fetch_artifact(artifact: Artifact, finders: Mapping[str, Finder], options: F
     Raises:
         SourceError: No plugin answers for its scheme; or as for `Finder.fetch`.
     """
-    return _finder(artifact.uri, finders).fetch(artifact, options)
+    scheme = scheme_of(artifact.uri) or "file"
+    if scheme not in finders:
+        raise SourceError(
+            f"no installed plugin fetches from {scheme}://",
+            found=public(artifact.uri),
+            expected="one of " + ", ".join(f"{known}://" for known in sorted(finders)),
+            fix=f"pip install the plugin that brings the source {scheme!r}",
+        )
+    return finders[scheme].fetch(artifact, options)
 
 
 def fetch_uri(uri: str, finders: Mapping[str, Finder], options: FetchOptions, *, name: str | None = None) -> Fetched:
@@ -70,8 +75,6 @@ def fetch_uri(uri: str, finders: Mapping[str, Finder], options: FetchOptions, *,
     Raises:
         SourceError: As for `fetch_artifact`; or an address without a hash.
     """
-    from lensmount.specs import Artifact
-
     scheme = scheme_of(uri)
     if scheme is None:
         uri, scheme = Path(uri).expanduser().absolute().as_uri(), "file"
@@ -132,11 +135,7 @@ def fetch_package(
 
 
 def finders_for(package: ModelPackage, sources: Mapping[str, Source]) -> dict[str, Finder]:
-    """The finders that a package's artifacts need, by scheme.
-
-    Args:
-        package: The package.
-        sources: What plugins bring, by scheme.
+    """The finders that a package's artifacts need, by scheme, out of the sources that plugins bring.
 
     Raises:
         PluginError: No plugin serves a scheme.
@@ -156,16 +155,7 @@ def finders_for(package: ModelPackage, sources: Mapping[str, Source]) -> dict[st
 def fetch_files(
     card: ModelCard, packages: Iterable[ModelPackage], sources: Mapping[str, Source], options: FetchOptions
 ) -> dict[str, FetchedPackage]:
-    """Fetches several packages of a model.
-
-    Args:
-        card: The model.
-        packages: Some of its packages.
-        sources: What plugins bring, by scheme.
-        options: How files may be fetched.
-
-    Returns:
-        The fetched packages by name.
+    """Fetches several packages of a model, through the sources that plugins bring by scheme; they return by name.
 
     Raises:
         PluginError: No plugin serves a scheme.
@@ -177,19 +167,6 @@ def fetch_files(
 def fingerprint_of(sha256s: Mapping[str, str]) -> str:
     """Identifies a set of files: sha256 over their sorted names and hashes."""
     return hashlib.sha256("".join(f"{name}\0{sha256s[name]}\n" for name in sorted(sha256s)).encode()).hexdigest()
-
-
-def _finder(uri: str, finders: Mapping[str, Finder]) -> Finder:
-    scheme = scheme_of(uri) or "file"
-    try:
-        return finders[scheme]
-    except KeyError:
-        raise SourceError(
-            f"no installed plugin fetches from {scheme}://",
-            found=public(uri),
-            expected="one of " + ", ".join(f"{known}://" for known in sorted(finders)),
-            fix=f"pip install the plugin that brings the source {scheme!r}",
-        ) from None
 
 
 def _common_root(files: Mapping[str, Path]) -> Path | None:
@@ -213,13 +190,13 @@ def _folder(
     folder = store.root.joinpath("models", *card.id.split("/"), f"{safe_name(package.name)}-{fingerprint[:12]}")
     files = {name: folder.joinpath(*name.split("/")) for name in got}
     changed = False
-    kinds: tuple[str, ...]
     for name, fetched in got.items():
         if _stands_for(files[name], fetched, store):
             continue
-        own = fetched.path.is_relative_to(store.root)
         many = len(got) > 1
-        if own:  # onnxruntime refuses external data behind a symbolic link that leaves the graph's folder
+        kinds: tuple[str, ...]
+        if fetched.path.is_relative_to(store.root):
+            # onnxruntime refuses external data behind a symbolic link that leaves the graph's folder
             kinds = ("hard", "copy") if many else ("hard", "soft", "copy")
         else:  # the hub's files and the user's own are linked by name, so that deleting them frees the space
             kinds = ("soft", "hard", "copy") if many else ("soft", "hard")

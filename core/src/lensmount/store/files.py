@@ -8,10 +8,11 @@ import os
 import shutil
 import stat
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from lensmount.errors import SourceError, StoreError
+from lensmount.errors import ArtifactNotFoundError, IntegrityError, SourceError, StoreError
 
 CHUNK = 1 << 20
 _FULL = {errno.ENOSPC, errno.EDQUOT} if hasattr(errno, "EDQUOT") else {errno.ENOSPC}
@@ -35,6 +36,17 @@ def store_error(error: OSError, path: Path, doing: str) -> StoreError:
             fix="make the folder writable, or set LENSMOUNT_HOME to one that is",
         )
     return StoreError(f"the store failed while {doing} {path}", found=found, fix="set LENSMOUNT_HOME to another folder")
+
+
+@contextmanager
+def storing(path: Path, doing: str) -> Iterator[None]:
+    """Turns what the file system refuses into the error of `store_error`; our own errors pass."""
+    try:
+        yield
+    except SourceError:
+        raise
+    except OSError as error:
+        raise store_error(error, path, doing) from error
 
 
 def size_error(needed: int, free: int, folder: Path) -> StoreError:
@@ -95,15 +107,31 @@ def write_atomic(path: Path, content: bytes, *, durable: bool = True) -> None:
         sync_folder(path.parent)
 
 
-def hash_file(path: Path) -> tuple[str, int]:
-    """The sha256 of a file, and the number of bytes that were hashed."""
-    digest = hashlib.sha256()
+def hash_file(path: Path, algorithm: str = "sha256") -> tuple[str, int]:
+    """The sha256 of a file (or another hash), and the number of bytes that were hashed."""
+    digest = hashlib.new(algorithm, usedforsecurity=algorithm != "md5")
     size = 0
     with path.open("rb", buffering=0) as handle:
         while chunk := handle.read(CHUNK):
             digest.update(chunk)
             size += len(chunk)
     return digest.hexdigest(), size
+
+
+def check_md5(path: Path, expected: str) -> None:
+    """Compares a file with an md5, for providers that publish nothing better.
+
+    Raises:
+        IntegrityError: They differ.
+    """
+    found, _ = hash_file(path, "md5")
+    if found != expected.lower():
+        raise broken_promise(str(path), f"md5 {found}", f"md5 {expected}", "bring the file again")
+
+
+def broken_promise(what: str, found: str, expected: str, fix: str) -> IntegrityError:
+    """The error for a file whose size or hash is another than was promised."""
+    return IntegrityError(f"{what} is not what was promised", found=found, expected=expected, fix=fix)
 
 
 def copy_verified(source: Path, target: Path, sha256: str | None = None) -> str:
@@ -116,8 +144,6 @@ def copy_verified(source: Path, target: Path, sha256: str | None = None) -> str:
         IntegrityError: It is not the `sha256` asked for.
         OSError: The file system refused.
     """
-    from lensmount.errors import IntegrityError
-
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_beside(target)
     digest = hashlib.sha256()
@@ -178,8 +204,6 @@ def require_file(path: Path, what: str) -> None:
     Raises:
         SourceError: Missing, a folder or a device.
     """
-    from lensmount.errors import ArtifactNotFoundError
-
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:

@@ -13,19 +13,19 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lensmount.contracts.finder import Fetched, FetchOptions, Folder, Repository
 from lensmount.errors import ArtifactNotFoundError, IntegrityError, ModelFileError, OfflineError, SourceError
+from lensmount.specs import Artifact, ModelCard
 from lensmount.specs.offline import is_offline
 from lensmount.store.addresses import COMMIT, HubAddress, parse_hub
+from lensmount.store.download import SECOND_HAND, SECOND_HAND_NOTE
+from lensmount.store.files import broken_promise, check_md5
 from lensmount.store.hub_errors import NO_SUCH_FILE, translated
-from lensmount.store.ledger import Reference
+from lensmount.store.ledger import accept_change
 from lensmount.store.offline import missing, missing_error
-from lensmount.store.store import Store
-
-if TYPE_CHECKING:
-    from lensmount.specs import Artifact, ModelCard
+from lensmount.store.store import StoreFinder
 
 MANIFEST = "lensmount.json"
 LAYOUTS = (
@@ -46,15 +46,8 @@ BESIDE = (
 SHARD = re.compile(r"[\w.-]+\.safetensors")
 
 
-class HubFinder:
-    """Answers for `hf`.
-
-    Args:
-        store: Where hashes are remembered; None for the user's store.
-    """
-
-    def __init__(self, store: Store | None = None) -> None:
-        self._store = store if store is not None else Store()
+class HubFinder(StoreFinder):
+    """Answers for `hf`."""
 
     def fetch(self, artifact: Artifact, options: FetchOptions) -> Fetched:
         """Brings a file of a repository into the hub's cache; see `Finder.fetch`.
@@ -153,24 +146,12 @@ class HubFinder:
         if promised is not None and sha256 != promised:
             return None
         if artifact.sha256 is None and artifact.md5 is not None:
-            from lensmount.store.local import check_md5
-
             check_md5(path, artifact.md5)
         return Fetched(path=path, size=size, sha256=sha256, revision=_commit_of(path) or address.revision)
 
     def _remembered(self, artifact: Artifact, found: Fetched) -> Fetched:
-        uri = str(parse_hub(artifact.uri))
-        known = self._store.ledger.reference(uri)
-        if known is None or known.sha256 != found.sha256:
-            reference = Reference(
-                address=uri,
-                sha256=found.sha256,
-                size=found.size,
-                revision=found.revision,
-                published=artifact.sha256 is not None,
-            )
-            with contextlib.suppress(OSError):  # a read-only home: the hub's cache still has the file and its hash
-                self._store.ledger.remember(uri, reference)
+        with contextlib.suppress(OSError):  # a read-only home: the hub's cache still has the file and its hash
+            self._store.ledger.remember(str(parse_hub(artifact.uri)), found, published=artifact.sha256 is not None)
         return found
 
     def _mismatch(self, artifact: Artifact, address: HubAddress, path: Path, promised: str | None) -> IntegrityError:
@@ -180,15 +161,12 @@ class HubFinder:
         else:
             found, expected = f"sha256 {self._store.verified_file(path)}", f"sha256 {promised}"
         if artifact.sha256 is None:
-            fix = (
-                "the address gave other content at its first download, which this store trusts; if the change is "
-                f"meant, accept it with `lensmount cache rm --address {parse_hub(artifact.uri)}`"
-            )
+            fix = accept_change(str(parse_hub(artifact.uri)))
         else:
             fix = f"pin the revision that has this content: hf://{address.repo}@<commit>/{address.file}"
-            if artifact.confidence in ("third-party", "unverified"):
-                fix += " (the expected value is second-hand: it was not read on the publisher's own page)"
-        return IntegrityError(f"{address} is not what was promised", found=found, expected=expected, fix=fix)
+            if artifact.confidence in SECOND_HAND:
+                fix += SECOND_HAND_NOTE
+        return broken_promise(str(address), found, expected, fix)
 
 
 class _Repository:
@@ -207,7 +185,7 @@ class _Repository:
         self._options = options
         if is_offline(options.offline) and not _repository_cached(address):
             manifest = replace(address, file=MANIFEST)
-            raise _missing(_artifact(MANIFEST, str(manifest)), manifest)
+            raise _missing(Artifact(name=MANIFEST, uri=str(manifest)), manifest)
 
     @property
     def uri(self) -> str:
@@ -221,7 +199,7 @@ class _Repository:
             if is_offline(self._options.offline):
                 path = _cached(wanted)
             else:
-                path = _download(_artifact(name, str(wanted)), wanted, self._options, force=False)
+                path = _download(Artifact(name=name, uri=str(wanted)), wanted, self._options, force=False)
         except ArtifactNotFoundError as error:
             if error.found == NO_SUCH_FILE:
                 return None
@@ -264,12 +242,6 @@ def _shards(index: Path) -> list[str]:
             expected=SHARD.pattern,
         )
     return sorted(names)
-
-
-def _artifact(name: str, uri: str) -> Artifact:
-    from lensmount.specs import Artifact
-
-    return Artifact(name=name, uri=uri, role="data")
 
 
 def _cached(address: HubAddress) -> Path | None:

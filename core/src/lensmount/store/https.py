@@ -7,27 +7,17 @@ first download gave is recorded and checked ever after; plain http never is, wit
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from lensmount.contracts.finder import Fetched, FetchOptions
 from lensmount.errors import SourceError
+from lensmount.specs import Artifact
 from lensmount.store.addresses import WebAddress, parse_web, public
-from lensmount.store.download import DownloadRequest
-from lensmount.store.store import Store
-
-if TYPE_CHECKING:
-    from lensmount.specs import Artifact, ModelCard
+from lensmount.store.download import SECOND_HAND, DownloadRequest
+from lensmount.store.ledger import key_of
+from lensmount.store.store import StoreFinder
 
 
-class HttpsFinder:
-    """Answers for `https` and `http`.
-
-    Args:
-        store: Where files go; None for the user's store.
-    """
-
-    def __init__(self, store: Store | None = None) -> None:
-        self._store = store if store is not None else Store()
+class HttpsFinder(StoreFinder):
+    """Answers for `https` and `http`."""
 
     def fetch(self, artifact: Artifact, options: FetchOptions) -> Fetched:
         """Brings a file of a catalogue; see `Finder.fetch`.
@@ -38,10 +28,6 @@ class HttpsFinder:
         address = parse_web(artifact.uri)
         return self._store.obtain(download_request(artifact, address, options), options)
 
-    def find(self, uri: str, options: FetchOptions) -> ModelCard | None:
-        """None: a web address names one file, which is brought and then recognised by its content."""
-        return None
-
 
 def download_request(artifact: Artifact, address: WebAddress, options: FetchOptions) -> DownloadRequest:
     """What to ask the store for.
@@ -49,13 +35,7 @@ def download_request(artifact: Artifact, address: WebAddress, options: FetchOpti
     Raises:
         SourceError: Plain http without `allow_insecure`, or two hashes that disagree.
     """
-    if not address.secure and not options.allow_insecure:
-        raise SourceError(
-            f"{public(address.url)} is plain http: anybody on the way can read and change it",
-            expected="https",
-            fix="use the https address, or say that you accept it: `--allow-insecure`, "
-            "FetchOptions(allow_insecure=True)",
-        )
+    _require_secure(address, options)
     if address.sha256 and artifact.sha256 and address.sha256 != artifact.sha256:
         raise SourceError(
             f"two hashes are given for {artifact.name!r} and they differ",
@@ -65,7 +45,6 @@ def download_request(artifact: Artifact, address: WebAddress, options: FetchOpti
     host = address.url.split("/")[2]
     token = options.credentials.get(host.rpartition("@")[2].split(":")[0])
     return DownloadRequest(
-        # the query is part of what the address means, and may be secret: it goes in as a hash
         address=_known_as(address),
         url=address.url,
         name=artifact.name,
@@ -73,13 +52,12 @@ def download_request(artifact: Artifact, address: WebAddress, options: FetchOpti
         sha256=artifact.sha256 or address.sha256,
         md5=artifact.md5,
         headers={"Authorization": f"Bearer {token}"} if token else {},
-        second_hand=artifact.confidence in ("third-party", "unverified"),
+        second_hand=artifact.confidence in SECOND_HAND,
     )
 
 
 def _known_as(address: WebAddress) -> str:
-    from lensmount.store.ledger import key_of
-
+    """The address with its query as a hash: it is part of what the address means, and may be secret."""
     shown = public(address.url)
     query = address.url.partition("?")[2]
     return f"{shown}?~{key_of(query)[:16]}" if query else shown
@@ -99,9 +77,13 @@ def require_pinned(uri: str, options: FetchOptions) -> None:
             fix="add the hash, or say that you trust what it gives the first time: `--allow-insecure`, "
             "FetchOptions(allow_insecure=True)",
         )
+    _require_secure(address, options)
+
+
+def _require_secure(address: WebAddress, options: FetchOptions) -> None:
     if not address.secure and not options.allow_insecure:
         raise SourceError(
-            f"{public(uri)} is plain http",
+            f"{public(address.url)} is plain http: anybody on the way can read and change it",
             expected="https",
             fix="use the https address, or say that you accept it: `--allow-insecure`, "
             "FetchOptions(allow_insecure=True)",

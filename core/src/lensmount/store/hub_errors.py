@@ -52,9 +52,7 @@ def _translate(error: Exception, address: HubAddress) -> SourceError | None:
         names, status = _names(link), _status(link)
         if "GatedRepoError" in names:
             return AuthenticationError(
-                f"{repo} is gated",
-                found=found,
-                fix=f"ask for access on its page, then {LOG_IN}",
+                f"{repo} is gated", found=found, fix=f"ask for access on its page, then {LOG_IN}"
             )
         if "RevisionNotFoundError" in names:
             return ArtifactNotFoundError(

@@ -6,15 +6,20 @@ more hash or one more look at the source; a record that disagrees with a file se
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
 import re
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lensmount.store.files import write_atomic
+
+if TYPE_CHECKING:
+    from lensmount.contracts.finder import Fetched
 
 _HEX64 = re.compile(r"^[0-9a-f]{64}$")
 
@@ -45,6 +50,14 @@ def key_of(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def accept_change(address: str) -> str:
+    """What to do where an address gives other content than at its first download."""
+    return (
+        "the address gave other content at its first download, which this store trusts; if the change is meant, "
+        f"accept it with `lensmount cache rm --address {address}`"
+    )
+
+
 class Ledger:
     """Records below a folder. Reading never fails; writing is best effort, since a store may be read-only."""
 
@@ -52,18 +65,13 @@ class Ledger:
         self._stamps = root / "verified"
         self._references = root / "references"
 
-    def _stamp_path(self, subject: str) -> Path:
-        key = key_of(subject)
-        return self._stamps / key[:2] / f"{key}.json"
-
     def reference_path(self, address: str) -> Path:
         """Where the reference of an address is kept."""
-        key = key_of(address)
-        return self._references / key[:2] / f"{key}.json"
+        return _place(self._references, address)
 
     def verified(self, subject: str, path: Path) -> str | None:
         """The sha256 recorded for a file whose size and modification time are still those recorded."""
-        record = _read(self._stamp_path(subject))
+        record = _read(_place(self._stamps, subject))
         try:
             status = path.stat()
         except OSError:
@@ -73,29 +81,39 @@ class Ledger:
             return None
         return sha256 if isinstance(sha256, str) and _HEX64.fullmatch(sha256) else None
 
-    def stamp(self, subject: str, path: Path, sha256: str, *, size: int, mtime_ns: int) -> None:
+    def stamp(self, subject: str, path: Path, sha256: str, status: os.stat_result) -> None:
         """Records that a file had this content when its size and modification time were these."""
-        record = {"path": str(path), "sha256": sha256, "size": size, "mtime_ns": mtime_ns}
-        _write(self._stamp_path(subject), record)
+        record = {"path": str(path), "sha256": sha256, "size": status.st_size, "mtime_ns": status.st_mtime_ns}
+        with contextlib.suppress(OSError):
+            content = json.dumps(record, indent=1, sort_keys=True).encode()
+            write_atomic(_place(self._stamps, subject), content, durable=False)
 
     def reference(self, address: str) -> Reference | None:
         """What an address stood for at its first download, or None."""
         record = _read(self.reference_path(address))
-        names = Reference.__dataclass_fields__
         try:
-            found = Reference(**{name: record[name] for name in names})
+            found = Reference(**{field.name: record[field.name] for field in fields(Reference)})
         except KeyError:
             return None
         return found if isinstance(found.sha256, str) and _HEX64.fullmatch(found.sha256) else None
 
-    def remember(self, address: str, reference: Reference) -> None:
-        """Records durably what an address stands for; the time is set here when it is not.
+    def remember(self, address: str, fetched: Fetched, *, published: bool) -> None:
+        """Records durably what an address stands for, unless just that is recorded.
 
         Raises:
             OSError: It could not be written. The caller decides whether trust may go unrecorded.
         """
-        if not reference.first_seen:
-            reference = replace(reference, first_seen=time.time())
+        known = self.reference(address)
+        if known is not None and known.sha256 == fetched.sha256:
+            return
+        reference = Reference(
+            address=address,
+            sha256=fetched.sha256,
+            size=fetched.size,
+            revision=fetched.revision,
+            published=published,
+            first_seen=time.time(),
+        )
         content = json.dumps(asdict(reference), indent=1, sort_keys=True).encode()
         write_atomic(self.reference_path(address), content)
 
@@ -103,19 +121,9 @@ class Ledger:
         """Drops what was recorded of an address, so that its next download is trusted as a first one."""
         path = self.reference_path(address)
         existed = path.exists()
-        _drop(path)
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
         return existed
-
-    def references(self) -> list[tuple[Path, Reference]]:
-        """All references, with the files they are kept in."""
-        found = []
-        for path in sorted(self._references.glob("*/*.json")):
-            record = _read(path)
-            try:
-                found.append((path, Reference(**{name: record[name] for name in Reference.__dataclass_fields__})))
-            except KeyError:
-                continue
-        return found
 
     def stamps(self) -> list[tuple[Path, Path]]:
         """Record files, with the files they are about."""
@@ -127,23 +135,14 @@ class Ledger:
         return found
 
 
+def _place(folder: Path, subject: str) -> Path:
+    key = key_of(subject)
+    return folder / key[:2] / f"{key}.json"
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         record = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return {}
     return record if isinstance(record, dict) else {}
-
-
-def _write(path: Path, record: dict[str, Any]) -> None:
-    try:
-        write_atomic(path, json.dumps(record, indent=1, sort_keys=True).encode(), durable=False)
-    except OSError:
-        return
-
-
-def _drop(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError:
-        return

@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lensmount.errors import IntegrityError, ModelFileError
+from lensmount.specs.descriptors import require, to_dict
+from lensmount.specs.parsing import from_dict
 from lensmount.store.addresses import COMMIT, parse_hub, public, scheme_of
-from lensmount.store.files import store_error, write_atomic
+from lensmount.store.files import storing, write_atomic
 
 if TYPE_CHECKING:
     from lensmount.specs import Artifact, ModelCard, ModelPackage
@@ -38,6 +40,10 @@ class LockedArtifact:
     sha256: str
     size: int
     revision: str | None = None
+
+    def __post_init__(self) -> None:
+        hexed = re.fullmatch(r"[0-9a-f]{64}", self.sha256) is not None
+        require(hexed, "a locked sha256", self.sha256, "64 lower-case hex digits")
 
 
 LockedModels = Mapping[str, Mapping[str, Mapping[str, LockedArtifact]]]
@@ -137,8 +143,6 @@ def write_lock(lock: Lock, path: Path) -> Path:
     Raises:
         StoreError: It cannot be written.
     """
-    from lensmount.specs import to_dict
-
     models = {
         model: {
             package: {name: {k: v for k, v in to_dict(file).items() if v is not None} for name, file in files.items()}
@@ -147,10 +151,8 @@ def write_lock(lock: Lock, path: Path) -> Path:
         for model, packages in lock.models.items()
     }
     content = json.dumps({"format_version": VERSION, "models": models}, indent=2, sort_keys=True, ensure_ascii=False)
-    try:
+    with storing(path, "writing"):
         write_atomic(path, content.encode() + b"\n")
-    except OSError as error:
-        raise store_error(error, path, "writing") from error
     return path
 
 
@@ -175,7 +177,10 @@ def read_lock(path: Path) -> Lock:
         raise ModelFileError(f"{path} is not a lock file of this version", found=found, expected=str(VERSION))
     models = {
         model: {
-            package: {name: _locked(file, f"{path}: {model}/{package}/{name}") for name, file in _items(files, path)}
+            package: {
+                name: from_dict(LockedArtifact, file, f"{path}: {model}/{package}/{name}")
+                for name, file in _items(files, path)
+            }
             for package, files in _items(packages, path)
         }
         for model, packages in _items(data.get("models"), path)
@@ -187,20 +192,3 @@ def _items(data: Any, path: Path) -> list[tuple[str, Any]]:
     if not isinstance(data, dict):
         raise ModelFileError(f"{path} is not a lock file", found=type(data).__name__, expected="an object")
     return list(data.items())
-
-
-def _locked(data: Any, where: str) -> LockedArtifact:
-    good = (
-        isinstance(data, dict)
-        and set(data) <= {"uri", "sha256", "size", "revision"}
-        and isinstance(data.get("uri"), str)
-        and isinstance(data.get("sha256"), str)
-        and re.fullmatch(r"[0-9a-f]{64}", data["sha256"]) is not None
-        and isinstance(data.get("size"), int)
-        and isinstance(data.get("revision"), str | None)
-    )
-    if not good:
-        raise ModelFileError(
-            f"{where} is not a locked file", found=repr(data)[:200], expected="uri, sha256, size and maybe revision"
-        )
-    return LockedArtifact(**data)

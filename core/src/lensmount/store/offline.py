@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from lensmount.errors import OfflineError
+from lensmount.specs import Artifact
 from lensmount.specs.offline import named_variable
 from lensmount.store.addresses import public
-
-if TYPE_CHECKING:
-    from lensmount.specs import Artifact
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

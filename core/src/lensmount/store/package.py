@@ -4,25 +4,18 @@ from __future__ import annotations
 
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lensmount.contracts.finder import Fetched, FetchOptions
-from lensmount.errors import ArtifactNotFoundError, IntegrityError, SourceError
-from lensmount.store.store import Store
+from lensmount.errors import ArtifactNotFoundError, SourceError
+from lensmount.specs import Artifact
+from lensmount.store.files import broken_promise
+from lensmount.store.store import StoreFinder
 
-if TYPE_CHECKING:
-    from lensmount.specs import Artifact, ModelCard
+REINSTALL = "reinstall the plugin"
 
 
-class PackageFinder:
-    """Answers for `package`.
-
-    Args:
-        store: Where hashes are remembered, and files out of zipped packages kept; None for the user's store.
-    """
-
-    def __init__(self, store: Store | None = None) -> None:
-        self._store = store if store is not None else Store()
+class PackageFinder(StoreFinder):
+    """Answers for `package`; files out of zipped packages are kept in the store."""
 
     def fetch(self, artifact: Artifact, options: FetchOptions) -> Fetched:
         """The file where it is installed; out of a zip it is copied into the store.
@@ -45,15 +38,10 @@ class PackageFinder:
             raise ArtifactNotFoundError(
                 f"{artifact.uri} does not exist in the installed package",
                 found=f"no file {'/'.join(parts)!r} in {module!r}",
-                fix="reinstall the plugin",
+                fix=REINSTALL,
             )
         if isinstance(resource, Path):
-            path = resource.absolute()
-            size = _checked_size(artifact, path)
-            sha256 = self._store.verified_file(path)
-            if artifact.sha256 is not None and sha256 != artifact.sha256:
-                raise _mismatch(artifact.uri, f"sha256 {sha256}", f"sha256 {artifact.sha256}")
-            return Fetched(path=path, size=size, sha256=sha256)
+            return self._store.checked(resource.absolute(), artifact, artifact.uri, REINSTALL)
         kept = self._store.blob(artifact.sha256) if artifact.sha256 else None
         if kept is not None and artifact.sha256 is not None:
             return Fetched(path=kept, size=_checked_size(artifact, kept), sha256=artifact.sha256)
@@ -61,20 +49,12 @@ class PackageFinder:
             _checked_size(artifact, path)
             return self._store.adopt(path, address=artifact.uri, sha256=artifact.sha256)
 
-    def find(self, uri: str, options: FetchOptions) -> ModelCard | None:
-        """None: plugins bring their cards by the hook."""
-        return None
-
 
 def _checked_size(artifact: Artifact, path: Path) -> int:
     size = path.stat().st_size
     if artifact.size is not None and size != artifact.size:
-        raise _mismatch(artifact.uri, f"{size:,} bytes", f"{artifact.size:,} bytes")
+        raise broken_promise(artifact.uri, f"{size:,} bytes", f"{artifact.size:,} bytes", REINSTALL)
     return size
-
-
-def _mismatch(uri: str, found: str, expected: str) -> IntegrityError:
-    return IntegrityError(f"{uri} is not what was promised", found=found, expected=expected, fix="reinstall the plugin")
 
 
 def _split(uri: str) -> tuple[str, list[str]]:

@@ -19,20 +19,24 @@ from pathlib import Path
 
 from lensmount.contracts.finder import Fetched, FetchOptions
 from lensmount.errors import IntegrityError
+from lensmount.specs import Artifact, ModelCard
 from lensmount.specs.offline import is_offline
 from lensmount.store.download import DownloadRequest, Received, download
 from lensmount.store.files import (
+    broken_promise,
+    check_md5,
     copy_verified,
     hash_file,
     remove,
     require_file,
     safe_name,
     store_error,
+    storing,
     sync_folder,
     write_atomic,
 )
 from lensmount.store.lease import Partial, claim, somebody_works
-from lensmount.store.ledger import Ledger, Reference, key_of
+from lensmount.store.ledger import Ledger, Reference, accept_change, key_of
 from lensmount.store.locking import single_flight
 from lensmount.store.offline import Missing, MissingFilesError, missing_error
 from lensmount.store.progress import meter
@@ -86,7 +90,7 @@ class Store:
         except OSError:
             return None
         if found == sha256:
-            self.ledger.stamp(subject, path, sha256, size=status.st_size, mtime_ns=status.st_mtime_ns)
+            self.ledger.stamp(subject, path, sha256, status)
             return path
         with contextlib.suppress(OSError):
             now = path.stat()
@@ -116,15 +120,37 @@ class Store:
         known = self.ledger.verified(subject, real)
         if known is not None:
             return known
-        try:
+        with storing(path, "reading"):
             before = real.stat()
             sha256, _ = hash_file(real)
             after = real.stat()
-        except OSError as error:
-            raise store_error(error, path, "reading") from error
         if (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns):
-            self.ledger.stamp(subject, real, sha256, size=after.st_size, mtime_ns=after.st_mtime_ns)
+            self.ledger.stamp(subject, real, sha256, after)
         return sha256
+
+    def checked(self, path: Path, artifact: Artifact, what: str, fix: str) -> Fetched:
+        """A file outside the store that is what its artifact promises.
+
+        Args:
+            path: The file.
+            artifact: Its promises: size, sha256, md5.
+            what: The file, in words.
+            fix: What to do where it is something else.
+
+        Raises:
+            IntegrityError: It is something else.
+            SourceError: It is not there or not readable.
+        """
+        require_file(path, str(path))
+        size = path.stat().st_size
+        if artifact.size is not None and size != artifact.size:
+            raise broken_promise(what, f"{size:,} bytes", f"{artifact.size:,} bytes", fix)
+        sha256 = self.verified_file(path)
+        if artifact.sha256 is not None and sha256 != artifact.sha256:
+            raise broken_promise(what, f"sha256 {sha256}", f"sha256 {artifact.sha256}", fix)
+        if artifact.sha256 is None and artifact.md5 is not None:
+            check_md5(path, artifact.md5)
+        return Fetched(path=path, size=size, sha256=sha256)
 
     # --- bringing files -----------------------------------------------------------------------------------------------
 
@@ -159,10 +185,8 @@ class Store:
         )
 
     def _bring(self, request: DownloadRequest, first: Reference | None, folder: Path, options: FetchOptions) -> Fetched:
-        try:
+        with storing(folder, "creating"):
             partial = claim(folder)
-        except OSError as error:
-            raise store_error(error, folder, "creating") from error
         keep = True
         try:
             fetched = self._download(request, first, partial, options)
@@ -188,10 +212,7 @@ class Store:
             path = self._commit(partial.path, received)
         except IntegrityError as error:
             if first is not None:
-                error.fix = (
-                    "the address gave other content at its first download, which this store trusts; if the change is "
-                    f"meant, accept it with `lensmount cache rm --address {request.address}`"
-                )
+                error.fix = accept_change(request.address)
             raise
         return Fetched(path=path, size=received.size, sha256=received.sha256)
 
@@ -219,9 +240,7 @@ class Store:
             if found is None:
                 raise store_error(error, path, "writing") from error
             return found
-        self.ledger.stamp(
-            f"blob:{received.sha256}", path, received.sha256, size=received.size, mtime_ns=path.stat().st_mtime_ns
-        )
+        self.ledger.stamp(f"blob:{received.sha256}", path, received.sha256, path.stat())
         return path
 
     def _remembered(self, request: DownloadRequest, fetched: Fetched) -> Fetched:
@@ -240,19 +259,11 @@ class Store:
                 expected=f"sha256 {known.sha256}",
                 fix="run again",
             )
-        if known is None or known.sha256 != fetched.sha256:
-            reference = Reference(
-                address=request.address,
-                sha256=fetched.sha256,
-                size=fetched.size,
-                revision=fetched.revision,
-                published=request.sha256 is not None,
-            )
-            try:
-                self.ledger.remember(request.address, reference)
-            except OSError as error:
-                if not reference.published:  # trust that is not written down could not be checked ever after
-                    raise store_error(error, self.ledger.reference_path(request.address), "writing") from error
+        try:
+            self.ledger.remember(request.address, fetched, published=request.sha256 is not None)
+        except OSError as error:
+            if request.sha256 is None:  # trust that is not written down could not be checked ever after
+                raise store_error(error, self.ledger.reference_path(request.address), "writing") from error
         return fetched
 
     def adopt(self, source: Path, *, address: str, sha256: str | None = None) -> Fetched:
@@ -275,12 +286,10 @@ class Store:
         path = self.blob(digest)
         if path is None:
             path = self.blob_path(digest)
-            try:
+            with storing(path, "writing"):
                 copy_verified(source, path, digest)
                 path.chmod(0o444)
-            except OSError as error:
-                raise error if isinstance(error, IntegrityError) else store_error(error, path, "writing") from error
-            self.ledger.stamp(f"blob:{digest}", path, digest, size=size, mtime_ns=path.stat().st_mtime_ns)
+            self.ledger.stamp(f"blob:{digest}", path, digest, path.stat())
         return self._remembered(request, Fetched(path=path, size=size, sha256=digest))
 
     # --- what providers say -------------------------------------------------------------------------------------------
@@ -313,3 +322,18 @@ class Store:
         place = str(self.blob_path(sha256)) if sha256 else f"`lensmount cache add FILE {request.address}`"
         item = Missing(name=request.name, address=request.address, place=place, size=request.size, sha256=sha256)
         return missing_error((item,), request.name)
+
+
+class StoreFinder:
+    """What the core's finders share.
+
+    Args:
+        store: Where files are kept and their hashes remembered; None for the user's store.
+    """
+
+    def __init__(self, store: Store | None = None) -> None:
+        self._store = store if store is not None else Store()
+
+    def find(self, uri: str, options: FetchOptions) -> ModelCard | None:
+        """None: such an address names one file, which is brought and then recognised by its content."""
+        return None

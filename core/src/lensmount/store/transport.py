@@ -217,6 +217,24 @@ class RangeError(Exception):
         self.total = total
 
 
+_GONE = (ArtifactNotFoundError, "{} does not exist", "check the address; a newer lensmount or plugin may know another")
+_REFUSED = (
+    AuthenticationError,
+    "{} refuses access",
+    "check that the address is still valid and that your account may read it; with a token: {}",
+)
+REFUSALS: dict[int, tuple[type[SourceError], str, str]] = {
+    401: (AuthenticationError, "{} wants credentials", "pass a token: {}"),
+    402: (AuthenticationError, "{} wants a payment or credits", "see the provider's account"),
+    403: _REFUSED,
+    404: _GONE,
+    407: (AuthenticationError, "the proxy wants credentials", "set HTTPS_PROXY to http://user:password@proxy:port"),
+    410: _GONE,
+    451: _REFUSED,
+}
+"""The error, the problem (of an address) and the fix (with a token) by status."""
+
+
 def _status_error(error: urllib.error.HTTPError, url: str) -> Exception:
     shown, status = public(url), error.code
     host = urlsplit(url).hostname or ""
@@ -229,26 +247,9 @@ def _status_error(error: urllib.error.HTTPError, url: str) -> Exception:
         return SourceError(
             f"{shown} redirects in a loop or too often", found=found, expected=f"at most {MAX_REDIRECTS} redirects"
         )
-    if status == 401:
-        return AuthenticationError(f"{shown} wants credentials", found=found, fix=f"pass a token: {token}")
-    if status == 402:
-        return AuthenticationError(f"{shown} wants a payment or credits", found=found, fix="see the provider's account")
-    if status in (403, 451):
-        return AuthenticationError(
-            f"{shown} refuses access",
-            found=found,
-            fix=f"check that the address is still valid and that your account may read it; with a token: {token}",
-        )
-    if status in (404, 410):
-        return ArtifactNotFoundError(
-            f"{shown} does not exist",
-            found=found,
-            fix="check the address; a newer lensmount or plugin may know another",
-        )
-    if status == 407:
-        return AuthenticationError(
-            "the proxy wants credentials", found=found, fix="set HTTPS_PROXY to http://user:password@proxy:port"
-        )
+    if status in REFUSALS:
+        kind, problem, fix = REFUSALS[status]
+        return kind(problem.format(shown), found=found, fix=fix.format(token))
     if status == 416:
         total = error.headers.get("Content-Range", "").rpartition("/")[2]
         return RangeError(int(total) if total.isdigit() else None)
@@ -278,13 +279,13 @@ def _connection_error(error: Exception, url: str) -> Exception:
             found=str(reason.verify_message),
             fix="where a company proxy re-signs traffic, set SSL_CERT_FILE to its certificate",
         )
+    fix = "check the network and HTTPS_PROXY; without a network, see `lensmount pull --to DIR`"
     if isinstance(reason, socket.gaierror):
-        problem, fix = f"the name {host} cannot be resolved", "check the network and HTTPS_PROXY"
+        problem = f"the name {host} cannot be resolved"
     elif isinstance(reason, TimeoutError):
-        problem, fix = f"{host} does not answer", "check the network and HTTPS_PROXY"
+        problem = f"{host} does not answer"
     else:
-        problem, fix = f"the connection to {host} failed", "check the network and HTTPS_PROXY"
-    fix += "; without a network, see `lensmount pull --to DIR`"
+        problem = f"the connection to {host} failed"
     return TransientError(SourceError(problem, found=f"{type(reason).__name__}: {reason}", fix=fix))
 
 

@@ -19,83 +19,37 @@ from typing import TYPE_CHECKING
 from lensmount.lazy import lazy_names
 
 _LAZY = {
-    "Checkpoint": "lensmount_reading.checkpoint",
-    "ExternalData": "lensmount_reading.facts",
-    "FileFacts": "lensmount_reading.facts",
-    "GlobalName": "lensmount_reading.records",
-    "GraphFile": "lensmount_reading.onnx_graph",
-    "GraphValue": "lensmount_reading.facts",
-    "OnnxFacts": "lensmount_reading.facts",
-    "Record": "lensmount_reading.records",
-    "Storage": "lensmount_reading.tensors",
-    "TensorFact": "lensmount_reading.facts",
-    "TensorRef": "lensmount_reading.tensors",
-    "as_torch_state_dict": "lensmount_reading.torch_bridge",
-    "check_external_data": "lensmount_reading.external_data",
-    "inspect_file": "lensmount_reading.inspection",
-    "inspect_graph": "lensmount_reading.onnx_graph",
-    "module_records": "lensmount_reading.modules",
-    "module_state_dict": "lensmount_reading.modules",
-    "read_checkpoint": "lensmount_reading.checkpoint",
-    "read_onnx": "lensmount_reading.onnx_file",
-    "require_usable": "lensmount_reading.inspection",
-    "submodules": "lensmount_reading.modules",
-    "supply_linked_data": "lensmount_reading.onnx_graph",
-    "tensor_to_torch": "lensmount_reading.torch_bridge",
-    "to_safetensors": "lensmount_reading.convert",
+    "lensmount_reading.checkpoint": ("Checkpoint", "read_checkpoint"),
+    "lensmount_reading.convert": ("to_safetensors",),
+    "lensmount_reading.external_data": ("check_external_data",),
+    "lensmount_reading.facts": ("ExternalData", "FileFacts", "GraphValue", "OnnxFacts", "TensorFact"),
+    "lensmount_reading.inspection": ("inspect_file", "require_usable"),
+    "lensmount_reading.modules": ("module_records", "module_state_dict", "submodules"),
+    "lensmount_reading.onnx_file": ("read_onnx",),
+    "lensmount_reading.onnx_graph": ("GraphFile", "inspect_graph", "supply_linked_data"),
+    "lensmount_reading.records": ("GlobalName", "Record"),
+    "lensmount_reading.tensors": ("Storage", "TensorRef"),
+    "lensmount_reading.torch_bridge": ("as_torch_state_dict", "tensor_to_torch"),
 }
 
 if TYPE_CHECKING:
-    from lensmount_reading.checkpoint import Checkpoint as Checkpoint
-    from lensmount_reading.checkpoint import read_checkpoint as read_checkpoint
-    from lensmount_reading.convert import to_safetensors as to_safetensors
-    from lensmount_reading.external_data import check_external_data as check_external_data
-    from lensmount_reading.facts import ExternalData as ExternalData
-    from lensmount_reading.facts import FileFacts as FileFacts
-    from lensmount_reading.facts import GraphValue as GraphValue
-    from lensmount_reading.facts import OnnxFacts as OnnxFacts
-    from lensmount_reading.facts import TensorFact as TensorFact
-    from lensmount_reading.inspection import inspect_file as inspect_file
-    from lensmount_reading.inspection import require_usable as require_usable
-    from lensmount_reading.modules import module_records as module_records
-    from lensmount_reading.modules import module_state_dict as module_state_dict
-    from lensmount_reading.modules import submodules as submodules
-    from lensmount_reading.onnx_file import read_onnx as read_onnx
-    from lensmount_reading.onnx_graph import GraphFile as GraphFile
-    from lensmount_reading.onnx_graph import inspect_graph as inspect_graph
-    from lensmount_reading.onnx_graph import supply_linked_data as supply_linked_data
-    from lensmount_reading.records import GlobalName as GlobalName
-    from lensmount_reading.records import Record as Record
-    from lensmount_reading.tensors import Storage as Storage
-    from lensmount_reading.tensors import TensorRef as TensorRef
-    from lensmount_reading.torch_bridge import as_torch_state_dict as as_torch_state_dict
-    from lensmount_reading.torch_bridge import tensor_to_torch as tensor_to_torch
+    from lensmount_reading.checkpoint import Checkpoint, read_checkpoint
+    from lensmount_reading.convert import to_safetensors
+    from lensmount_reading.external_data import check_external_data
+    from lensmount_reading.facts import ExternalData, FileFacts, GraphValue, OnnxFacts, TensorFact
+    from lensmount_reading.inspection import inspect_file, require_usable
+    from lensmount_reading.modules import module_records, module_state_dict, submodules
+    from lensmount_reading.onnx_file import read_onnx
+    from lensmount_reading.onnx_graph import GraphFile, inspect_graph, supply_linked_data
+    from lensmount_reading.records import GlobalName, Record
+    from lensmount_reading.tensors import Storage, TensorRef
+    from lensmount_reading.torch_bridge import as_torch_state_dict, tensor_to_torch
 
 __all__ = [
-    "Checkpoint",
-    "ExternalData",
-    "FileFacts",
-    "GlobalName",
-    "GraphFile",
-    "GraphValue",
-    "OnnxFacts",
-    "Record",
-    "Storage",
-    "TensorFact",
-    "TensorRef",
-    "as_torch_state_dict",
-    "check_external_data",
-    "inspect_file",
-    "inspect_graph",
-    "module_records",
-    "module_state_dict",
-    "read_checkpoint",
-    "read_onnx",
-    "require_usable",
-    "submodules",
-    "supply_linked_data",
-    "tensor_to_torch",
-    "to_safetensors",
-]
+    "Checkpoint", "ExternalData", "FileFacts", "GlobalName", "GraphFile", "GraphValue", "OnnxFacts", "Record",
+    "Storage", "TensorFact", "TensorRef", "as_torch_state_dict", "check_external_data", "inspect_file", "inspect_graph",
+    "module_records", "module_state_dict", "read_checkpoint", "read_onnx", "require_usable", "submodules",
+    "supply_linked_data", "tensor_to_torch", "to_safetensors",
+]  # fmt: skip
 
 __getattr__, __dir__ = lazy_names(__name__, _LAZY)

@@ -34,31 +34,21 @@ _LAZY = {
 }
 
 if TYPE_CHECKING:
-    from lensmount_testing.backend_contract import BackendContract as BackendContract
-    from lensmount_testing.cache_contract import CacheContract as CacheContract
-    from lensmount_testing.comparing import Tolerance as Tolerance
-    from lensmount_testing.fake_backend import FakeBackend as FakeBackend
-    from lensmount_testing.graphs import GRAPHS as GRAPHS
-    from lensmount_testing.graphs import Graph as Graph
-    from lensmount_testing.isolation import IsolatedRegistry as IsolatedRegistry
-    from lensmount_testing.model_contract import ModelContract as ModelContract
-    from lensmount_testing.plugin_contract import PluginContract as PluginContract
-    from lensmount_testing.source_contract import SourceContract as SourceContract
-    from lensmount_testing.throwaway import Throwaway as Throwaway
+    from lensmount_testing.backend_contract import BackendContract
+    from lensmount_testing.cache_contract import CacheContract
+    from lensmount_testing.comparing import Tolerance
+    from lensmount_testing.fake_backend import FakeBackend
+    from lensmount_testing.graphs import GRAPHS, Graph
+    from lensmount_testing.isolation import IsolatedRegistry
+    from lensmount_testing.model_contract import ModelContract
+    from lensmount_testing.plugin_contract import PluginContract
+    from lensmount_testing.source_contract import SourceContract
+    from lensmount_testing.throwaway import Throwaway
 
 __all__ = [
-    "GRAPHS",
-    "BackendContract",
-    "CacheContract",
-    "FakeBackend",
-    "Graph",
-    "IsolatedRegistry",
-    "ModelContract",
-    "PluginContract",
-    "SourceContract",
-    "Throwaway",
-    "Tolerance",
-]
+    "GRAPHS", "BackendContract", "CacheContract", "FakeBackend", "Graph", "IsolatedRegistry", "ModelContract",
+    "PluginContract", "SourceContract", "Throwaway", "Tolerance",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:  # not lensmount.lazy, which would import the core with the pytest plugin

@@ -10,41 +10,18 @@ from typing import TYPE_CHECKING
 from lensmount.lazy import lazy_names
 
 _LAZY = {
-    "BenchReport": "lensmount_bench.harness",
-    "EvalReport": "lensmount_bench.accuracy",
-    "EvalRow": "lensmount_bench.accuracy",
-    "Tuning": "lensmount_bench.tuning",
-    "Variant": "lensmount_bench.harness",
-    "VariantReport": "lensmount_bench.harness",
-    "evaluate": "lensmount_bench.accuracy",
-    "measure": "lensmount_bench.harness",
-    "run": "lensmount_bench.harness",
-    "tune": "lensmount_bench.tuning",
+    "lensmount_bench.accuracy": ("EvalReport", "EvalRow", "evaluate"),
+    "lensmount_bench.harness": ("BenchReport", "Variant", "VariantReport", "measure", "run"),
+    "lensmount_bench.tuning": ("Tuning", "tune"),
 }
 
 if TYPE_CHECKING:
-    from lensmount_bench.accuracy import EvalReport as EvalReport
-    from lensmount_bench.accuracy import EvalRow as EvalRow
-    from lensmount_bench.accuracy import evaluate as evaluate
-    from lensmount_bench.harness import BenchReport as BenchReport
-    from lensmount_bench.harness import Variant as Variant
-    from lensmount_bench.harness import VariantReport as VariantReport
-    from lensmount_bench.harness import measure as measure
-    from lensmount_bench.harness import run as run
-    from lensmount_bench.tuning import Tuning as Tuning
-    from lensmount_bench.tuning import tune as tune
+    from lensmount_bench.accuracy import EvalReport, EvalRow, evaluate
+    from lensmount_bench.harness import BenchReport, Variant, VariantReport, measure, run
+    from lensmount_bench.tuning import Tuning, tune
 
 __all__ = [
-    "BenchReport",
-    "EvalReport",
-    "EvalRow",
-    "Tuning",
-    "Variant",
-    "VariantReport",
-    "evaluate",
-    "measure",
-    "run",
-    "tune",
-]
+    "BenchReport", "EvalReport", "EvalRow", "Tuning", "Variant", "VariantReport", "evaluate", "measure", "run", "tune",
+]  # fmt: skip
 
 __getattr__, __dir__ = lazy_names(__name__, _LAZY)
