@@ -149,9 +149,9 @@ def find_entry_points() -> Iterator[Candidate]:
     seen = set()
     points = metadata.entry_points(group=GROUP)
     # each access to `metadata` parses it again, so it is read once here
-    named = [(point, point.dist, point.dist.metadata if point.dist else {"Name": "unknown"}) for point in points]
-    for point, distribution, about in sorted(named, key=lambda p: (_normal(p[2]["Name"]) if p[1] else "", p[0].name)):
-        name = about["Name"]
+    named = [(point, point.dist, point.dist.metadata if point.dist else None) for point in points]
+    for point, distribution, about in sorted(named, key=lambda p: (_normal(p[2]["Name"]) if p[2] else "", p[0].name)):
+        name = about["Name"] if about else "unknown"
         key = (_normal(name), point.name)
         if key in seen:  # the same distribution twice on sys.path: the first is the one that imports
             continue
@@ -159,11 +159,12 @@ def find_entry_points() -> Iterator[Candidate]:
         status = PluginStatus(
             name=point.name,
             distribution=name,
-            version=about["Version"] if distribution else "unknown",
+            version=about["Version"] if about else "unknown",
             module=point.value,
             location=str(distribution.locate_file("")) if distribution else None,
         )
-        yield Candidate(status, point.load, tuple((distribution.requires if distribution else None) or ()))
+        requires = about.get_all("Requires-Dist") if about else None
+        yield Candidate(status, point.load, tuple(requires or ()))
 
 
 def given(plugin: object, name: str | None = None) -> Candidate:
