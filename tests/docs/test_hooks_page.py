@@ -46,7 +46,7 @@ def test_signature_and_example(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "descriptor", ["Architecture", "Backend", "Source", "CacheProvider", "Reader", "Command", "Exporter"]
+    "descriptor", ["Architecture", "Backend", "Source", "CacheProvider", "Reader", "Command", "Exporter", "Selector"]
 )
 def test_fields(descriptor: str) -> None:
     kind = getattr(specs, descriptor)

@@ -84,7 +84,7 @@ def test_it_says_what_it_promises(executed: Any) -> None:
     streamed = printed(executed, "model.stream").splitlines()
     assert len(streamed) == 9 and sum("broken.png" in line for line in streamed) == 1
     assert sum(any(name in line for name in CLASSES) for line in streamed) == 8
-    assert "cold start" in printed(executed, "bench.run") and "images/s" in printed(executed, "bench.run")
+    assert "cold start" in printed(executed, "lensmount_bench") and "images/s" in printed(executed, "lensmount_bench")
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lensmount.host.plan import LoadPlan, Request
+from lensmount.contracts.plan import LoadPlan, Request
 from lensmount.host.selection import select
 from lensmount.machine.environment import Environment
 from lensmount.specs import Architecture, Artifact, ModelCard, ModelPackage, Requirements

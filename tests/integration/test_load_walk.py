@@ -13,7 +13,7 @@ pytest.importorskip("lensmount_shapes")
 
 from lensmount import registry
 from lensmount.host.opening import open_model
-from lensmount.host.planning import plan
+from lensmount.host.plan import plan
 from lensmount.host.resolve import resolve
 from lensmount.registry import Registry
 from lensmount.specs.imports import import_string

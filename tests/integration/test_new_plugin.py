@@ -266,7 +266,7 @@ def test_names_that_cannot_be(given: str) -> None:
     [
         ("yolo", "cache", "lensmount's own"),
         ("shapes-nano", "model", "lensmount-shapes has a model of that id"),
-        ("onnx", "backend", "lensmount has a backend of that name"),
+        ("onnx", "backend", "lensmount-onnx has a backend of that name"),
         ("hf", "source", "lensmount has a source of that name"),
         ("disk", "cache", "lensmount has a cache of that name"),
         ("builtin", "cache", "lensmount has an entry point of that name"),

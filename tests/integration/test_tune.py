@@ -16,15 +16,17 @@ pytest.importorskip("lensmount_shapes")
 from filelock import FileLock
 
 from lensmount import registry
+from lensmount.contracts.plan import Request
 from lensmount.errors import InputError, NoPackageError, NotTunedError, OptionError, UnknownOptionError
-from lensmount.host import measured as tuned
-from lensmount.host import measured_records as tuning_records
-from lensmount.host.measured_records import Timing
-from lensmount.host.plan import FASTEST, Request
-from lensmount.host.planning import plan as plan_of
+from lensmount.host.plan import local_files
+from lensmount.host.plan import plan as plan_of
 from lensmount.machine.environment import Gpu, detect
 from lensmount.specs import Artifact, ModelCard, ModelPackage
+from lensmount_bench import fastest as tuned
+from lensmount_bench import records as tuning_records
 from lensmount_bench import tune, tuning
+from lensmount_bench.fastest import FASTEST
+from lensmount_bench.records import Timing
 
 pytestmark = pytest.mark.slow
 MODEL = "shapes-nano"
@@ -164,12 +166,13 @@ def test_a_changed_file_wants_another_measurement(home, tmp_path):
         packages.append(ModelPackage(name=name, format="onnx", artifacts=(artifact,)))
     card = ModelCard(id="mine", architecture="yolo", task="instance-segmentation", packages=tuple(packages))
     host = registry.default()
-    machine = tuned.machine_facts(host.environment, host.backends(), tuned.plugin_of(card, host.index))
+    owner = host.index.owners["lensmount_architectures", card.architecture]
+    machine = tuned.machine_facts(host.environment, host.backends(), owner)
     record = tuning_records.Record(
         model=tuned.subject_of(card),
         taken="2026-02-03 14:05",
         machine=machine,
-        files=tuple(tuned.known_files(card.packages, host.index.sources).items()),
+        files=tuple(tuned.known_files(card.packages, lambda package: local_files(package, host.index.sources)).items()),
         timings=tuple(
             Timing(package=p.name, backend="onnx", device="cpu", precision="fp32", milliseconds=float(9 - i))
             for i, p in enumerate(packages)
@@ -217,7 +220,7 @@ def test_what_cannot_run_is_kept_as_such(home):
 
 def test_one_measurement_at_a_time(home, monkeypatch):
     monkeypatch.setattr(tuning, "_measure", lambda *given: ([], []))
-    monkeypatch.setattr(tuning_records, "keep", lambda record, request: None)
+    monkeypatch.setattr(tuning, "keep", lambda record, request: None)
     waiting, done = threading.Event(), threading.Event()
 
     def run():

@@ -1,10 +1,12 @@
-"""What hooks of a plugin name: a reader of a vendor's folders, and an exporter."""
+"""What hooks of a plugin name: a reader of a vendor's folders, an exporter, and a selector."""
 
 from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
+from lensmount.contracts import Reason, Rejection
 from lensmount.specs import Artifact, ModelCard, ModelPackage
 
 
@@ -37,3 +39,24 @@ def export(request):
     said = f"{request.target} {request.precision} {units} of {path.read_text()}, like {model.card.id}"
     request.output.write_text(said)
     return request.output
+
+
+def choose(request):
+    """The package with the smallest files; what is not on this machine is refused."""
+    sizes = {}
+    for choice in request.plan.choices:
+        files = request.local(choice.package)
+        if files.keys() == {artifact.name for artifact in choice.package.artifacts}:
+            sizes[choice] = sum(file.size for file in files.values())
+    reason = Reason(check="files", required="files on this machine", found="none", fix=f"lensmount pull {request.name}")
+    refused = [
+        Rejection(package=choice.package, backend=choice.backend, reasons=(reason,))
+        for choice in request.plan.choices
+        if choice not in sizes
+    ]
+    return replace(
+        request.plan,
+        choices=tuple(sorted(sizes, key=sizes.__getitem__)),
+        rejected=(*refused, *request.plan.rejected),
+        decision=f"the smallest of {len(sizes)}",
+    )

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from lensmount.host.site import Name, Site
 
 if TYPE_CHECKING:
+    from lensmount.contracts.plan import LoadPlan
     from lensmount.host.discovery import Candidate, Index, PluginStatus
-    from lensmount.host.plan import LoadPlan
     from lensmount.machine.environment import Environment
     from lensmount.specs import Backend, BackendStatus, ModelCard
     from lensmount.store.fetch import FetchedPackage
@@ -100,8 +100,7 @@ class Registry:
             UnknownOptionError: An option that does not exist.
         """
         from lensmount.host.opening import factory_of, open_model, show_device, show_licence
-        from lensmount.host.plan import Ask, require_choice, split_options
-        from lensmount.host.planning import plan
+        from lensmount.host.plan import Ask, plan, require_choice, split_options
         from lensmount.host.resolve import resolve
         from lensmount.store.fetch import fetch_package, finders_for
 
@@ -185,7 +184,7 @@ class Registry:
     ) -> LoadPlan:
         """Which package would be loaded, and why every other would not; nothing is fetched or opened.
 
-        The arguments are those of `load`; its other options matter to `backend="fastest"` alone.
+        The arguments are those of `load`; its other options matter to selectors (`backend="fastest"`) alone.
 
         Returns:
             The plan: prints as a table; `.selected`, `.choices`, `.rejected[i].package`, `.rejected[i].reasons`.
@@ -195,8 +194,7 @@ class Registry:
             UnknownBackendError: No plugin registers the backend asked for.
             UnknownOptionError: An option that does not exist.
         """
-        from lensmount.host.plan import FASTEST, Ask, split_options
-        from lensmount.host.planning import plan
+        from lensmount.host.plan import Ask, plan, split_options
         from lensmount.host.resolve import resolve
 
         ask = Ask(
@@ -212,8 +210,8 @@ class Registry:
             options=options,
         )
         card = resolve(ask, self.index)
-        timed = backend == FASTEST or options
-        groups = split_options(options, self.site.architecture_of(card), card) if timed else ()
+        needed = options or backend in self.index.selectors
+        groups = split_options(options, self.site.architecture_of(card), card) if needed else ()
         return plan(card, self.site, ask.request, name=ask.name, options=groups)
 
     def pull(

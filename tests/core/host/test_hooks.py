@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import types
 
 import pytest
@@ -16,6 +17,7 @@ from lensmount.errors import (
     OptionError,
     PluginError,
     PluginWarning,
+    UnknownBackendError,
     UnknownOptionError,
     UnsupportedModelError,
 )
@@ -31,6 +33,7 @@ from lensmount.specs import (
     ModelCard,
     ModelPackage,
     Reader,
+    Selector,
     Source,
     hookimpl,
 )
@@ -76,6 +79,7 @@ EXPORTERS = alone(
         name="coreml", target="coreml", precisions=("fp32", "fp16"), export="written_plugin:export", settings=("units",)
     ),
 )
+SELECTORS = alone("lensmount_selectors", Selector(name="smallest", choose="written_plugin:choose"))
 PLUGINS = {
     "lensmount_architectures": ARCHITECTURES,
     "lensmount_model_cards": CARDS,
@@ -85,6 +89,7 @@ PLUGINS = {
     "lensmount_readers": READERS,
     "lensmount_commands": COMMANDS,
     "lensmount_exporters": EXPORTERS,
+    "lensmount_selectors": SELECTORS,
 }
 
 
@@ -265,6 +270,88 @@ def test_a_target_in_one_precision_is_written_by_one_exporter():
     here = Registry(lambda: [given(EXPORTERS, "first"), given(alone("lensmount_exporters", rival), "second")])
     with pytest.warns(PluginWarning, match=r"exporters to 'coreml' in 'fp16' \(first\)"):
         assert list(here.index.exporters) == ["coreml"]
+
+
+def tiny(name, content, shelf, precision="fp32"):
+    (shelf / name).write_bytes(content)
+    artifact = Artifact(name=name, uri=f"shelf://{name}")
+    return ModelPackage(name=name, format="tiny", precision=precision, artifacts=(artifact,))
+
+
+def with_packages(*packages):
+    card = ModelCard(id="several", architecture="tiny", task="object-detection", packages=packages)
+    plugins = {**PLUGINS, "lensmount_model_cards": alone("lensmount_model_cards", card)}
+    return Registry(lambda: [given(plugin, hook) for hook, plugin in plugins.items()])
+
+
+def test_lensmount_selectors(shelf, lensmount):
+    here = with_packages(tiny("a", b"large", shelf), tiny("b", b"", shelf), tiny("c", b"of", shelf))
+    assert here.explain("several").selected.package.name == "a"
+    plan = here.explain("several", backend="smallest")
+    assert [choice.package.name for choice in plan.choices] == ["b", "c", "a"]
+    assert (plan.request.backend, plan.decision) == ("smallest", "the smallest of 3")
+    assert here.load("several", backend="smallest").contents == {"b": b""}
+    with use(here):
+        assert "the smallest of 3" in lensmount("explain", "several", "--backend", "smallest").out
+    for name in "abc":
+        (shelf / name).unlink()
+    with pytest.raises(NoPackageError, match="lensmount pull several"):
+        here.load("several", backend="smallest")
+    with pytest.raises(UnknownBackendError, match="no backend 'smallest'"):
+        registry(without="lensmount_selectors").load("tiny-1", backend="smallest")
+
+
+def test_what_a_selector_is_told(shelf, monkeypatch):
+    told = []
+    monkeypatch.setattr(written_plugin, "choose", lambda request: told.append(request) or request.plan)
+    here = with_packages(
+        tiny("a", b"", shelf), tiny("b", b"", shelf, "int8"), tiny("c", b"", shelf), tiny("d", b"", shelf, "fp16")
+    )
+    plan = here.explain("several", backend="smallest", device="cpu", threads=2)
+    (request,) = told
+    assert [choice.package.name for choice in request.plan.choices] == ["a", "c"]  # nothing less exact unasked
+    assert {r.package.name: r.reasons[0].fix for r in plan.rejected} == {
+        "b": "precision='fp32,int8', if either will do",
+        "d": "precision='fp32,fp16', if either will do",
+    }
+    assert (request.name, request.plan.request.device, request.plugin) == ("several", "cpu", "lensmount_architectures")
+    assert (request.options[0].threads, request.options[1]) == (2, None)
+    assert [(b.name, status.usable) for b, status in request.backends] == [("tiny", True)]
+    assert request.environment is here.environment
+    here.explain("several", backend="smallest", precision="int8,fp32,fp16")
+    assert {choice.package.name for choice in told[-1].plan.choices} == set("abcd")
+
+
+def test_a_selector_adds_nothing(shelf, monkeypatch):
+    def lessen(request):
+        choice = request.plan.choices[0]
+        return dataclasses.replace(request.plan, choices=(dataclasses.replace(choice, precision="int8"),))
+
+    here = with_packages(tiny("a", b"", shelf))
+    for wrong, found in ((lessen, "a on tiny, cpu, int8"), (lambda request: None, "NoneType")):
+        monkeypatch.setattr(written_plugin, "choose", wrong)
+        with pytest.raises(PluginError, match="selector 'smallest' returned the wrong thing") as caught:
+            here.explain("several", backend="smallest")
+        assert caught.value.found == found
+
+
+def test_backends_and_selectors_share_their_names():
+    backend = Backend(name="one", formats=("x",), probe="a:b", opener="a:b")
+    selector = Selector(name="one", choose="a:b")
+    b, s = alone("lensmount_backends", backend), alone("lensmount_selectors", selector)
+    for first, second in ((b, s), (s, b), (s, alone("lensmount_selectors", selector))):
+        here = Registry(lambda first=first, second=second: [given(first, "first"), given(second, "second")])
+        with pytest.warns(PluginWarning, match=r"backends 'one' \(first\)"):
+            assert [x.stage for x in here.plugins() if x.name == "second"] == ["conflict"]
+    both = types.SimpleNamespace(**vars(b), **vars(s))
+    with pytest.warns(PluginWarning, match=r"backends 'one' \(twice in this plugin\)"):
+        assert not Registry(lambda: [given(both)]).index.selectors
+
+
+def test_fastest_names_the_plugin_that_brings_it():
+    with pytest.raises(UnknownBackendError) as caught:
+        registry().load("tiny-1", backend="fastest")
+    assert caught.value.fix == 'pip install "lensmount[bench]"'
 
 
 @pytest.mark.parametrize("hook", HOOKS)

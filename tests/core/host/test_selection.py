@@ -7,7 +7,7 @@ import itertools
 
 import pytest
 
-from lensmount.host.plan import Reason, Request
+from lensmount.contracts.plan import Reason, Request
 from lensmount.host.selection import normalise_device, select
 from lensmount.machine.environment import Environment, Gpu
 from lensmount.specs import Architecture, Artifact, Backend, BackendStatus, ModelCard, ModelPackage, Requirements

@@ -26,6 +26,7 @@ def test_every_hook_has_an_example_and_takes_nothing():
         "lensmount_readers",
         "lensmount_commands",
         "lensmount_exporters",
+        "lensmount_selectors",
     }
     for name, hook in hooks.items():
         assert ">>> @hookimpl" in (hook.__doc__ or ""), name

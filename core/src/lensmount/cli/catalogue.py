@@ -12,8 +12,8 @@ from lensmount.cli.settings import AsJson, ModelName, Offline
 from lensmount.specs import ModelCard, to_dict
 
 if TYPE_CHECKING:
+    from lensmount.contracts.plan import LoadPlan
     from lensmount.host.discovery import PluginStatus
-    from lensmount.host.plan import LoadPlan
 
 
 def models(
@@ -114,7 +114,7 @@ def show_plan(plan: LoadPlan) -> None:
     """Prints a plan as a table."""
     from rich.markup import escape
 
-    from lensmount.host.plan import verdict
+    from lensmount.contracts.plan import verdict
 
     rows = table("package", "backend", "device", "precision", "verdict")
     for i, choice in enumerate(plan.choices):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lensmount.backend.wheels import TORCH_PAGE
+from lensmount.host.hints import FORMATS
 from lensmount.machine.installed import ONNXRUNTIMES, OPENCVS
 from lensmount.machine.system import numbers
 
@@ -86,7 +87,8 @@ def _machine(environment: Environment) -> Iterator[Finding]:
 def _backends(environment: Environment, known: list[tuple[Backend, BackendStatus]]) -> Iterator[Finding]:
     if not any(status.usable for _, status in known):
         fixes = dict.fromkeys(status.fix or f'pip install "{backend.extra}"' for backend, status in known)
-        yield Finding(check="backend", problem="no backend can run here", fix=" or ".join(fixes) or None)
+        fix = " or ".join(fixes or [FORMATS["onnx"], FORMATS["torch"]])
+        yield Finding(check="backend", problem="no backend can run here", fix=fix)
     for backend, status in known:
         broken = not status.usable and backend.name == "onnx" and bool(environment.damaged)
         limited = status.usable and status.reason is not None  # runs, but not on all that is there

@@ -23,6 +23,7 @@ _LAZY = {
         "RepositoryFinder",
     ),
     "lensmount.contracts.model": ("BuildContext", "ExportContext", "Model", "NetworkContext"),
+    "lensmount.contracts.plan": ("Choice", "LoadPlan", "Reason", "Rejection", "Request", "SelectRequest"),
     "lensmount.contracts.reading": ("ReadRequest", "Recogniser"),
     "lensmount.contracts.session": (
         "BackendOptions",
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
         RepositoryFinder,
     )
     from lensmount.contracts.model import BuildContext, ExportContext, Model, NetworkContext
+    from lensmount.contracts.plan import Choice, LoadPlan, Reason, Rejection, Request, SelectRequest
     from lensmount.contracts.reading import ReadRequest, Recogniser
     from lensmount.contracts.session import (
         BackendOptions,
@@ -64,10 +66,11 @@ if TYPE_CHECKING:
     from lensmount.machine.environment import Environment, Gpu
 
 __all__ = [
-    "Array", "BackendOptions", "BuildContext", "BuildRequest", "Builder", "Cache", "Environment", "ExportContext",
-    "ExportRequest", "FetchOptions", "Fetched", "Finder", "Folder", "FolderFinder", "Gpu", "Model", "NetworkContext",
-    "OpenRequest", "ReadRequest", "Recogniser", "Repository", "RepositoryFinder", "Session", "TensorSession",
-    "TensorSpec", "TorchNetwork", "check_feeds",
+    "Array", "BackendOptions", "BuildContext", "BuildRequest", "Builder", "Cache", "Choice", "Environment",
+    "ExportContext", "ExportRequest", "FetchOptions", "Fetched", "Finder", "Folder", "FolderFinder", "Gpu",
+    "LoadPlan", "Model", "NetworkContext", "OpenRequest", "ReadRequest", "Reason", "Recogniser", "Rejection",
+    "Repository", "RepositoryFinder", "Request", "SelectRequest", "Session", "TensorSession", "TensorSpec",
+    "TorchNetwork", "check_feeds",
 ]  # fmt: skip
 
 __getattr__, __dir__ = lazy_names(__name__, _LAZY)

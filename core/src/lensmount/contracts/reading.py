@@ -22,6 +22,7 @@ class ReadRequest:
 
     Attributes:
         path: The file, or the folder with the reader's marker; absolute.
+        given: The same as the caller wrote it, for messages.
         name: What to call the model where the files do not say; None for the path's name.
         architecture: The architecture that the caller asked for, or None.
         recognisers: Looks at a file's facts, by name of the architecture: of all of them, or of the one asked for.
@@ -31,6 +32,7 @@ class ReadRequest:
     """
 
     path: Path
+    given: Path
     bring: Callable[[str], Path | None]
     name: str | None = None
     architecture: str | None = None

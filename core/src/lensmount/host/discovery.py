@@ -26,6 +26,7 @@ from lensmount.specs import (
     Exporter,
     ModelCard,
     Reader,
+    Selector,
     Source,
 )
 from lensmount.specs.hookspecs import LensmountHooks
@@ -46,6 +47,7 @@ HOOKS: dict[str, type] = {
     "lensmount_readers": Reader,
     "lensmount_commands": Command,
     "lensmount_exporters": Exporter,
+    "lensmount_selectors": Selector,
 }
 _FIELDS = {
     "lensmount_architectures": "architectures",
@@ -55,6 +57,7 @@ _FIELDS = {
     "lensmount_readers": "readers",
     "lensmount_commands": "commands",
     "lensmount_exporters": "exporters",
+    "lensmount_selectors": "selectors",
 }
 
 
@@ -100,7 +103,7 @@ class Index:
     Attributes:
         statuses: One per entry point found, in order.
         architectures: By name. The same for `backends`, `sources` (by scheme), `caches`, `readers`,
-            `commands` and `exporters`.
+            `commands`, `exporters` and `selectors`.
         cards: By id or alias; more than one entry means the id is ambiguous.
         owners: Distribution by `(kind, name)`.
     """
@@ -113,6 +116,7 @@ class Index:
     readers: dict[str, Reader] = field(default_factory=dict)
     commands: dict[str, Command] = field(default_factory=dict)
     exporters: dict[str, Exporter] = field(default_factory=dict)
+    selectors: dict[str, Selector] = field(default_factory=dict)
     cards: dict[str, list[CardEntry]] = field(default_factory=dict)
     owners: dict[tuple[str, str], str] = field(default_factory=dict)
 
@@ -190,9 +194,9 @@ def collect(
     """Loads every candidate under its own guard and indexes what it contributes.
 
     Args:
-        candidates: In order; of two that claim one name of a kind, one marker of a reader, or one target and precision
-            of an exporter, the first keeps it and the second is left out. Model ids may be claimed twice and are then
-            ambiguous.
+        candidates: In order; of two that claim one name of a kind (backends and selectors are one), one marker of a
+            reader, or one target and precision of an exporter, the first keeps it and the second is left out. Model
+            ids may be claimed twice and are then ambiguous.
         environ: `LENSMOUNT_PLUGINS` (allow) and `LENSMOUNT_BLOCK_PLUGINS` (block), comma-separated entry point or
             distribution names; `LENSMOUNT_STRICT=1` makes a broken plugin an error.
         hooks: Names of the hooks to call; all of them by default.
@@ -357,15 +361,13 @@ def _call(name: str, kind: type, function: Callable[[], Any]) -> tuple[Any, ...]
 
 def _add(index: Index, found: Mapping[str, tuple[Any, ...]], status: PluginStatus) -> None:
     """Adds all or nothing."""
-    taken = []
+    held: dict[str, str] = {}
     for hook, attribute in _FIELDS.items():
-        kind = hook.removeprefix("lensmount_")
-        held: dict[str, str] = {}
         for name, item in getattr(index, attribute).items():
-            held |= dict.fromkeys(_claims(name, item), index.owners[hook, name])
-        claimed = [claim for item in found.get(hook, ()) for claim in _claims(_name_of(item), item)]
-        taken += [f"{kind} {claim} ({held[claim]})" for claim in claimed if claim in held]
-        taken += [f"{kind} {claim} (twice in this plugin)" for claim, n in Counter(claimed).items() if n > 1]
+            held |= dict.fromkeys(_claims(hook, item), index.owners[hook, name])
+    claimed = [claim for hook in _FIELDS for item in found.get(hook, ()) for claim in _claims(hook, item)]
+    taken = [f"{claim} ({held[claim]})" for claim in claimed if claim in held]
+    taken += [f"{claim} (twice in this plugin)" for claim, times in Counter(claimed).items() if times > 1]
     names = [name for card in found.get("lensmount_model_cards", ()) for name in {card.id, *card.aliases}]
     taken += [f"model {name!r} (twice in this plugin)" for name, times in Counter(names).items() if times > 1]
     if taken:
@@ -390,11 +392,12 @@ def _name_of(descriptor: Any) -> str:
     return name
 
 
-def _claims(name: str, descriptor: Any) -> list[str]:
-    """All that no other descriptor of its kind may claim, in words."""
-    claims = [repr(name)]
+def _claims(hook: str, descriptor: Any) -> list[str]:
+    """All that no other descriptor may claim, in words. `backend=` names backends and selectors alike."""
+    kind = "backends" if isinstance(descriptor, Selector) else _FIELDS[hook]
+    claims = [repr(_name_of(descriptor))]
     if isinstance(descriptor, Reader):
         claims.append("of files without a marker" if descriptor.marker is None else f"of {descriptor.marker!r}")
     if isinstance(descriptor, Exporter):
         claims += [f"to {descriptor.target!r} in {precision!r}" for precision in descriptor.precisions]
-    return claims
+    return [f"{kind} {claim}" for claim in claims]

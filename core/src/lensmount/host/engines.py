@@ -26,8 +26,8 @@ from lensmount.specs.imports import import_string
 
 if TYPE_CHECKING:
     from lensmount.contracts.finder import FetchOptions
+    from lensmount.contracts.plan import LoadPlan
     from lensmount.contracts.writing import Builder
-    from lensmount.host.plan import LoadPlan
     from lensmount.host.site import Site
     from lensmount.specs import Artifact, Backend, ModelCard, ModelPackage
     from lensmount.store.fetch import FetchedPackage

@@ -16,8 +16,17 @@ BARE_FILES = "lensmount-reading"
 EXPORTS = {("onnx", "int8"): 'pip install "lensmount[int8]"'}
 """What writes a precision of a target, where that is not the architecture."""
 
+FORMATS = {
+    name: f'pip install "lensmount[{extra}]"'
+    for name, extra in (("onnx", "onnx"), ("torch", "torch"), ("engine", "tensorrt"))
+}
+"""What brings a backend that opens packages of a format, where none is installed."""
+
 BUILDERS = {"tensorrt": 'pip install "lensmount[tensorrt]"'}
 """What brings a backend that builds packages."""
+
+SELECTORS = {"fastest": 'pip install "lensmount[bench]"'}
+"""What brings a way to choose."""
 
 
 def first_party(table: Literal["models", "commands"]) -> dict[str, list[str]]:

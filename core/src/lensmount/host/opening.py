@@ -14,8 +14,9 @@ from lensmount.specs.logs import log
 
 if TYPE_CHECKING:
     from lensmount.contracts.model import BuildContext
+    from lensmount.contracts.plan import Choice, LoadPlan
     from lensmount.contracts.session import BackendOptions, Session
-    from lensmount.host.plan import Ask, Choice, LoadPlan
+    from lensmount.host.plan import Ask
     from lensmount.specs import Architecture, CacheProvider, ModelCard
     from lensmount.store.fetch import FetchedPackage
 

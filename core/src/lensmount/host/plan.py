@@ -1,38 +1,26 @@
-"""What was asked for, and the plan of a load: what can run, what was chosen, why the rest was not."""
+"""What the caller of a load said, and the plan that answers it: what can run here as asked, and what is taken."""
 
 from __future__ import annotations
 
+import contextlib
+import difflib
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from lensmount.contracts.finder import FetchOptions
-from lensmount.errors import NoPackageError, NotTunedError
-from lensmount.host.site import Name
+from lensmount.contracts.finder import Fetched, FetchOptions
+from lensmount.contracts.plan import Choice, LoadPlan, Request, SelectRequest
+from lensmount.errors import LensmountError, NoPackageError, NotTunedError, PluginError, UnknownBackendError
+from lensmount.host.hints import SELECTORS
+from lensmount.host.selection import select, without_less_exact
+from lensmount.host.site import Name, Site
+from lensmount.specs.imports import import_string
 from lensmount.specs.logs import log
 
 if TYPE_CHECKING:
     from lensmount.contracts.session import BackendOptions
-    from lensmount.specs import Architecture, Backend, ModelCard, ModelPackage
-
-FASTEST = "fastest"
-"""What stands for the name of a backend where measured times decide."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """What the user asked for; None means "choose". Several precisions stand between commas: any of them will do."""
-
-    backend: str | None = None
-    device: str | None = None
-    precision: str | None = None
-    package: str | None = None
-
-    @property
-    def precisions(self) -> tuple[str, ...]:
-        """The precisions that will do; empty where none was named."""
-        return tuple(word.strip() for word in (self.precision or "").split(",") if word.strip())
+    from lensmount.specs import Architecture, ModelCard, ModelPackage, Selector, Source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +72,6 @@ def split_options(
         UnknownOptionError: An option that neither has.
     """
     from lensmount.contracts.session import BackendOptions
-    from lensmount.specs.imports import import_string
     from lensmount.specs.options import build_options, check_names
 
     session_names = {f.name for f in fields(BackendOptions)}
@@ -98,105 +85,110 @@ def split_options(
     return backend, build_options(kind, own, subject, session_names)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reason:
-    """One failed check.
+def plan(
+    card: ModelCard,
+    site: Site,
+    request: Request,
+    *,
+    name: Name | None = None,
+    options: Iterable[Any] = (),
+    build: str | None = None,
+    fetch: FetchOptions | None = None,
+) -> LoadPlan:
+    """Which package would be loaded, and why not the others.
 
-    Attributes:
-        check: `backend`, `device`, `precision`, `runtime`, …
-        required: What the package or the request needs.
-        found: What there is.
-        fix: How to change that, where it can be.
-    """
-
-    check: str
-    required: str
-    found: str
-    fix: str | None = None
-
-    def __str__(self) -> str:
-        text = f"{self.check}: needs {self.required}; found {self.found}"
-        return f"{text}; fix: {self.fix}" if self.fix else text
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
-    """A package on a backend and a device, and the precision it will compute in.
-
-    Attributes:
-        package: The package.
-        backend: What opens it.
-        device: Where it will run.
-        precision: What it will compute in.
-        milliseconds: What one picture took when it was measured on this machine; None where times played no part.
-    """
-
-    package: ModelPackage
-    backend: Backend
-    device: str
-    precision: str
-    milliseconds: float | None = None
-
-    def __str__(self) -> str:
-        return f"{self.package.name} on {self.backend.name}, {self.device}, {self.precision}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rejection:
-    """A package that cannot run as asked on one backend (None: no backend opens it), and every reason."""
-
-    package: ModelPackage
-    backend: Backend | None
-    reasons: tuple[Reason, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoadPlan:
-    """The outcome: what was selected, what else would run, and what would not and why.
-
-    Attributes:
+    Args:
         card: The model.
+        site: Plugins and machine.
         request: What was asked for.
-        choices: Everything that can run, best first.
-        rejected: Everything that cannot.
-        notes: What a user should know of the choice (a GPU that no installed backend can use).
-        decision: With `backend="fastest"`: why the selected one.
+        name: What the user called the model, for a selector; None for the card's id.
+        options: The load's options as dataclasses, for a selector.
+        build: Whether a backend that was asked for by name may build a package when none can run: `if-missing` to
+            build one, `never` to refuse with the command that does, None to leave the plan without a choice.
+        fetch: With `build`: how the model's files may be fetched.
+
+    Raises:
+        UnknownBackendError: No plugin registers the backend or selector asked for.
+        PluginError: The selector returned something else than a plan of what can run.
+        NoPackageError: With `build`: there is nothing to run, and a build was not allowed or cannot help.
+        LensmountError: With `build`: as for `lensmount.host.engines.build`.
     """
+    found = candidates(card, site, request)
+    if request.backend in site.index.selectors:
+        return _choose(site.index.selectors[request.backend], found, site, name or card.id, options)
+    backend = site.index.backends.get(request.backend or "")
+    if found.selected is None and build is not None and backend is not None and request.package is None:
+        from lensmount.host.engines import build_missing
 
-    card: ModelCard
-    request: Request
-    choices: tuple[Choice, ...]
-    rejected: tuple[Rejection, ...]
-    notes: tuple[str, ...] = field(default=())
-    decision: str | None = None
-
-    @property
-    def selected(self) -> Choice | None:
-        """The best choice, or None."""
-        return self.choices[0] if self.choices else None
-
-    def __str__(self) -> str:
-        """A plain-text table."""
-        rows = [("package", "backend", "device", "precision", "verdict")]
-        for i, choice in enumerate(self.choices):
-            rows.append(
-                (choice.package.name, choice.backend.name, choice.device, choice.precision, verdict(choice, i == 0))
-            )
-        for rejection in self.rejected:
-            backend = rejection.backend.name if rejection.backend else "-"
-            for i, reason in enumerate(rejection.reasons):
-                head = (rejection.package.name, backend) if i == 0 else ("", "")
-                rows.append((*head, "-", rejection.package.precision, f"rejected: {reason}"))
-        widths = [max(len(row[i]) for row in rows) for i in range(4)]
-        lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, [*widths, 0], strict=True)).rstrip() for row in rows]
-        said = [self.decision] if self.decision else []
-        return "\n".join([f"{self.card.id} ({self.card.architecture}, {self.card.task})", *lines, *said, *self.notes])
+        if build_missing(site, found, card, backend, build, fetch or FetchOptions()):
+            return candidates(card, site, request)
+    return found
 
 
-def verdict(choice: Choice, selected: bool) -> str:
-    """What a table says of something that can run."""
-    time = "" if choice.milliseconds is None else f", {choice.milliseconds:.2f} ms"
-    return ("selected" if selected else "also usable") + time
+def candidates(card: ModelCard, site: Site, request: Request) -> LoadPlan:
+    """What can run as asked, in the default order; where a selector was asked for, all that it chooses among.
+
+    What a backend built on this machine is added where that backend was asked for by name, or a selector was.
+
+    Raises:
+        UnknownBackendError: No plugin registers the backend or selector asked for.
+    """
+    index = site.index
+    known = [*index.backends, *index.selectors]
+    if request.backend is not None and request.backend not in known:
+        near = difflib.get_close_matches(request.backend, known, 1)
+        meant = f"did you mean {near[0]!r}?" if near else "install the plugin that brings it; lensmount doctor"
+        raise UnknownBackendError(
+            f"no backend {request.backend!r}",
+            found=", ".join(known),
+            expected="one of those found",
+            fix="; ".join([SELECTORS.get(request.backend, meant), *index.left_out]),
+        )
+    by_selector = request.backend in index.selectors
+    for backend in index.backends.values():
+        if backend.builder is not None and (by_selector or request.backend == backend.name):
+            from lensmount.host.engines import with_built
+
+            card = with_built(card, backend)
+    obeyed = replace(request, backend=None) if by_selector else request
+    found = select(card, index.architectures.get(card.architecture), site.backends(), site.environment, obeyed)
+    if by_selector:
+        found = replace(without_less_exact(found), request=request)
+    log("host", "debug", "what can run of %s:\n%s", card.id, found)
+    return found
+
+
+def _choose(selector: Selector, found: LoadPlan, site: Site, name: Name, options: Iterable[Any]) -> LoadPlan:
+    """What a selector makes of a plan: it may order and refuse, and nothing that cannot run is taken from it."""
+    request = SelectRequest(
+        plan=found,
+        name=os.fspath(name),
+        options=tuple(options),
+        environment=site.environment,
+        backends=tuple(site.backends()),
+        plugin=site.index.owners.get(("lensmount_architectures", found.card.architecture)),
+        local=lambda package: local_files(package, site.index.sources),
+    )
+    made = import_string(selector.choose, f"selector {selector.name!r}")(request)
+    wrong = type(made).__name__
+    if isinstance(made, LoadPlan):
+        wrong = ", ".join(str(c) for c in made.choices if replace(c, milliseconds=None) not in found.choices)
+        if not wrong:
+            return made
+    expected = "a LoadPlan whose choices are among those of the request"
+    raise PluginError(f"selector {selector.name!r} returned the wrong thing", found=wrong, expected=expected)
+
+
+def local_files(package: ModelPackage, sources: Mapping[str, Source]) -> dict[str, Fetched]:
+    """A package's files that are on this machine, by artifact name; fetches nothing."""
+    from lensmount.store.fetch import fetch_artifact, finders_for
+
+    found = {}
+    for artifact in package.artifacts:
+        with contextlib.suppress(LensmountError):  # not here, or damaged: the load will say so
+            finders = finders_for(package, sources)
+            found[artifact.name] = fetch_artifact(artifact, finders, FetchOptions(offline=True))
+    return found
 
 
 def require_choice(plan: LoadPlan) -> Choice:
@@ -210,7 +202,7 @@ def require_choice(plan: LoadPlan) -> Choice:
         untimed = next((r for rejection in plan.rejected for r in rejection.reasons if r.check == "measured"), None)
         if untimed is not None:
             raise NotTunedError(
-                f"which package of {plan.card.id!r} is the fastest here is not known",
+                f"which package of {plan.card.id!r} is the {plan.request.backend} here is not known",
                 found=untimed.found,
                 expected=untimed.required,
                 fix=untimed.fix,

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lensmount.errors import ModelNotFoundError
-from lensmount.host.plan import require_choice
-from lensmount.host.planning import plan
+from lensmount.host.plan import plan, require_choice
 from lensmount.host.resolve import resolve
 from lensmount.store.fetch import fetch_files
 

@@ -225,6 +225,7 @@ def _read(
     read = import_string(reader.read, f"reader {reader.name!r}")
     request = ReadRequest(
         path=path.absolute(),
+        given=path,
         bring=bring or there,
         name=name,
         architecture=architecture,

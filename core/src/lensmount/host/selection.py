@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lensmount.host.plan import Choice, LoadPlan, Reason, Rejection, Request
+from lensmount.contracts.plan import Choice, LoadPlan, Reason, Rejection, Request
+from lensmount.host.hints import FORMATS
 
 if TYPE_CHECKING:
     from lensmount.machine.environment import Environment
@@ -44,7 +46,10 @@ def select(
         if not openers:
             names = ", ".join(b.name for b, _ in known) or "none"
             reason = Reason(
-                check="backend", required=f"a backend that opens {package.format!r}", found=f"backends: {names}"
+                check="backend",
+                required=f"a backend that opens {package.format!r}",
+                found=f"backends: {names}",
+                fix=FORMATS.get(package.format),
             )
             rejected.append(Rejection(package=package, backend=None, reasons=(reason,)))
         for backend, status in openers:
@@ -62,6 +67,31 @@ def select(
         rejected=tuple(rejected),
         notes=_notes(choices, environment, request),
     )
+
+
+def without_less_exact(plan: LoadPlan) -> LoadPlan:
+    """A plan for a selector: of what can run, all that is less exact than the best is refused, unless asked for."""
+    if plan.request.precisions or not plan.choices:
+        return plan
+    best = min((_exact_to(choice) for choice in plan.choices), key=exactness)
+    refused = []
+    for choice in plan.choices:
+        found = _exact_to(choice)
+        if found != best:
+            reason = Reason(
+                check="precision",
+                required=f"{best}: nothing less exact is taken unasked",
+                found=found,
+                fix=f"precision={f'{best},{found}'!r}, if either will do",
+            )
+            refused.append(Rejection(package=choice.package, backend=choice.backend, reasons=(reason,)))
+    kept = tuple(choice for choice in plan.choices if _exact_to(choice) == best)
+    return replace(plan, choices=kept, rejected=(*plan.rejected, *refused))
+
+
+def _exact_to(choice: Choice) -> str:
+    """What the results are exact to: quantised weights stay coarse, whatever they are multiplied in."""
+    return "int8" if choice.package.precision == "int8" else choice.precision
 
 
 def exactness(precision: str) -> int:

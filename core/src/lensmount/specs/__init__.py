@@ -34,6 +34,7 @@ from lensmount.specs.extensions import (
     Command,
     Exporter,
     Reader,
+    Selector,
     Source,
     hookimpl,
 )
@@ -54,8 +55,8 @@ if TYPE_CHECKING:
 __all__ = [
     "IMPORT_STRING", "MODEL_ID", "NAME", "PROJECT", "Architecture", "Artifact", "Backend", "BackendStatus",
     "BatchPolicy", "CacheProvider", "Command", "Confidence", "Exporter", "ModelCard", "ModelPackage", "Pairs",
-    "Precision", "Preprocess", "Reader", "Requirements", "ResizeMode", "Source", "from_dict", "hookimpl",
-    "import_string", "is_offline", "read_catalog", "to_dict",
+    "Precision", "Preprocess", "Reader", "Requirements", "ResizeMode", "Selector", "Source", "from_dict",
+    "hookimpl", "import_string", "is_offline", "read_catalog", "to_dict",
 ]  # fmt: skip
 
 __getattr__, __dir__ = lazy_names(__name__, _LAZY)

@@ -1,4 +1,4 @@
-"""What a plugin adds: architectures, backends, sources, caches, readers, commands and exporters, as frozen descriptors.
+"""What a plugin adds, as frozen descriptors: architectures, backends, sources, commands and what else the hooks name.
 
 Code is named by *import strings* (`"package.module:attribute"`) and imported on first use only. Every plugin's hook
 module imports this file, so it needs the standard library and pluggy alone.
@@ -95,7 +95,6 @@ class Backend:
 
     def __post_init__(self) -> None:
         _check_names("backend", self.name, (self.probe, self.opener, self.builder))
-        require(self.name != "fastest", "the name of a backend", self.name, "another: it asks for what was measured")
         require(bool(self.formats), f"backend {self.name!r}", self.formats, "at least one format")
 
 
@@ -228,3 +227,21 @@ class Exporter:
         _check_names("exporter", self.name, (self.export,))
         require(NAME.fullmatch(self.target) is not None, f"the target of exporter {self.name!r}", self.target, "a name")
         require(bool(self.precisions), f"exporter {self.name!r}", self.precisions, "at least one precision")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selector:
+    """A way to choose among all that can run, whatever the backend.
+
+    Attributes:
+        name: What `backend=` asks for it by: `fastest`. Backends and selectors share their names.
+        choose: Import string of `choose(request: lensmount.contracts.SelectRequest) -> lensmount.contracts.LoadPlan`.
+        description: One line.
+    """
+
+    name: str
+    choose: str
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        _check_names("selector", self.name, (self.choose,))

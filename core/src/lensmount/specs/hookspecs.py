@@ -16,7 +16,17 @@ from typing import Protocol
 import pluggy
 
 from lensmount.specs.descriptors import ModelCard
-from lensmount.specs.extensions import PROJECT, Architecture, Backend, CacheProvider, Command, Exporter, Reader, Source
+from lensmount.specs.extensions import (
+    PROJECT,
+    Architecture,
+    Backend,
+    CacheProvider,
+    Command,
+    Exporter,
+    Reader,
+    Selector,
+    Source,
+)
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 
@@ -132,4 +142,17 @@ class LensmountHooks(Protocol):
             ...         precisions=("fp32", "fp16"),
             ...         export="lensmount_coreml.export:export",
             ...     )
+        """
+
+    @hookspec
+    def lensmount_selectors(self) -> Iterable[Selector]:
+        """Ways to choose among what can run, asked for in the place of a backend: `load(..., backend="fastest")`.
+
+        The names of selectors and those of backends are one set.
+
+        Example:
+            >>> from lensmount.specs import Selector, hookimpl
+            >>> @hookimpl
+            ... def lensmount_selectors():
+            ...     yield Selector(name="smallest", choose="lensmount_smallest.choosing:choose")
         """

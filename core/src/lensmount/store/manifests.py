@@ -41,7 +41,7 @@ _KEYS = frozenset({"path", *(field.name for field in fields(Artifact))})
 
 def read(request: ReadRequest) -> ModelCard:
     """The reader of folders with a `lensmount.json`; see `read_manifest`."""
-    return read_manifest(request.path)
+    return read_manifest(request.given)
 
 
 def read_manifest(folder: Path) -> ModelCard:

@@ -24,7 +24,7 @@ def read(request: ReadRequest) -> ModelCard:
         ModelFileError: The file is corrupt.
     """
     path = request.path
-    facts = require_usable(inspect_file(path))
+    facts = require_usable(inspect_file(request.given))
     answers = ((label, recognise(facts)) for label, recognise in request.recognisers.items())
     cards = {label: card for label, card in answers if card is not None}
     if len(cards) == 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from lensmount.specs import Command, Exporter, hookimpl
+from lensmount.specs import Command, Exporter, Selector, hookimpl
 
 
 @hookimpl
@@ -28,4 +28,12 @@ def lensmount_exporters() -> Iterable[Exporter]:
         settings=("calibration", "calibration_count"),
         from_graph=True,
         description="quantised with calibration pictures, compared with the float graph before it is kept",
+    )
+
+
+@hookimpl
+def lensmount_selectors() -> Iterable[Selector]:
+    """The package that `tune` measured to be the fastest."""
+    yield Selector(
+        name="fastest", choose="lensmount_bench.fastest:choose", description="by the times that lensmount tune took"
     )

@@ -11,16 +11,14 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from lensmount.errors import BackendError
-from lensmount.host.measured import contenders
-from lensmount.host.measured_records import Timing
-from lensmount.host.plan import FASTEST
 from lensmount.specs.options import positive
+from lensmount_bench.fastest import FASTEST, conditions, machine_facts, subject_of
+from lensmount_bench.records import Record, Timing, folder, keep
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from lensmount.host.measured_records import Record
-    from lensmount.host.plan import Choice, LoadPlan
+    from lensmount.contracts import Choice, LoadPlan
     from lensmount.host.site import Name
     from lensmount.registry import Registry
     from lensmount_bench.report import VariantReport
@@ -101,9 +99,7 @@ def tune(
         InputError: `seconds` is too small, or there are no pictures.
         StoreError: The times cannot be kept.
     """
-    from lensmount.host import measured, measured_records
-    from lensmount.host.plan import Ask, require_choice, split_options
-    from lensmount.host.planning import candidates, plan
+    from lensmount.host.plan import Ask, candidates, plan, require_choice, split_options
     from lensmount.host.resolve import resolve
     from lensmount.registry import default
     from lensmount.store.fetch import fetch_files
@@ -125,9 +121,9 @@ def tune(
     groups = split_options(options, site.architecture_of(card), card)
     every = candidates(card, site, ask.request)
     require_choice(every)
-    competing, _ = contenders(every)
+    competing = every.choices
     if len(competing) < 2:
-        return Tuning(plan=plan(card, site, ask.request, name=id_or_path))
+        return Tuning(plan=plan(card, site, ask.request, name=id_or_path, options=groups))
     packages = {choice.package.name: choice.package for choice in competing}
     got = fetch_files(card, packages.values(), site.index.sources, ask.fetch)
     load = {
@@ -138,21 +134,22 @@ def tune(
         "allow_insecure": allow_insecure or None,
         **options,
     }
-    machine = measured.machine_facts(site.environment, site.backends(), measured.plugin_of(card, site.index))
+    owner = site.index.owners.get(("lensmount_architectures", card.architecture))
+    machine = machine_facts(site.environment, site.backends(), owner)
     with _alone(progress):
         timings, warnings = _measure(os.fspath(id_or_path), competing, load, pictures, batch, seconds, rounds, progress)
-    record = measured_records.Record(
-        model=measured.subject_of(every.card),
+    record = Record(
+        model=subject_of(every.card),
         taken=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S"),
         machine=machine,
-        options=measured.conditions(*groups),
+        options=conditions(*groups),
         batch=batch,
         pictures=os.fspath(pictures),
         files=tuple((f"{name}/{file}", sha) for name, one in got.items() for file, sha in one.sha256s.items()),
         timings=tuple(timings),
         warnings=tuple(warnings),
     )
-    path = measured_records.keep(record, (device, precision))
+    path = keep(record, (device, precision))
     found = plan(card, site, ask.request, name=id_or_path, options=groups)
     return Tuning(plan=found, record=record, path=path)
 
@@ -208,10 +205,9 @@ def _alone(progress: Progress | None) -> Iterator[None]:
 
     from filelock import FileLock, Timeout
 
-    from lensmount.host import measured_records
     from lensmount.store.files import safe_name
 
-    path = measured_records.folder() / f"measuring-{safe_name(platform.node())[:60]}.lock"
+    path = folder() / f"measuring-{safe_name(platform.node())[:60]}.lock"
     lock = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

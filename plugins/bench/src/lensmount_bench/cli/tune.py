@@ -10,7 +10,7 @@ from lensmount.cli.settings import ArchitectureName, Offline, RunThreads
 from lensmount.errors import InputError
 
 if TYPE_CHECKING:
-    from lensmount.host.measured_records import Kept
+    from lensmount_bench.records import Kept
 
 
 def tune(
@@ -36,8 +36,9 @@ def tune(
     """Measure the packages of a model that can run here, in turns, and keep the times for `--backend fastest`."""
     from lensmount import registry
     from lensmount.cli.output import err, out, write_json
-    from lensmount.host import measured_records
-    from lensmount.host.measured import subject_of
+    from lensmount_bench.fastest import subject_of
+    from lensmount_bench.records import forget as remove
+    from lensmount_bench.records import list_kept
 
     if list_all or forget:
         if forget and model is None and not every:
@@ -46,10 +47,10 @@ def tune(
         if model is not None:
             subject = subject_of(registry.describe(model, architecture=architecture, offline=offline or None))
         if forget:
-            removed = measured_records.forget(subject)
+            removed = remove(subject)
             out().print(f"{len(removed)} removed")
         else:
-            _list(measured_records.list_kept(subject), json_file)
+            _list(list_kept(subject), json_file)
         return
     if model is None:
         raise InputError("tune wants a model", fix="lensmount tune MODEL; lensmount models lists them")

@@ -66,7 +66,7 @@ EXTERNAL_DATA = (".data", "_data")
 
 def read(request: ReadRequest) -> ModelCard:
     """The reader of folders with a `model_config.json`; see `read_inference_models_folder`."""
-    return read_inference_models_folder(request.path)
+    return read_inference_models_folder(request.given)
 
 
 def read_inference_models_folder(path: Path | str) -> ModelCard:

@@ -1,37 +1,45 @@
 """`backend="fastest"`: which of the usable packages is taken, by times that were measured on this machine.
 
-`lensmount_bench.tune` takes the times, `measured_records` keeps them. A record holds the times of one measurement and
+`lensmount_bench.tune` takes the times, `records` keeps them. A record holds the times of one measurement and
 everything that they depend on: the machine (processor, GPUs, driver, versions of the runtimes), the load options, and
 the hashes of the model's files. It is used only where all of that is still so. Nothing is guessed: where a time is
-missing or does not fit, everything is refused, with what changed and the command that measures. And nothing less exact
-is taken unasked: of float32 and float16, float32 competes alone, unless `precision="fp32,fp16"` says that either will
-do.
+missing or does not fit, everything is refused, with what changed and the command that measures.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from lensmount.errors import LensmountError
-from lensmount.host.measured_records import Facts, Record, Timing, list_kept
-from lensmount.host.plan import FASTEST, Choice, LoadPlan, Reason, Rejection
-from lensmount.host.selection import exactness
+from lensmount.contracts import Choice, LoadPlan, Reason, Rejection
 from lensmount.version import __version__
+from lensmount_bench.records import Facts, Record, Timing, list_kept
 
 if TYPE_CHECKING:
-    from lensmount.host.discovery import Index
-    from lensmount.host.plan import Request
-    from lensmount.host.site import Name, Site
-    from lensmount.machine.environment import Environment
-    from lensmount.specs import Backend, BackendStatus, ModelCard, ModelPackage, Source
+    from lensmount.contracts import Environment, Fetched, Request, SelectRequest
+    from lensmount.specs import Backend, BackendStatus, ModelCard, ModelPackage
+
+FASTEST = "fastest"
+"""The selector's name: what `backend=` asks for it by."""
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
-# --- the choice, a pure function --------------------------------------------------------------------------------------
+# --- the choice -------------------------------------------------------------------------------------------------------
+
+
+def choose(request: SelectRequest) -> LoadPlan:
+    """The selector: a plan in the order of the times that were measured here, where they fit; see `decide`."""
+    plan = request.plan
+    times: Measured | NotMeasured = NotMeasured(found="", fix="")  # one alone needs none
+    if len(plan.choices) > 1:
+        settings = conditions(*request.options)
+        machine = machine_facts(request.environment, request.backends, request.plugin)
+        measure = command(request.name, plan.request, settings)
+        times = look_up(plan.card, plan.choices, request.local, machine, settings, measure)
+    return decide(plan, times)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,53 +70,30 @@ class NotMeasured:
     fix: str
 
 
-def contenders(plan: LoadPlan) -> tuple[tuple[Choice, ...], tuple[Rejection, ...]]:
-    """The usable choices that may compete, and those that are refused for being less exact than another."""
-    if plan.request.precisions or not plan.choices:
-        return plan.choices, ()
-    best = min((_precision(choice) for choice in plan.choices), key=exactness)
-    kept, refused = [], []
-    for choice in plan.choices:
-        found = _precision(choice)
-        if found == best:
-            kept.append(choice)
-            continue
-        reason = Reason(
-            check="precision",
-            required=f"{best}: nothing less exact is taken unasked",
-            found=found,
-            fix=f"precision={f'{best},{found}'!r}, if either will do",
-        )
-        refused.append(Rejection(package=choice.package, backend=choice.backend, reasons=(reason,)))
-    return tuple(kept), tuple(refused)
-
-
 def decide(plan: LoadPlan, times: Measured | NotMeasured) -> LoadPlan:
     """Orders a plan by measured times.
 
     Args:
-        plan: Everything that can run, whatever the backend.
-        times: What was measured: of every contender, or nothing.
+        plan: Everything that competes, whatever the backend.
+        times: What was measured: of every choice, or nothing.
 
     Returns:
         The plan with the quickest first. Without times nothing is left to choose, and each carries the reason
-        `measured`. One contender alone needs no times.
+        `measured`. One choice alone needs no times.
     """
-    competing, refused = contenders(plan)
-    rejected = (*plan.rejected, *refused)
-    if len(competing) < 2:
-        only = "one choice only: there is nothing to compare" if competing else None
-        return replace(plan, choices=competing, rejected=rejected, decision=only)
+    if len(plan.choices) < 2:
+        only = "one choice only: there is nothing to compare" if plan.choices else None
+        return replace(plan, decision=only)
     if isinstance(times, NotMeasured):
         reason = Reason(check="measured", required="a time taken on this machine", found=times.found, fix=times.fix)
-        none = [Rejection(package=c.package, backend=c.backend, reasons=(reason,)) for c in competing]
-        return replace(plan, choices=(), rejected=(*none, *rejected), notes=())
-    return _order(plan, competing, rejected, times)
+        none = [Rejection(package=c.package, backend=c.backend, reasons=(reason,)) for c in plan.choices]
+        return replace(plan, choices=(), rejected=(*none, *plan.rejected), notes=())
+    return _order(plan, times)
 
 
-def _order(plan: LoadPlan, competing: Sequence[Choice], rejected: tuple[Rejection, ...], times: Measured) -> LoadPlan:
+def _order(plan: LoadPlan, times: Measured) -> LoadPlan:
     timed, failed = [], []
-    for choice in competing:
+    for choice in plan.choices:
         timing = next((timing for timing in times.timings if timing.of(choice)), None)
         if timing is not None and timing.milliseconds is not None:
             timed.append(replace(choice, milliseconds=timing.milliseconds))
@@ -120,22 +105,19 @@ def _order(plan: LoadPlan, competing: Sequence[Choice], rejected: tuple[Rejectio
     decision = None
     if timed:
         against = ", ".join(f"{c.milliseconds:.2f} ({c.package.name} on {c.backend.name})" for c in timed[1:])
-        decision = f"the quickest of {len(competing)} measured {times.taken}: {timed[0].milliseconds:.2f} ms a picture"
+        decision = (
+            f"the quickest of {len(plan.choices)} measured {times.taken}: {timed[0].milliseconds:.2f} ms a picture"
+        )
         decision += f" against {against}" if against else ""
         if times.doubts:
             more = f" (and {len(times.doubts) - 1} more)" if len(times.doubts) > 1 else ""
             decision += f"; doubtful: {times.doubts[0]}{more}"
-    return replace(plan, choices=tuple(timed), rejected=(*failed, *rejected), decision=decision)
+    return replace(plan, choices=tuple(timed), rejected=(*failed, *plan.rejected), decision=decision)
 
 
 def missing(choices: Sequence[Choice], timings: Sequence[Timing]) -> list[Choice]:
     """The choices that no timing is of."""
     return [choice for choice in choices if not any(timing.of(choice) for timing in timings)]
-
-
-def _precision(choice: Choice) -> str:
-    """What the results are exact to: quantised weights stay coarse, whatever they are multiplied in."""
-    return "int8" if choice.package.precision == "int8" else choice.precision
 
 
 # --- what times depend on ---------------------------------------------------------------------------------------------
@@ -213,20 +195,15 @@ def subject_of(card: ModelCard) -> str:
     return f"{card.id} {files[0]}" if files and all(files) else card.id
 
 
-def known_files(packages: Iterable[ModelPackage], sources: Mapping[str, Source]) -> dict[str, str]:
-    """Hashes of the files of packages that are on this machine, by `package/file`; nothing is fetched."""
-    from lensmount.contracts.finder import FetchOptions
-    from lensmount.store.fetch import fetch_artifact, finders_for
-
+def known_files(
+    packages: Iterable[ModelPackage], local: Callable[[ModelPackage], Mapping[str, Fetched]]
+) -> dict[str, str]:
+    """Hashes of the files of packages, by `package/file`: of what is on this machine, else what the card says."""
     found = {}
     for package in packages:
+        here = local(package)
         for artifact in package.artifacts:
-            sha256 = artifact.sha256
-            try:
-                finders = finders_for(package, sources)
-                sha256 = fetch_artifact(artifact, finders, FetchOptions(offline=True)).sha256
-            except LensmountError:  # not here, or damaged: the load will say so
-                pass
+            sha256 = here[artifact.name].sha256 if artifact.name in here else artifact.sha256
             if sha256 is not None:
                 found[f"{package.name}/{artifact.name}"] = sha256
     return found
@@ -248,7 +225,7 @@ def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
 def look_up(
     card: ModelCard,
     choices: Sequence[Choice],
-    sources: Mapping[str, Source],
+    local: Callable[[ModelPackage], Mapping[str, Fetched]],
     machine: Facts,
     options: tuple[tuple[str, Any], ...],
     command: str,
@@ -258,7 +235,7 @@ def look_up(
     Args:
         card: The model.
         choices: What competes.
-        sources: What plugins bring, by scheme, to find the model's files.
+        local: Finds a package's files on this machine; see `SelectRequest.local`.
         machine: `machine_facts` of now.
         options: `conditions` of the load.
         command: The command that measures again, for the error where no time applies.
@@ -268,8 +245,7 @@ def look_up(
     if not records:
         problem = next((f"a damaged record ({k.path}: {k.problem})" for k in kept), "nothing was measured yet")
         return NotMeasured(found=problem, fix=command)
-    packages = {choice.package.name: choice.package for choice in choices}
-    files = known_files(packages.values(), sources)
+    files = known_files({choice.package.name: choice.package for choice in choices}.values(), local)
     best: tuple[int, str] | None = None
     for record in sorted(records, key=lambda r: r.taken, reverse=True):
         why = [*_other_options(record, options), *changes(dict(record.machine), dict(machine))]
@@ -290,28 +266,3 @@ def _other_options(record: Record, options: tuple[tuple[str, Any], ...]) -> list
         return {str(name): json.dumps(value, default=str) for name, value in pairs}
 
     return [f"option {text}" for text in changes(words(record.options), words(options))]
-
-
-def by_times(plan: LoadPlan, site: Site, name: Name, options: Iterable[Any]) -> LoadPlan:
-    """A plan in the order of the times that were measured here, where they fit; see `decide`.
-
-    Args:
-        plan: Everything that can run, whatever the backend.
-        site: Plugins and machine.
-        name: What the user called the model.
-        options: The load's options, as dataclasses.
-    """
-    request = replace(plan.request, backend=FASTEST)
-    competing, _ = contenders(plan)
-    times: Measured | NotMeasured = NotMeasured(found="", fix="")  # one alone needs none
-    if len(competing) > 1:
-        settings = conditions(*options)
-        machine = machine_facts(site.environment, site.backends(), plugin_of(plan.card, site.index))
-        measure = command(os.fspath(name), request, settings)
-        times = look_up(plan.card, competing, site.index.sources, machine, settings, measure)
-    return replace(decide(plan, times), request=request)
-
-
-def plugin_of(card: ModelCard, index: Index) -> str | None:
-    """The distribution that runs a model."""
-    return index.owners.get(("lensmount_architectures", card.architecture))

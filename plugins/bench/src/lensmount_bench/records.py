@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from lensmount.errors import ModelFileError
 
 if TYPE_CHECKING:
-    from lensmount.host.plan import Choice
+    from lensmount.contracts import Choice
 
 KEPT = 8
 """Records of one model that are kept: of several machines that share a home, of several settings."""

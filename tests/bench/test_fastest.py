@@ -11,16 +11,17 @@ from pathlib import Path
 
 import pytest
 
+from lensmount.contracts import Request
 from lensmount.contracts.session import BackendOptions
 from lensmount.errors import NoPackageError, NotTunedError, StoreError
-from lensmount.host import measured as tuned
-from lensmount.host import measured_records as tuning_records
-from lensmount.host.measured import Measured, NotMeasured, contenders, decide
-from lensmount.host.measured_records import Record, Timing, forget, keep, list_kept
-from lensmount.host.plan import Request, require_choice
-from lensmount.host.selection import select
+from lensmount.host.plan import require_choice
+from lensmount.host.selection import select, without_less_exact
 from lensmount.machine.environment import Environment, Gpu
 from lensmount.specs import Architecture, Artifact, Backend, BackendStatus, ModelCard, ModelPackage
+from lensmount_bench import fastest as tuned
+from lensmount_bench import records as tuning_records
+from lensmount_bench.fastest import Measured, NotMeasured, decide
+from lensmount_bench.records import Record, Timing, forget, keep, list_kept
 
 ARCHITECTURE = Architecture(name="yolo", tasks=("t",), factory="a:b", network="a:n")
 ONNX = Backend(
@@ -127,6 +128,12 @@ def test_doubts_are_told():
 # --- precision --------------------------------------------------------------------------------------------------------
 
 
+def contenders(made):
+    """What a selector gets to choose among, and what is refused before it is asked."""
+    kept = without_less_exact(made)
+    return kept.choices, kept.rejected[len(made.rejected) :]
+
+
 def names(choices):
     return [(choice.package.name, choice.precision) for choice in choices]
 
@@ -151,7 +158,7 @@ def test_nothing_less_exact_competes_unasked():
     quick = dataclasses.replace(
         quick, timings=(*quick.timings, timing("onnx-fp32", "onnx", 5.0), timing("torch", "torch", 9.0))
     )
-    assert decide(plan(*packages), quick).selected.package.name == "onnx-fp32"
+    assert decide(without_less_exact(plan(*packages)), quick).selected.package.name == "onnx-fp32"
 
 
 def test_several_precisions_compete_where_they_are_asked_for():
@@ -191,7 +198,7 @@ def record(**changes):
 
 def look_up(made=None, machine=MACHINE, options=()):
     made = made or plan()
-    return tuned.look_up(made.card, made.choices, {}, machine, options, "lensmount tune m")
+    return tuned.look_up(made.card, made.choices, lambda package: {}, machine, options, "lensmount tune m")
 
 
 def test_a_record_is_found_again():
@@ -329,7 +336,7 @@ def test_a_folder_that_cannot_be_written(home):
 WRITE_OFTEN = """
 import sys
 from dataclasses import replace
-from lensmount.host.measured_records import keep, list_kept
+from lensmount_bench.records import keep, list_kept
 (kept,) = list_kept("m")
 for i in range(25):
     keep(replace(kept.record, taken=f"{sys.argv[1]} 10:{i:02}", warnings=("x" * 5000,)), (None, None))
