@@ -82,16 +82,7 @@ def _halved(run: Callable[[int], Any], batch: int) -> int:
 def shortage(
     subject: str, device: str, said: str, *, batch: int | None, fits: int | None, free: int | None
 ) -> DeviceMemoryError:
-    """The error.
-
-    Args:
-        subject: What ran, in words.
-        device: Where.
-        said: The runtime's message, in one line.
-        batch: Pictures of the run, where that can be told.
-        fits: As `fitting_batch` answered.
-        free: Bytes free.
-    """
+    """The error, with the runtime's message in one line, the pictures of the run and `fitting_batch`'s answer."""
     requested = asked(said)
     facts = [f"a batch of {batch}"] if batch else []
     facts += [f"{_readable(requested)} asked for"] if requested else []

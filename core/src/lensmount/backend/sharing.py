@@ -29,16 +29,10 @@ _guard = threading.Lock()
 
 
 def share(key: Hashable, opener: Callable[[], Mapping[str, Session]]) -> dict[str, Session]:
-    """Handles on the sessions that belong to a key, opened if no model holds them yet.
+    """Handles by name on the sessions that belong to a key, opened if no model holds them yet.
 
-    Threads that ask for one key at once open it once.
-
-    Args:
-        key: All that decides what the sessions are.
-        opener: Opens them.
-
-    Returns:
-        Handles by the sessions' names. Closing all of them, or dropping them, lets go of the sessions.
+    The key covers all that decides what the sessions are; threads that ask for one key at once open it once. Closing
+    all handles, or dropping them, lets go of the sessions.
     """
     with _guard:
         lock = _locks.setdefault(key, threading.Lock())

@@ -14,29 +14,17 @@ _LAZY = {
     "lensmount.contracts.arrays": ("Array",),
     "lensmount.contracts.cache": ("Cache",),
     "lensmount.contracts.finder": (
-        "FetchOptions",
-        "Fetched",
-        "Finder",
-        "Folder",
-        "FolderFinder",
-        "Repository",
-        "RepositoryFinder",
+        "FetchOptions", "Fetched", "Finder", "Folder", "FolderFinder", "Repository", "RepositoryFinder",
     ),
     "lensmount.contracts.model": ("BuildContext", "ExportContext", "Model", "NetworkContext"),
     "lensmount.contracts.plan": ("Choice", "LoadPlan", "Reason", "Rejection", "Request", "SelectRequest"),
     "lensmount.contracts.reading": ("ReadRequest", "Recogniser"),
     "lensmount.contracts.session": (
-        "BackendOptions",
-        "OpenRequest",
-        "Session",
-        "TensorSession",
-        "TensorSpec",
-        "TorchNetwork",
-        "check_feeds",
+        "BackendOptions", "OpenRequest", "Session", "TensorSession", "TensorSpec", "TorchNetwork", "check_feeds",
     ),
     "lensmount.contracts.writing": ("BuildRequest", "Builder", "ExportRequest"),
     "lensmount.machine.environment": ("Environment", "Gpu"),
-}
+}  # fmt: skip
 
 if TYPE_CHECKING:
     from lensmount.contracts.arrays import Array

@@ -239,15 +239,9 @@ def collect(
             index.statuses.append(replace(status, state="broken", stage=stage, error=why))
             if environ.get("LENSMOUNT_STRICT", "") not in ("", "0"):
                 raise PluginError(
-                    f"plugin {_label(status)} failed at stage {stage}",
-                    found=reason(error),
-                    fix=fix,
+                    f"plugin {_label(status)} failed at stage {stage}", found=reason(error), fix=fix
                 ) from error
-            warnings.warn(
-                f"plugin {_label(status)} was left out (stage {stage}): {why}",
-                PluginWarning,
-                stacklevel=2,
-            )
+            warnings.warn(f"plugin {_label(status)} was left out (stage {stage}): {why}", PluginWarning, stacklevel=2)
         else:
             index.statuses.append(replace(status, hooks=tuple(found)))
             log("host", "debug", "discovered plugin %s with %s", _label(status), ", ".join(found))

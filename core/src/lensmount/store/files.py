@@ -107,9 +107,12 @@ def write_atomic(path: Path, content: bytes, *, durable: bool = True) -> None:
         sync_folder(path.parent)
 
 
-def hash_file(path: Path, algorithm: str = "sha256") -> tuple[str, int]:
-    """The sha256 of a file (or another hash), and the number of bytes that were hashed."""
-    digest = hashlib.new(algorithm, usedforsecurity=algorithm != "md5")
+def hash_file(path: Path) -> tuple[str, int]:
+    """The sha256 of a file, and the number of bytes that were hashed."""
+    return _hashed(path, hashlib.sha256())
+
+
+def _hashed(path: Path, digest: hashlib._Hash) -> tuple[str, int]:
     size = 0
     with path.open("rb", buffering=0) as handle:
         while chunk := handle.read(CHUNK):
@@ -124,7 +127,7 @@ def check_md5(path: Path, expected: str) -> None:
     Raises:
         IntegrityError: They differ.
     """
-    found, _ = hash_file(path, "md5")
+    found, _ = _hashed(path, hashlib.md5(usedforsecurity=False))
     if found != expected.lower():
         raise broken_promise(str(path), f"md5 {found}", f"md5 {expected}", "bring the file again")
 

@@ -67,17 +67,17 @@ class HubFinder(StoreFinder):
         promised = artifact.sha256 or self._first_hash(artifact, address)
         path = _cached(address)
         if path is not None:
-            found = self._checked(artifact, address, path, promised)
+            found = self._found(artifact, address, path, promised)
             if found is not None:
                 return self._remembered(artifact, found)
         if is_offline(options.offline):
             raise _missing(artifact, address)
         path = _download(artifact, address, options, force=False)
-        found = self._checked(artifact, address, path, promised)
+        found = self._found(artifact, address, path, promised)
         if found is None and path.resolve().name == promised:
             # the hub promises the same content, so the file in its cache is damaged: bring it once more
             path = _download(artifact, address, options, force=True)
-            found = self._checked(artifact, address, path, promised)
+            found = self._found(artifact, address, path, promised)
         if found is None:
             raise self._mismatch(artifact, address, path, promised)
         return self._remembered(artifact, found)
@@ -138,7 +138,7 @@ class HubFinder(StoreFinder):
                 return known.sha256
         return None
 
-    def _checked(self, artifact: Artifact, address: HubAddress, path: Path, promised: str | None) -> Fetched | None:
+    def _found(self, artifact: Artifact, address: HubAddress, path: Path, promised: str | None) -> Fetched | None:
         size = path.stat().st_size
         if artifact.size is not None and size != artifact.size:
             return None

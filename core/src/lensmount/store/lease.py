@@ -78,8 +78,7 @@ class Partial:
             _active.discard(self.lease.stem)
         with contextlib.suppress(OSError):
             if not keep or self.size == 0:
-                self.path.unlink(missing_ok=True)
-                self.lease.unlink(missing_ok=True)
+                _discard(self.path, self.lease)
             else:
                 _write_lease(self.lease, self.facts, released=True)
 

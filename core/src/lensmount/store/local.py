@@ -19,7 +19,7 @@ class LocalFinder(StoreFinder):
             IntegrityError: It is not what was promised.
         """
         path = path_of(artifact.uri).absolute()
-        return self._store.checked(path, artifact, str(path), "bring the file again")
+        return self._checked(path, artifact, str(path), "bring the file again")
 
     def find(self, uri: str, options: FetchOptions) -> ModelCard | None:
         """The card of a folder that holds a lensmount manifest (`lensmount.json`), or None."""

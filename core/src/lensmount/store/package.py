@@ -41,7 +41,7 @@ class PackageFinder(StoreFinder):
                 fix=REINSTALL,
             )
         if isinstance(resource, Path):
-            return self._store.checked(resource.absolute(), artifact, artifact.uri, REINSTALL)
+            return self._checked(resource.absolute(), artifact, artifact.uri, REINSTALL)
         kept = self._store.blob(artifact.sha256) if artifact.sha256 else None
         if kept is not None and artifact.sha256 is not None:
             return Fetched(path=kept, size=_checked_size(artifact, kept), sha256=artifact.sha256)

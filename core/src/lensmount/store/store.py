@@ -128,30 +128,6 @@ class Store:
             self.ledger.stamp(subject, real, sha256, after)
         return sha256
 
-    def checked(self, path: Path, artifact: Artifact, what: str, fix: str) -> Fetched:
-        """A file outside the store that is what its artifact promises.
-
-        Args:
-            path: The file.
-            artifact: Its promises: size, sha256, md5.
-            what: The file, in words.
-            fix: What to do where it is something else.
-
-        Raises:
-            IntegrityError: It is something else.
-            SourceError: It is not there or not readable.
-        """
-        require_file(path, str(path))
-        size = path.stat().st_size
-        if artifact.size is not None and size != artifact.size:
-            raise broken_promise(what, f"{size:,} bytes", f"{artifact.size:,} bytes", fix)
-        sha256 = self.verified_file(path)
-        if artifact.sha256 is not None and sha256 != artifact.sha256:
-            raise broken_promise(what, f"sha256 {sha256}", f"sha256 {artifact.sha256}", fix)
-        if artifact.sha256 is None and artifact.md5 is not None:
-            check_md5(path, artifact.md5)
-        return Fetched(path=path, size=size, sha256=sha256)
-
     # --- bringing files -----------------------------------------------------------------------------------------------
 
     def obtain(self, request: DownloadRequest, options: FetchOptions) -> Fetched:
@@ -337,3 +313,21 @@ class StoreFinder:
     def find(self, uri: str, options: FetchOptions) -> ModelCard | None:
         """None: such an address names one file, which is brought and then recognised by its content."""
         return None
+
+    def _checked(self, path: Path, artifact: Artifact, what: str, fix: str) -> Fetched:
+        """A file outside the store that is what its artifact promises; `what` names it, `fix` helps where it is not.
+
+        Raises:
+            IntegrityError: It is something else.
+            SourceError: It is not there or not readable.
+        """
+        require_file(path, str(path))
+        size = path.stat().st_size
+        if artifact.size is not None and size != artifact.size:
+            raise broken_promise(what, f"{size:,} bytes", f"{artifact.size:,} bytes", fix)
+        sha256 = self._store.verified_file(path)
+        if artifact.sha256 is not None and sha256 != artifact.sha256:
+            raise broken_promise(what, f"sha256 {sha256}", f"sha256 {artifact.sha256}", fix)
+        if artifact.sha256 is None and artifact.md5 is not None:
+            check_md5(path, artifact.md5)
+        return Fetched(path=path, size=size, sha256=sha256)
