@@ -114,19 +114,13 @@ def show_plan(plan: LoadPlan) -> None:
     """Prints a plan as a table."""
     from rich.markup import escape
 
-    from lensmount.contracts.plan import verdict
-
     rows = table("package", "backend", "device", "precision", "verdict")
-    for i, choice in enumerate(plan.choices):
-        said = verdict(choice, i == 0)
-        said = f"[green]{said}[/]" if i == 0 else said
-        rows.add_row(choice.package.name, choice.backend.name, choice.device, choice.precision, said)
-    for rejection in plan.rejected:
-        backend_name = rejection.backend.name if rejection.backend else "-"
-        reasons = "\n".join(escape(plain(reason)) for reason in rejection.reasons)
-        rows.add_row(
-            rejection.package.name, backend_name, "-", rejection.package.precision, f"[red]rejected[/]: {reasons}"
-        )
+    for i, (*cells, said, reasons) in enumerate(plan.rows()):
+        if reasons:
+            said = f"[red]{said}[/]: " + "\n".join(escape(plain(reason)) for reason in reasons)
+        elif i == 0:
+            said = f"[green]{said}[/]"
+        rows.add_row(*cells, said)
     console = out()
     console.print(f"{plan.card.id} ({plan.card.architecture}, {plan.card.task})", markup=False)
     console.print(rows)

@@ -18,11 +18,10 @@ _LAZY = {
     ),
     "lensmount.contracts.model": ("BuildContext", "ExportContext", "Model", "NetworkContext"),
     "lensmount.contracts.plan": ("Choice", "LoadPlan", "Reason", "Rejection", "Request", "SelectRequest"),
-    "lensmount.contracts.reading": ("ReadRequest", "Recogniser"),
+    "lensmount.contracts.requests": ("BuildRequest", "Builder", "ExportRequest", "ReadRequest", "Recogniser"),
     "lensmount.contracts.session": (
         "BackendOptions", "OpenRequest", "Session", "TensorSession", "TensorSpec", "TorchNetwork", "check_feeds",
     ),
-    "lensmount.contracts.writing": ("BuildRequest", "Builder", "ExportRequest"),
     "lensmount.machine.environment": ("Environment", "Gpu"),
 }  # fmt: skip
 
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
     )
     from lensmount.contracts.model import BuildContext, ExportContext, Model, NetworkContext
     from lensmount.contracts.plan import Choice, LoadPlan, Reason, Rejection, Request, SelectRequest
-    from lensmount.contracts.reading import ReadRequest, Recogniser
+    from lensmount.contracts.requests import Builder, BuildRequest, ExportRequest, ReadRequest, Recogniser
     from lensmount.contracts.session import (
         BackendOptions,
         OpenRequest,
@@ -50,7 +49,6 @@ if TYPE_CHECKING:
         TorchNetwork,
         check_feeds,
     )
-    from lensmount.contracts.writing import Builder, BuildRequest, ExportRequest
     from lensmount.machine.environment import Environment, Gpu
 
 __all__ = [

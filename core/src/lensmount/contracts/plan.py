@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -105,22 +105,24 @@ class LoadPlan:
         """The best choice, or None."""
         return self.choices[0] if self.choices else None
 
+    def rows(self) -> Iterator[tuple[str, str, str, str, str, tuple[Reason, ...]]]:
+        """Package, backend, device, precision, verdict and reasons of everything, the selected one first."""
+        for i, c in enumerate(self.choices):
+            yield c.package.name, c.backend.name, c.device, c.precision, verdict(c, i == 0), ()
+        for r in self.rejected:
+            yield r.package.name, r.backend.name if r.backend else "-", "-", r.package.precision, "rejected", r.reasons
+
     def __str__(self) -> str:
         """A plain-text table."""
         rows = [("package", "backend", "device", "precision", "verdict")]
-        for i, choice in enumerate(self.choices):
-            rows.append(
-                (choice.package.name, choice.backend.name, choice.device, choice.precision, verdict(choice, i == 0))
-            )
-        for rejection in self.rejected:
-            backend = rejection.backend.name if rejection.backend else "-"
-            for i, reason in enumerate(rejection.reasons):
-                head = (rejection.package.name, backend) if i == 0 else ("", "")
-                rows.append((*head, "-", rejection.package.precision, f"rejected: {reason}"))
+        for package, backend, device, precision, said, reasons in self.rows():
+            for i, text in enumerate([f"{said}: {reason}" for reason in reasons] or [said]):
+                head = (package, backend) if i == 0 else ("", "")
+                rows.append((*head, device, precision, text))
         widths = [max(len(row[i]) for row in rows) for i in range(4)]
         lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, [*widths, 0], strict=True)).rstrip() for row in rows]
-        said = [self.decision] if self.decision else []
-        return "\n".join([f"{self.card.id} ({self.card.architecture}, {self.card.task})", *lines, *said, *self.notes])
+        taken = [self.decision] if self.decision else []
+        return "\n".join([f"{self.card.id} ({self.card.architecture}, {self.card.task})", *lines, *taken, *self.notes])
 
 
 def verdict(choice: Choice, selected: bool) -> str:

@@ -27,7 +27,7 @@ from lensmount.specs.imports import import_string
 if TYPE_CHECKING:
     from lensmount.contracts.finder import FetchOptions
     from lensmount.contracts.plan import LoadPlan
-    from lensmount.contracts.writing import Builder
+    from lensmount.contracts.requests import Builder
     from lensmount.host.site import Site
     from lensmount.specs import Artifact, Backend, ModelCard, ModelPackage
     from lensmount.store.fetch import FetchedPackage
@@ -170,7 +170,7 @@ def build(
         StoreError: The folder cannot be written, or `output` is there already.
         LensmountError: Whatever the builder raises.
     """
-    from lensmount.contracts.writing import BuildRequest
+    from lensmount.contracts.requests import BuildRequest
     from lensmount.specs.options import one_of
 
     builder: Builder = import_string(backend.builder or "", f"backend {backend.name!r}")()

@@ -94,7 +94,7 @@ def export(
     if exporter is None:
         named = output or Path(f"{card.id.replace('/', '-')}.{target}")
         return write(named, target=target, precision=precision)
-    from lensmount.contracts.writing import ExportRequest
+    from lensmount.contracts.requests import ExportRequest
 
     request = ExportRequest(
         card=card,

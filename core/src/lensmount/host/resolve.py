@@ -215,7 +215,7 @@ def _read(
     name: str | None = None,
     bring: Callable[[str], Path | None] | None = None,
 ) -> ModelCard:
-    from lensmount.contracts.reading import ReadRequest
+    from lensmount.contracts.requests import ReadRequest
     from lensmount.specs import ModelCard
 
     def there(name: str) -> Path | None:

@@ -29,7 +29,7 @@ from lensmount.store.addresses import path_of, public
 from lensmount.store.files import hash_file, write_atomic
 
 if TYPE_CHECKING:
-    from lensmount.contracts.reading import ReadRequest
+    from lensmount.contracts.requests import ReadRequest
 
 NAME = "lensmount.json"
 FORMAT = "lensmount"

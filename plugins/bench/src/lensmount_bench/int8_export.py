@@ -37,7 +37,7 @@ def export_int8(request: ExportRequest) -> Path:
     from lensmount.specs.options import positive
     from lensmount_bench.int8 import quantize
     from lensmount_bench.int8_check import compare, require_agreement
-    from lensmount_vision.models.exporting import describe_graph, keep, require
+    from lensmount_vision.models.exporting import describe_graph, require_packages, write_checked
 
     card, found = request.card, request.architecture
     float_nodes = _float_nodes(card, found)
@@ -45,7 +45,7 @@ def export_int8(request: ExportRequest) -> Path:
     count = CALIBRATION_COUNT if given is None else positive("calibration_count", given)
     pictures = calibration_pictures(request.settings.get("calibration"))
     chosen, compared, held_out = choose_pictures(pictures, count)
-    require("onnx", "onnxruntime", fix='pip install "lensmount[int8]"')
+    require_packages("onnx", "onnxruntime", fix='pip install "lensmount[int8]"')
     target = request.output or Path(f"{card.id.replace('/', '-')}-int8.onnx")
     with tempfile.TemporaryDirectory(prefix="lensmount-int8-") as folder:
         plain = not request.dynamic and request.batch == 1 and not request.graph_settings
@@ -75,7 +75,7 @@ def export_int8(request: ExportRequest) -> Path:
                 figures: Agreement = compare(exact, small, compared, calibration=len(chosen), held_out=held_out)
         require_agreement(figures)
         final = describe_graph(quantised, {**metadata, **figures.to_metadata()})
-        written = keep(final, target, lambda path: _opened(request, path).close())
+        written = write_checked(final, target, lambda path: _opened(request, path).close())
     request.say(str(figures))
     return written
 

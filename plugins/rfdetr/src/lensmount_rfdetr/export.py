@@ -48,7 +48,7 @@ def export(context: ExportContext) -> Path:
     precision = one_of("precision", context.precision, ("fp32", "fp16"))
     batch = 1 if context.dynamic else positive("batch", context.batch)
     options = _options(context.settings)
-    exporting.require("onnx", "onnxruntime", "torch", fix='pip install "lensmount-rfdetr[export]"')
+    exporting.require_packages("onnx", "onnxruntime", "torch", fix='pip install "lensmount-rfdetr[export]"')
     import torch
 
     loading = NetworkContext(card=context.card, package=context.package, files=context.files, options=options)
@@ -86,7 +86,7 @@ def export(context: ExportContext) -> Path:
         for count in {batch, 2} if context.dynamic else {batch}:
             _compare(path, reference, (count, *example.shape[1:]), names, TOLERANCES[precision])
 
-    return exporting.keep(graph, context.output, check)
+    return exporting.write_checked(graph, context.output, check)
 
 
 def _options(values: Mapping[str, Any]) -> LoadOptions:

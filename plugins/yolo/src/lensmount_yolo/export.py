@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from lensmount.contracts.model import ExportContext
 from lensmount.errors import MissingDependencyError, OptionError, UnsupportedModelError
 from lensmount.specs.options import check_names, fraction, one_of, positive
-from lensmount_vision.models.exporting import keep
+from lensmount_vision.models.exporting import write_checked
 from lensmount_yolo.metadata import parse
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def export(context: ExportContext) -> Path:
         half = context.precision == "fp16"
         check_graph(path, network, exact, (batch, channels, *size), dynamic=context.dynamic, half=half)
 
-    return keep(graph, context.output, check)
+    return write_checked(graph, context.output, check)
 
 
 def _settings(values: Mapping[str, Any]) -> Settings:

@@ -13,7 +13,7 @@ from typing import Any
 from lensmount.errors import MissingDependencyError, StoreError
 
 
-def require(*names: str, fix: str) -> None:
+def require_packages(*names: str, fix: str) -> None:
     """Refuses to start where a package is missing.
 
     Raises:
@@ -57,7 +57,7 @@ def describe_graph(
     return serialised
 
 
-def keep(data: bytes, target: Path, check: Callable[[Path], None]) -> Path:
+def write_checked(data: bytes, target: Path, check: Callable[[Path], None]) -> Path:
     """Writes next to the target, checks, renames: the file is complete and right, or not there.
 
     Args:
