@@ -73,6 +73,7 @@ def outcomes(place: Clean) -> dict[str, subprocess.CompletedProcess[str]]:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("kind", KINDS)
 def test_its_own_tests_pass(outcomes: dict[str, subprocess.CompletedProcess[str]], kind: str) -> None:
     done = outcomes[kind]
@@ -157,6 +158,7 @@ def test_ruff_has_nothing_to_say(kind: str, name: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.nightly
 def test_mypy_has_nothing_to_say(kind: str, tmp_path: Path) -> None:
     folder = written(tmp_path, "hello", kind)
     cache = ROOT / ".mypy_cache" / "new-plugin"  # numpy and the core need to be looked at once only

@@ -58,3 +58,23 @@ def raw_output(rows, classes=3, extra=0, cells=84):
         out[4 + label, i] = score
         out[4 + classes :, i] = more or 0
     return out
+
+
+# --- fixtures, imported by the conftest.py of the folders that use them ---------------------------------------------
+
+
+@pytest.fixture
+def graph(tmp_path):
+    """Writes graphs into the test's folder."""
+
+    def make(outputs, name="model.onnx", **options):
+        options.setdefault("metadata", {"names": NAMES, "task": "detect", "stride": "32", "imgsz": "[64, 64]"})
+        return make_graph(tmp_path / name, outputs, **options)
+
+    return make
+
+
+@pytest.fixture
+def raw():
+    """`raw_output`."""
+    return raw_output

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lensmount.contracts.model import ExportContext
-from lensmount.errors import MissingDependencyError, OptionError, UnsupportedModelError
+from lensmount.errors import OptionError, UnsupportedModelError
 from lensmount.specs.options import check_names, fraction, one_of, positive
-from lensmount_vision.models.exporting import write_checked
+from lensmount_vision.models.exporting import require_packages, write_checked
 from lensmount_yolo.metadata import parse
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def export(context: ExportContext) -> Path:
     settings = _settings(context.settings)
     if context.target == "safetensors":
         return _safetensors(context)
-    _require("onnx", "onnxruntime", "torch")
+    require_packages("onnx", "onnxruntime", "torch", fix='pip install "lensmount-yolo[export]"')
     import torch
 
     from lensmount_yolo.checkpoint import load_network
@@ -115,16 +115,6 @@ def _settings(values: Mapping[str, Any]) -> Settings:
         iou_threshold=fraction("iou_threshold", values.get("iou_threshold", 0.7)),
         max_detections=positive("max_detections", values.get("max_detections", 300)),
     )
-
-
-def _require(*names: str) -> None:
-    from importlib.util import find_spec
-
-    missing = [name for name in names if find_spec(name) is None]
-    if missing:
-        raise MissingDependencyError(
-            f"export needs {', '.join(missing)}, which is not installed", fix='pip install "lensmount-yolo[export]"'
-        )
 
 
 def _weights(context: ExportContext) -> Path:
