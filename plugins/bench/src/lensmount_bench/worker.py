@@ -59,6 +59,7 @@ class Worker:
         cold = {"python": STARTED - spec["spawned"]}
         start = time.perf_counter()
         from lensmount import registry
+        from lensmount.store import fetch  # noqa: F401 - every load needs it, and the clock of fetching below
         from lensmount_vision.images import loading as images
 
         cold["import"] = time.perf_counter() - start
