@@ -133,7 +133,7 @@ TABLES: dict[str, Callable[..., str]] = {f.__name__: f for f in (ids, fields, lo
 
 
 def refreshed(text: str) -> str:
-    """A page with its tables made anew."""
+    """A page with its tables written again."""
 
     def replace(place: re.Match[str]) -> str:
         kind, *arguments = place["what"].split()

@@ -68,6 +68,18 @@ def test_contents(name: str, wheels: dict[str, Path]) -> None:
         assert heavy not in asked
 
 
+def test_the_vocabulary_of_pictures_and_words_is_in_one_wheel(wheels: dict[str, Path]) -> None:
+    """CLIP, Perception Encoder and OWLv2 read it where lensmount-vision has it, with its licence next to it."""
+    with_it = {}
+    for name, path in wheels.items():
+        with zipfile.ZipFile(path) as wheel:
+            with_it[name] = [file for file in wheel.namelist() if file.endswith(("merges.txt.gz", "LICENSE-OpenAI"))]
+    towers = "lensmount_vision/towers"
+    assert {name: files for name, files in with_it.items() if files} == {
+        "lensmount_vision": [f"{towers}/LICENSE-OpenAI", f"{towers}/merges.txt.gz"]
+    }
+
+
 def test_the_pages_on_errors_are_in_the_wheel(wheels: dict[str, Path], tmp_path: Path) -> None:
     """Also in one that is built from the sdist, where there is no docs folder."""
     pages = {path.name: path.read_bytes() for path in (ROOT / "docs/errors").glob("*.md")}
@@ -186,8 +198,11 @@ def test_the_core_brings_few_distributions() -> None:
         ("lensmount[bench,eval]", {"lensmount-bench", "faster-coco-eval"}, {"torch", "onnxruntime"}),
         (
             "lensmount[all]",
-            {f"lensmount-{name}" for name in ("onnx", "torch", "yolo", "rfdetr", "sam2", "owlv2", "clip", "roboflow")},
-            {"lensmount-tensorrt", "tensorrt", "lensmount-bench"},
+            {
+                f"lensmount-{name}"
+                for name in ("onnx", "torch", "bench", "yolo", "rfdetr", "sam2", "owlv2", "clip", "roboflow")
+            },
+            {"lensmount-tensorrt", "tensorrt"},
         ),
     ],
 )

@@ -69,8 +69,8 @@ def test_distribution_is_known_to_the_import_rules(folder: Path) -> None:
         assert package in contracts["core"]["forbidden_modules"]
 
 
-#: In no way of the core to a user who names what the model needs: measured apart, or not yet tried on the real thing.
-NOT_IN_ALL = {"bench", "tensorrt"}
+#: Not yet tried on the real thing.
+NOT_IN_ALL = {"tensorrt"}
 
 
 @pytest.mark.parametrize("folder", PLUGINS, ids=name_of)
