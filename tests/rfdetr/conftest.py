@@ -20,6 +20,7 @@ ARGS = {
     "num_queries": 10,
     "resolution": 64,
     "segmentation_head": False,
+    "num_classes": 3,
 }
 
 

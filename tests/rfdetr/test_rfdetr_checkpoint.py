@@ -21,12 +21,12 @@ def load(path, **options):
 
 def test_fine_tuned_checkpoint_has_its_names(checkpoint, picture):
     model = load(checkpoint)
-    assert model.card.classes == ("nut", "bolt", "gear")
+    assert model.card.classes == ("nut", "bolt", "gear", "__background__")
     assert model.card.task == "object-detection"
     result = model(picture, confidence=0)[0]
     assert len(result.xyxy) == 10  # as many as queries
-    assert set(result.class_id) <= {0, 1, 2}  # the fourth column is background
-    assert result.class_names == ("nut", "bolt", "gear")
+    assert set(result.class_id) <= {0, 1, 2, 3}  # the fourth column is background, and reported as that
+    assert result.class_names == ("nut", "bolt", "gear", "__background__")
     assert (np.diff(result.confidence) <= 0).all()
     assert load(checkpoint)(picture, confidence=0, classes=["bolt"])[0].class_id.tolist() == [1] * 10
 
@@ -54,7 +54,7 @@ def test_containers_are_alike(tmp_path, rfdetr_kit, picture):
     for path in (lightning, newer):
         found = load(path)(picture, confidence=0)[0]
         np.testing.assert_allclose(found.xyxy, expected.xyxy, atol=1e-3)
-    assert load(newer).card.classes == ("a", "b", "c")
+    assert load(newer).card.classes == ("a", "b", "c", "__background__")
 
 
 def test_pictures_of_a_batch_do_not_mix(checkpoint, picture):

@@ -85,8 +85,8 @@ def test_named_after_our_metadata(tmp_path, rfdetr_kit, picture):
         tmp_path / "model.onnx", BOXES, logits(5, q0_1=3, q1_3=9, q1_4=9), metadata=metadata, names=names
     )
     model = registry.load(path, device="cpu")
-    assert model.card.classes == ("nut", "bolt", "gear")
-    assert model(picture)[0].class_id.tolist() == [1]  # columns beyond the names are background
+    assert model.card.classes == ("nut", "bolt", "gear", "class_3", "class_4")
+    assert model(picture, confidence=0.999)[0].class_id.tolist() == [3, 4]  # columns beyond the names are reported
 
 
 def test_other_detectors_are_not_taken(tmp_path, rfdetr_kit):
@@ -178,7 +178,7 @@ def test_torch_package_of_inference_models(tmp_path, rfdetr_kit, picture):
     rfdetr_kit.write_checkpoint(folder / "weights.pth", rfdetr_kit.tensors(), rfdetr_kit.ARGS)
     (folder / "model_type.json").write_text(json.dumps({"model_type": "rfdetr-tiny"}))
     model = registry.load(folder, device="cpu")
-    assert model.card.classes == ("nut", "bolt", "gear")
+    assert model.card.classes == ("nut", "bolt", "gear", "__background__")
     assert model(picture, confidence=0)[0].xyxy.shape == (10, 4)
 
 
@@ -188,7 +188,7 @@ def test_export_runs_like_the_network(checkpoint, mask_checkpoint, tmp_path, pic
         path = registry.export(source, output=tmp_path / f"{source.stem}.onnx", dynamic=True)
         graph = registry.load(path, backend="onnx", device="cpu")
         network = registry.load(source, backend="torch", device="cpu")
-        assert graph.card.classes == ("nut", "bolt", "gear")
+        assert graph.card.classes == ("nut", "bolt", "gear", "__background__")
         pictures = [picture, picture[:50], picture[:, ::2]]
         for a, b in zip(graph(pictures, confidence=0), network(pictures, confidence=0), strict=True):
             np.testing.assert_allclose(a.xyxy, b.xyxy, atol=0.05)

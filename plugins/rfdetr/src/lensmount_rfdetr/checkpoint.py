@@ -13,7 +13,7 @@ from lensmount.contracts.session import TensorSpec, TorchNetwork
 from lensmount.errors import ModelFileError, OptionError, UnsupportedModelError
 from lensmount_rfdetr.keys import original_keys
 from lensmount_rfdetr.layout import SYNONYMS, VARIANTS, Layout, find_variant, is_rfdetr, read_layout
-from lensmount_rfdetr.names import NAMES, column_names, names_of, to_metadata
+from lensmount_rfdetr.names import SAID, Said, read_said, said_to_metadata
 from lensmount_rfdetr.options import LoadOptions
 
 if TYPE_CHECKING:
@@ -39,12 +39,12 @@ class Contents:
     Attributes:
         tensors: Of the network, under the authors' keys.
         facts: What it says of itself, under the names of the authors' `args`.
-        names: Class names; empty when it has none.
+        said: What it says of its classes.
     """
 
     tensors: Mapping[str, TensorRef]
     facts: Mapping[str, Any]
-    names: tuple[str, ...]
+    said: Said
 
 
 def read_contents(checkpoint: Checkpoint, config: Mapping[str, Any] | None = None) -> Contents:
@@ -55,11 +55,14 @@ def read_contents(checkpoint: Checkpoint, config: Mapping[str, Any] | None = Non
     chosen = {key[len(prefix) :]: ref for key, ref in checkpoint.tensors.items() if key.startswith(prefix)}
     tensors = {name: chosen[key] for key, name in original_keys(chosen).items()}
     facts: dict[str, Any] = {}
+    counts = []
     # Newer files keep the network's settings apart from the training's.
     for name in ("hyper_parameters", "args", "model_config"):
-        facts.update({key: value for key, value in _plain(tree.get(name)).items() if value is not None})
+        settings = _plain(tree.get(name))
+        counts.append(settings.get("num_classes"))
+        facts.update({key: value for key, value in settings.items() if value is not None})
     facts.update(config or {})
-    return Contents(tensors, facts, names_of(facts.get("class_names") or tree.get("class_names")))
+    return Contents(tensors, facts, read_said(facts.get("class_names") or tree.get("class_names"), counts))
 
 
 def _plain(value: Any) -> Mapping[str, Any]:
@@ -203,7 +206,7 @@ def build(context: NetworkContext, contents: Contents, layout: Layout) -> TorchN
         module=module,
         inputs=(TensorSpec("input", (batch, 3, *size), "float32"),),
         outputs=tuple(outputs),
-        metadata=metadata_of(contents, layout, context.card.id),
+        metadata={**metadata_of(layout), SAID: said_to_metadata(contents.said)},
     )
 
 
@@ -223,12 +226,10 @@ def check_size(size: tuple[int, int], layout: Layout) -> None:
         )
 
 
-def metadata_of(contents: Contents, layout: Layout, where: str) -> dict[str, str]:
-    """What a graph of the network embeds: architecture, variant, and class names where the file has them."""
+def metadata_of(layout: Layout) -> dict[str, str]:
+    """What a graph of the network embeds: architecture and variant."""
     variant = find_variant(layout)
     metadata = {"lensmount.architecture": "rfdetr", "lensmount.resolution": str(layout.resolution)}
     if variant is not None:
         metadata["lensmount.variant"] = variant.name
-    if contents.names:
-        metadata[NAMES] = to_metadata(column_names(contents.names, layout.columns, where))
     return metadata

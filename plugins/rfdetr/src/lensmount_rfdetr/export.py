@@ -14,7 +14,7 @@ from lensmount.contracts.model import ExportContext, NetworkContext
 from lensmount.errors import BackendError, OptionError
 from lensmount.specs.options import check_names, one_of, positive
 from lensmount_rfdetr.checkpoint import build, check_size, load, metadata_of
-from lensmount_rfdetr.names import NAMES, column_names, to_metadata
+from lensmount_rfdetr.names import NAMES, Said, chosen, place, to_metadata
 from lensmount_rfdetr.options import LoadOptions
 from lensmount_vision.models import exporting
 
@@ -36,7 +36,8 @@ def export(context: ExportContext) -> Path:
     `(B, Q, h, w)` mask logits; opset 17. With `precision="fp16"` weights and computation inside are half, while inputs
     and outputs, and the arithmetic of boxes, stay float32.
 
-    Settings: `input_size`, a number or `(height, width)`; else the size that the weights were trained at.
+    Settings: `input_size`, a number or `(height, width)`; else the size that the weights were trained at. `classes` and
+    `class_offset`, as for a load, where the file does not say which column is which class.
 
     Raises:
         OptionError: A setting has a wrong value.
@@ -54,9 +55,10 @@ def export(context: ExportContext) -> Path:
     loading = NetworkContext(card=context.card, package=context.package, files=context.files, options=options)
     contents, layout = load(loading)
     check_size(options.size or (layout.resolution, layout.resolution), layout)
+    names = _names(context, contents.said, layout.columns, options)
     built = build(loading, contents, layout)
     network = built.module
-    names = [spec.name for spec in built.outputs]
+    outputs = [spec.name for spec in built.outputs]
     example = torch.zeros(batch, *built.inputs[0].shape[1:])
     stream = io.BytesIO()
     traced = _half(network) if precision == "fp16" else network
@@ -67,15 +69,14 @@ def export(context: ExportContext) -> Path:
             (example,),
             stream,  # type: ignore[arg-type]  # the tracing exporter takes streams
             input_names=["input"],
-            output_names=names,
-            dynamic_axes={name: {0: "batch"} for name in ("input", *names)} if context.dynamic else None,
+            output_names=outputs,
+            dynamic_axes={name: {0: "batch"} for name in ("input", *outputs)} if context.dynamic else None,
             opset_version=OPSET,
             dynamo=False,
         )
-    given = column_names(contents.names or context.card.classes, layout.columns, context.card.id)
     metadata = {
-        **metadata_of(contents, layout, context.card.id),
-        NAMES: to_metadata(given),
+        **metadata_of(layout),
+        NAMES: to_metadata(names),
         "lensmount.precision": precision,
     }
     shapes = {spec.name: (spec.shape if context.dynamic else (batch, *spec.shape[1:])) for spec in built.outputs}
@@ -84,19 +85,27 @@ def export(context: ExportContext) -> Path:
 
     def check(path: Path) -> None:
         for count in {batch, 2} if context.dynamic else {batch}:
-            _compare(path, reference, (count, *example.shape[1:]), names, TOLERANCES[precision])
+            _compare(path, reference, (count, *example.shape[1:]), outputs, TOLERANCES[precision])
 
     return exporting.write_checked(graph, context.output, check)
 
 
 def _options(values: Mapping[str, Any]) -> LoadOptions:
-    check_names(values, ("input_size",), "exporting an RF-DETR model")
+    check_names(values, ("input_size", "classes", "class_offset"), "exporting an RF-DETR model")
     size = values.get("input_size")
     if isinstance(size, list):
         size = tuple(size)
     if isinstance(size, tuple) and len(size) != 2:
         raise OptionError("input_size has the wrong type", found=repr(size), expected="a number or (height, width)")
-    return LoadOptions(input_size=size)
+    return LoadOptions(input_size=size, classes=values.get("classes"), class_offset=values.get("class_offset"))
+
+
+def _names(context: ExportContext, said: Said, columns: int, options: LoadOptions) -> tuple[str, ...]:
+    """The names that a load of the same model gives its columns."""
+    where, card = context.card.id, context.card.classes
+    package = card if "class_names.txt" in context.files else ()
+    said = chosen(said, columns, where, package=package, graph=(), card=card)
+    return place(said, columns, where, classes=options.classes, offset=options.class_offset).names
 
 
 def _half(network: Any) -> Any:

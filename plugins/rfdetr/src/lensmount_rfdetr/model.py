@@ -13,7 +13,7 @@ from lensmount.errors import ModelFileError, OptionError, UnsupportedModelError
 from lensmount.specs import ModelPackage, Preprocess
 from lensmount.specs.options import positive
 from lensmount_rfdetr.head import Head, read_head
-from lensmount_rfdetr.names import column_names, from_metadata
+from lensmount_rfdetr.names import LAYOUT, Placed, chosen, from_metadata, place, said_from_metadata
 from lensmount_rfdetr.options import LoadOptions
 from lensmount_rfdetr.postprocess import Filter, Kept, keep_pairs
 from lensmount_vision.models.detector import Detector, read_class_names
@@ -66,10 +66,19 @@ def _preprocess(package: ModelPackage, options: LoadOptions) -> Preprocess:
     return spec if options.size is None else replace(spec, size=options.size)
 
 
-def _names(context: BuildContext, columns: int) -> tuple[str, ...]:
+def _names(context: BuildContext, columns: int) -> Placed:
     """Names of `class_names.txt`, else those in the graph or checkpoint, else the card's, else by the columns."""
-    given = read_class_names(context) or from_metadata(context.session.metadata) or context.card.classes
-    return column_names(given, columns, context.card.id)
+    options: LoadOptions = context.options or LoadOptions()
+    metadata, where = context.session.metadata, context.card.id
+    said = chosen(
+        said_from_metadata(metadata),
+        columns,
+        where,
+        package=read_class_names(context),
+        graph=from_metadata(metadata),
+        card=context.card.classes,
+    )
+    return place(said, columns, where, classes=options.classes, offset=options.class_offset)
 
 
 class RFDETRDetector(Detector[Filter, Kept]):
@@ -93,9 +102,11 @@ class RFDETRDetector(Detector[Filter, Kept]):
             raise ModelFileError(
                 f"the graph of {context.card.id!r} does not say how many classes it has", found=self.head.logits
             )
-        self.names = _names(context, columns)
-        if context.card.classes != self.names:
-            self._card = replace(context.card, classes=self.names)
+        placed = _names(context, columns)
+        self.names = placed.names
+        notes = tuple(note for note in context.card.notes if not note.startswith(LAYOUT))
+        notes = (*notes, f"{LAYOUT}{placed.layout}")
+        self._card = replace(context.card, classes=self.names, notes=notes)
 
     def __call__(
         self,

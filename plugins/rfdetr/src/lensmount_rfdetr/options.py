@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import index
 
+from lensmount.errors import OptionError
 from lensmount.specs.options import flag, positive
 
 
@@ -20,17 +23,27 @@ class LoadOptions:
         reduced_decode: Decode JPEGs that are much larger than the network's input at 1/2, 1/4 or 1/8 of their sides, as
             long as that leaves all the pixels that the network sees. Quicker, and not the same pixels; results stay in
             those of the whole picture. Refused for packages with a static crop or contrast normalisation.
+        classes: Class names in the place of the file's own, in its order; a text is cut at commas. They begin where the
+            file's layout says, or at column 0 where that is not sure. None for the file's.
+        class_offset: Column of the first name, 0 or more: 1 for a file whose column 0 is the background, as rfdetr up
+            to 1.4.1 left it. None for what the file says; files that fit two layouts are refused without.
     """
 
     input_size: int | tuple[int, int] | None = None
     whole_masks: bool = False
     reduced_decode: bool = False
+    classes: Sequence[str] | None = None
+    class_offset: int | None = None
 
     def __post_init__(self) -> None:
         for side in self.size or ():
             positive("input_size", side)
         flag("whole_masks", self.whole_masks)
         flag("reduced_decode", self.reduced_decode)
+        if self.classes is not None:
+            object.__setattr__(self, "classes", _names(self.classes))
+        if self.class_offset is not None:
+            object.__setattr__(self, "class_offset", _column(self.class_offset))
 
     @property
     def size(self) -> tuple[int, int] | None:
@@ -38,3 +51,36 @@ class LoadOptions:
         if self.input_size is None or isinstance(self.input_size, tuple):
             return self.input_size
         return (self.input_size, self.input_size)
+
+
+def _names(value: object) -> tuple[str, ...]:
+    """Names as a tuple.
+
+    Raises:
+        OptionError: It is no list of names, or an empty one.
+    """
+    names = [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+    if not isinstance(names, list | tuple) or not names or not all(isinstance(name, str) and name for name in names):
+        raise OptionError(
+            "classes of a load are the class names in the order of the network's columns",
+            found=repr(value)[:200],
+            expected='a list of names, such as ["nut", "bolt"]',
+        )
+    return tuple(names)
+
+
+def _column(value: object) -> int:
+    """The number of a column.
+
+    Raises:
+        OptionError: Anything else.
+    """
+    try:
+        number = -1 if isinstance(value, bool) else index(value)  # type: ignore[arg-type]  # what is none raises
+    except TypeError:
+        number = -1
+    if number < 0:
+        raise OptionError(
+            "class_offset is the column of the first class name", found=repr(value)[:200], expected="0, 1, …"
+        )
+    return number

@@ -29,7 +29,7 @@ def recognise(facts: FileFacts) -> ModelCard | None:
 
 
 def _graph(facts: FileFacts) -> ModelCard | None:
-    from lensmount_rfdetr.names import column_names, from_metadata
+    from lensmount_rfdetr.names import GRAPH, by_column, describe, from_metadata
 
     ours = facts.metadata.get("lensmount.architecture") == "rfdetr"
     names = {value.name for value in facts.outputs}
@@ -47,9 +47,10 @@ def _graph(facts: FileFacts) -> ModelCard | None:
     if head.columns is None or not (ours or _looks_alike(facts, head)):
         return None
     task = "instance-segmentation" if head.masks else "object-detection"
-    classes = column_names(from_metadata(facts.metadata), head.columns, facts.path.name)
+    where = facts.path.name
+    named = describe(by_column(from_metadata(facts.metadata), head.columns, where, GRAPH), head.columns, where)
     variant = facts.metadata.get("lensmount.variant")
-    return _card(facts, "onnx", task, classes, (_artifact(facts, "weights.onnx", "graph"),), variant)
+    return _card(facts, "onnx", task, named, (_artifact(facts, "weights.onnx", "graph"),), variant)
 
 
 def _looks_alike(facts: FileFacts, head: Head) -> bool:
@@ -62,7 +63,7 @@ def _looks_alike(facts: FileFacts, head: Head) -> bool:
 def _weights(facts: FileFacts) -> ModelCard | None:
     from lensmount_rfdetr.checkpoint import CONFIG, PREPROCESSOR, layout_of, read_config, read_contents
     from lensmount_rfdetr.keys import original_keys
-    from lensmount_rfdetr.names import column_names
+    from lensmount_rfdetr.names import describe
 
     names = original_keys(facts.tensors)
     if not is_rfdetr({name: facts.tensors[key].shape for key, name in names.items()}):
@@ -76,9 +77,9 @@ def _weights(facts: FileFacts) -> ModelCard | None:
         Artifact(name=name, uri=path.absolute().as_uri(), role="data", size=path.stat().st_size, confidence="official")
         for name, path in beside.items()
     ]
-    classes = column_names(contents.names, layout.columns, facts.path.name)
+    named = describe(contents.said, layout.columns, facts.path.name)
     variant = find_variant(layout)
-    return _card(facts, "torch", layout.task, classes, tuple(artifacts), variant.name if variant else None)
+    return _card(facts, "torch", layout.task, named, tuple(artifacts), variant.name if variant else None)
 
 
 def _is_folder(facts: FileFacts) -> bool:
@@ -101,7 +102,7 @@ def _card(
     facts: FileFacts,
     format: str,
     task: str,
-    classes: tuple[str, ...],
+    named: tuple[tuple[str, ...], str],
     artifacts: tuple[Artifact, ...],
     variant: str | None,
 ) -> ModelCard:
@@ -113,8 +114,9 @@ def _card(
         id="file",
         architecture="rfdetr",
         task=task,
-        classes=classes,
+        classes=named[0],
         description=f"RF-DETR ({variant})" if variant else "RF-DETR",
         settings=(("variant", variant),) if variant else (),
         packages=(package,),
+        notes=(named[1],),
     )
