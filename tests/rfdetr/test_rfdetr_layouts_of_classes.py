@@ -83,7 +83,7 @@ def test_two_places_that_disagree(tmp_path, rfdetr_kit):
     path = rfdetr_kit.write_checkpoint(
         tmp_path / "x.pth", rfdetr_kit.tensors(), args, model_config=dict(rfdetr_kit.ARGS)
     )
-    with pytest.raises(ModelFileError, match="num_classes 4 and 3"):
+    with pytest.raises(ModelFileError, match="num_classes: 4 and 3"):
         registry.load(path)
 
 

@@ -115,7 +115,7 @@ def test_every_combination_is_read_by_the_rule_or_refused_with_both_readings():
 
 
 def test_two_counts_that_disagree_are_two_readings():
-    with pytest.raises(ModelFileError, match="num_classes 4 and 3") as caught:
+    with pytest.raises(ModelFileError, match="num_classes: 4 and 3") as caught:
         placed(some(3), 4, 4, 3)
     assert "1.4.1" in str(caught.value) and "background last" in str(caught.value)
     assert placed(some(3), 4, 4, 4, None).names[0] == BACKGROUND

@@ -121,7 +121,8 @@ def describe(said: Said, columns: int, where: str) -> tuple[tuple[str, ...], str
     try:
         placed = place(said, columns, where)
     except ModelFileError as error:
-        return (), f"{LAYOUT}undecided, and a load without class_offset or classes is refused. {error}"
+        why = " ".join(str(error).split())
+        return (), f"{LAYOUT}undecided, and a load without class_offset or classes is refused: {why}"
     return placed.names, f"{LAYOUT}{placed.layout}"
 
 
@@ -159,14 +160,14 @@ def _readings(said: Said, columns: int) -> dict[int, str]:
             if value == columns:
                 found.setdefault(
                     1,
-                    f"rfdetr up to 1.4.1 on COCO labels from 1, by num_classes {value} = {columns} columns = "
-                    f"{count} names + 1: column i + 1 is name i, column 0 the background",
+                    f"rfdetr up to 1.4.1 on COCO labels from 1, by num_classes {value} = columns = "
+                    f"names ({count}) + 1: column i + 1 is name i, column 0 the background",
                 )
             elif value == count:
                 found.setdefault(
                     0,
-                    f"labels from 0 and the background last, by num_classes {value} = {count} names = "
-                    f"{columns} columns - 1: column i is name i",
+                    f"labels from 0 and the background last, by num_classes {value} = names = "
+                    f"columns ({columns}) - 1: column i is name i",
                 )
     return found
 
@@ -181,14 +182,13 @@ def _ambiguous(said: Said, columns: int, where: str, readings: Mapping[int, str]
     counts = " and ".join(map(str, said.counts)) or "not given"
     shown = []
     for start in (0, 1):
-        last = names[-1][:40]
+        ends = [(start, names[0]), (start + len(names) - 1, names[-1])][: len(names)]
+        columns_of = ", ".join(f"column {column} is {name[:40]!r}" for column, name in ends)
         why = f" ({readings[start]})" if start in readings else ""
-        shown.append(
-            f"class_offset={start}: column {start} is {names[0][:40]!r}, column {start + len(names) - 1} {last!r}{why}"
-        )
+        shown.append(f"class_offset={start}: {columns_of}{why}")
     return ModelFileError(
         f"{where} does not say which column of its network has which class name",
-        found=f"{len(names)} names, {columns} columns, num_classes {counts}",
+        found=f"names: {len(names)}, columns: {columns}, num_classes: {counts}",
         expected=f"one of two readings: {'; or '.join(shown)}",
         fix="load it with class_offset=0 or class_offset=1, or with classes=[...], a name for each column",
     )
