@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import types
 
 from lensmount.specs import Architecture, Artifact, Backend, BackendStatus, ModelCard, ModelPackage, hookimpl
 
@@ -29,9 +28,22 @@ def probe(environment):
     return BackendStatus(usable=True, version="1", devices=("cpu",))
 
 
-def build(context):
-    contents = {name: path.read_bytes() for name, path in context.files.items()}
-    return types.SimpleNamespace(card=context.card, package=context.package, contents=contents)
+class Model:
+    """What a load fetched."""
+
+    def __init__(self, context):
+        self.card, self.package = context.card, context.package
+        self.backend, self.device, self.precision = "tiny", "cpu", "fp32"
+        self.contents = {name: path.read_bytes() for name, path in context.files.items()}
+
+    def warmup(self):
+        return
+
+    def close(self):
+        return
+
+
+build = Model
 
 
 def sha(content):

@@ -64,7 +64,12 @@ class LensmountError(Exception):
 
 def reason(error: BaseException) -> str:
     """Any exception as text to be quoted inside another message: ours without the page, others with their class."""
-    return error.details if isinstance(error, LensmountError) else f"{type(error).__name__}: {error}"
+    if isinstance(error, LensmountError):
+        return error.details
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # a third party's class, whose own text fails
+        return type(error).__name__
 
 
 def _restore(kind: type[LensmountError], fields: dict[str, object]) -> LensmountError:

@@ -60,17 +60,15 @@ BACKENDS = alone(
 )
 SOURCES = alone("lensmount_sources", Source(scheme="shelf", finder="shelf_plugin:Shelf"))
 CACHES = alone("lensmount_caches", CacheProvider(name="shelf", factory="shelf_plugin:new_cache"))
-CARDS = alone(
-    "lensmount_model_cards",
-    ModelCard(
-        id="tiny-1",
-        architecture="tiny",
-        task="object-detection",
-        packages=(
-            ModelPackage(name="p", format="tiny", artifacts=(Artifact(name="weights.bin", uri="shelf://weights.bin"),)),
-        ),
+CARD = ModelCard(
+    id="tiny-1",
+    architecture="tiny",
+    task="object-detection",
+    packages=(
+        ModelPackage(name="p", format="tiny", artifacts=(Artifact(name="weights.bin", uri="shelf://weights.bin"),)),
     ),
 )
+CARDS = alone("lensmount_model_cards", CARD)
 READERS = alone("lensmount_readers", Reader(name="vendor", marker="vendor.json", read="written_plugin:read"))
 COMMANDS = alone("lensmount_commands", Command(name="dust", app="shelf_plugin:dust", help="Dust the shelf."))
 EXPORTERS = alone(
@@ -142,9 +140,12 @@ def test_lensmount_sources(shelf):
 
 
 def test_lensmount_caches(monkeypatch):
-    monkeypatch.setattr(tiny_plugin, "build", lambda context: types.SimpleNamespace(caches=context.caches))
-    model = registry().load("tiny-1", caches={"embeddings": ("shelf", {"entries": 3})})
-    cache = model.caches["embeddings"]
+    given_to = {}
+    monkeypatch.setattr(
+        tiny_plugin, "build", lambda context: given_to.update(context.caches) or tiny_plugin.Model(context)
+    )
+    registry().load("tiny-1", caches={"embeddings": ("shelf", {"entries": 3})})
+    cache = given_to["embeddings"]
     for key in "abcd":
         cache.put(key, key)
     assert [cache.get(key) for key in "abcd"] == [None, "b", "c", "d"]  # it took its setting
@@ -205,7 +206,8 @@ def test_readers_are_told_what_they_may_ask_and_checked(tmp_path, monkeypatch):
             here.describe(tmp_path / "file.bin", architecture=architecture)
         assert list(told[-1].recognisers) == asked
         assert (told[-1].path, told[-1].architecture) == (tmp_path / "file.bin", architecture)
-    assert told[-1].recognisers["two"]("facts") == "recognised from facts"
+    monkeypatch.setattr(written_plugin, "recognise", lambda facts: dataclasses.replace(CARD, id=facts))
+    assert told[-1].recognisers["two"]("facts").id == "facts"
 
 
 def test_a_marker_is_read_by_one_reader(tmp_path):

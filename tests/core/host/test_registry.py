@@ -66,7 +66,14 @@ class FakeSession:
 class FakeModel:
     def __init__(self, context):
         self.context = context
-        self.card = context.card
+        self.card, self.package = context.card, context.package
+        self.backend, self.device, self.precision = "fake", "cpu", "fp32"
+
+    def warmup(self):
+        return
+
+    def close(self):
+        return
 
 
 def build(context):

@@ -55,12 +55,7 @@ def size(count: int | None) -> str:
 
 
 def plain(text: object, *, lines: bool = False) -> str:
-    """Text that may come out of a file, as it is safe to show: control characters become escapes.
-
-    Args:
-        text: Any.
-        lines: Keep line breaks.
-    """
+    """Text that may come out of a file, as it is safe to show: control characters become escapes (but line breaks)."""
     return "".join(
         c if c.isprintable() or (lines and c == "\n") else c.encode("unicode_escape", "surrogatepass").decode()
         for c in str(text)

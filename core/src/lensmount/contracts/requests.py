@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from lensmount.specs import Architecture, ModelCard, ModelPackage
 
@@ -108,6 +108,7 @@ class BuildRequest:
     files: Mapping[str, Path] = field(default_factory=dict)
 
 
+@runtime_checkable
 class Builder(Protocol):
     """What `Backend.builder` names: a class without arguments."""
 

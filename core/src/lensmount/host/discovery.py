@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
+import threading
 import warnings
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib import metadata
+from itertools import islice
 from types import ModuleType
 from typing import Any, Literal
 
@@ -30,12 +34,16 @@ from lensmount.specs import (
     Source,
 )
 from lensmount.specs.hookspecs import LensmountHooks
+from lensmount.specs.imports import patience
 from lensmount.specs.logs import log
 from lensmount.version import __version__
 
 GROUP = "lensmount"
 BUILTIN = "lensmount"
 BY_HAND = "added by add_plugin"
+LIMIT = 100_000
+"""Descriptors of one hook: more are taken for endless."""
+_BUSY: ContextVar[bool] = ContextVar("whether this thread is discovering plugins", default=False)
 State = Literal["active", "blocked", "broken"]
 
 HOOKS: dict[str, type] = {
@@ -49,16 +57,7 @@ HOOKS: dict[str, type] = {
     "lensmount_exporters": Exporter,
     "lensmount_selectors": Selector,
 }
-_FIELDS = {
-    "lensmount_architectures": "architectures",
-    "lensmount_backends": "backends",
-    "lensmount_sources": "sources",
-    "lensmount_caches": "caches",
-    "lensmount_readers": "readers",
-    "lensmount_commands": "commands",
-    "lensmount_exporters": "exporters",
-    "lensmount_selectors": "selectors",
-}
+_FIELDS = {hook: hook.removeprefix("lensmount_") for hook in HOOKS if hook != "lensmount_model_cards"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,60 +191,75 @@ def builtin() -> Candidate:
 def collect(
     candidates: Iterable[Candidate], environ: Mapping[str, str] = os.environ, hooks: Collection[str] = HOOKS
 ) -> Index:
-    """Loads every candidate under its own guard and indexes what it contributes.
+    """Loads every candidate under its own guard and indexes what it contributes; each failure is a status in the index.
 
-    Args:
-        candidates: In order; of two that claim one name of a kind (backends and selectors are one), one marker of a
-            reader, or one target and precision of an exporter, the first keeps it and the second is left out. Model
-            ids may be claimed twice and are then ambiguous.
-        environ: `LENSMOUNT_PLUGINS` (allow) and `LENSMOUNT_BLOCK_PLUGINS` (block), comma-separated entry point or
-            distribution names; `LENSMOUNT_STRICT=1` makes a broken plugin an error.
-        hooks: Names of the hooks to call; all of them by default.
-
-    Returns:
-        The index; each failure is a `PluginStatus` in it, warned about once.
+    Of two that claim one name of a kind (backends and selectors are one), one marker of a reader, or one target and
+    precision of an exporter, the first keeps it and the second is left out. Model ids claimed twice are ambiguous.
 
     Raises:
         PluginError: A plugin is broken and `LENSMOUNT_STRICT=1`.
     """
+    if _BUSY.get():
+        raise PluginError("a hook asks for plugins while they are discovered", fix="hooks only return descriptors")
     index = Index()
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(LensmountHooks)
     candidates = list(candidates)
     versions: dict[str, str | None] = {_normal(c.status.distribution): c.status.version for c in candidates}
     version_of = partial(_version_of, versions | {BUILTIN: __version__})
-    for candidate in candidates:
-        status = candidate.status
-        if _blocked(status, environ):
-            index.statuses.append(replace(status, state="blocked"))
-            continue
-        stage = "requirements"
-        try:
-            _check_requirements(candidate, version_of)
-            stage = "import"
-            plugin = candidate.load()
-            stage = "register"
-            _register(manager, plugin, status)
-            stage = "hooks"
-            found = _call_hooks(manager, plugin, hooks)
-            stage = "conflict"
-            _add(index, found, status)
-        except (Exception, SystemExit) as error:  # guarded discovery: whatever a plugin does, the others are loaded
-            why = reason(error)
-            mend = "mend it" if status.version == BY_HAND else f"pip install --upgrade {status.distribution}"
-            fix = f"{mend}, or LENSMOUNT_BLOCK_PLUGINS={status.name}"
-            if not (isinstance(error, LensmountError) and error.fix):
-                why += f"\n  fix: {fix}"
-            index.statuses.append(replace(status, state="broken", stage=stage, error=why))
-            if environ.get("LENSMOUNT_STRICT", "") not in ("", "0"):
-                raise PluginError(
-                    f"plugin {_label(status)} failed at stage {stage}", found=reason(error), fix=fix
-                ) from error
-            warnings.warn(f"plugin {_label(status)} was left out (stage {stage}): {why}", PluginWarning, stacklevel=2)
-        else:
-            index.statuses.append(replace(status, hooks=tuple(found)))
-            log("host", "debug", "discovered plugin %s with %s", _label(status), ", ".join(found))
+    with _watched(candidates, index):
+        for candidate in candidates:
+            status = candidate.status
+            if _blocked(status, environ):
+                index.statuses.append(replace(status, state="blocked"))
+                continue
+            stage = "requirements"
+            try:
+                _check_requirements(candidate, version_of)
+                stage = "import"
+                plugin = candidate.load()
+                stage = "register"
+                _register(manager, plugin, status)
+                stage = "hooks"
+                found = _call_hooks(manager, plugin, hooks)
+                stage = "conflict"
+                _add(index, found, status)
+            except (Exception, SystemExit) as error:  # guarded discovery: whatever a plugin does, the others are loaded
+                why = reason(error)
+                mend = "mend it" if status.version == BY_HAND else f"pip install --upgrade {status.distribution}"
+                fix = f"{mend}, or LENSMOUNT_BLOCK_PLUGINS={status.name}"
+                if not (isinstance(error, LensmountError) and error.fix):
+                    why += f"\n  fix: {fix}"
+                index.statuses.append(replace(status, state="broken", stage=stage, error=why))
+                if environ.get("LENSMOUNT_STRICT", "") not in ("", "0"):
+                    problem = f"plugin {_label(status)} failed at stage {stage}"
+                    raise PluginError(problem, found=reason(error), fix=fix) from error
+                told = f"plugin {_label(status)} was left out (stage {stage}): {why}"
+                warnings.warn(told, PluginWarning, stacklevel=2)
+            else:
+                index.statuses.append(replace(status, hooks=tuple(found)))
+                log("host", "debug", "discovered plugin %s with %s", _label(status), ", ".join(found))
     return index
+
+
+@contextlib.contextmanager
+def _watched(candidates: Sequence[Candidate], index: Index) -> Iterator[None]:
+    """Refuses to discover within a discovery, and names the plugin that one hangs at."""
+
+    def tell() -> None:
+        status = candidates[len(index.statuses)].status
+        text = f"plugin {_label(status)} keeps all others waiting; LENSMOUNT_BLOCK_PLUGINS={status.name} leaves it out"
+        warnings.warn(text, PluginWarning, stacklevel=2)
+
+    slow = threading.Timer(patience(), tell)
+    slow.daemon = True
+    slow.start()
+    busy = _BUSY.set(True)
+    try:
+        yield
+    finally:
+        _BUSY.reset(busy)
+        slow.cancel()
 
 
 def _label(status: PluginStatus) -> str:
@@ -343,7 +357,9 @@ def _call_hooks(manager: pluggy.PluginManager, plugin: object, hooks: Collection
 def _call(name: str, kind: type, function: Callable[[], Any]) -> tuple[Any, ...]:
     try:
         result = function()
-        items = tuple(result) if isinstance(result, Iterable) else None
+        items = tuple(islice(result, LIMIT + 1)) if isinstance(result, Iterable) else None
+        if items is not None and len(items) > LIMIT:
+            raise PluginError("it gives descriptors without end", found=f"more than {LIMIT:,}")
         wrong = [result] if items is None else [item for item in items if not isinstance(item, kind)]
         if items is not None and not wrong:
             hash(items)  # a descriptor that holds a list is refused here, not deep inside a later lookup

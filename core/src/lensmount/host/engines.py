@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from lensmount.errors import LensmountError, NoPackageError, StoreError, UnsupportedModelError
 from lensmount.host.selection import normalise_device
-from lensmount.specs.imports import import_string
+from lensmount.specs.imports import ask, call
 
 if TYPE_CHECKING:
     from lensmount.contracts.finder import FetchOptions
@@ -97,24 +97,13 @@ def _sha256(artifact: Artifact, known: dict[str, str | None]) -> str | None:
 def build_missing(
     site: Site, plan: LoadPlan, card: ModelCard, backend: Backend, when: str, fetch: FetchOptions
 ) -> bool:
-    """Builds a package for a plan that has no choice, if the caller allowed it.
-
-    Args:
-        site: Plugins and machine.
-        plan: A plan without a choice, for a backend that was asked for by name.
-        card: The model.
-        backend: That backend.
-        when: `never` or `if-missing`.
-        fetch: How the model's files may be fetched.
-
-    Returns:
-        Whether there is something new to plan with; False for a backend that builds nothing, or is not usable here.
+    """Builds a package for a plan that has no choice, if `when` allows it: whether there is one more to plan with.
 
     Raises:
         NoPackageError: The caller did not allow a build, or the backend does not run on the device asked for.
         LensmountError: As for `build`.
     """
-    status = next(s for b, s in site.backends() if b.name == backend.name)
+    status = site.status(backend)
     if backend.builder is None or not status.usable:
         return False
     request = plan.request
@@ -148,21 +137,7 @@ def build(
     output: str | os.PathLike[str] | None = None,
     progress: bool | None = None,
 ) -> Path:
-    """Builds a package, unless an equal one is there.
-
-    Args:
-        site: Plugins and machine.
-        card: The model.
-        backend: Whose package to build.
-        precision: Precision to compute in; None for fp32.
-        device: Device to build for; None for the backend's first.
-        fetch: How the model's files may be fetched.
-        settings: The builder's own.
-        output: Folder to put the package into; None to keep it where `load` finds it.
-        progress: Show how far it is; None for "on a terminal".
-
-    Returns:
-        The package's folder, which `load` also opens by its path.
+    """Builds a package, unless an equal one is there: its folder, in `output` or else where `load` finds it.
 
     Raises:
         NoPackageError: The backend cannot run here.
@@ -170,12 +145,14 @@ def build(
         StoreError: The folder cannot be written, or `output` is there already.
         LensmountError: Whatever the builder raises.
     """
-    from lensmount.contracts.requests import BuildRequest
+    from lensmount.contracts.requests import Builder, BuildRequest
+    from lensmount.specs import ModelPackage
     from lensmount.specs.options import one_of
 
-    builder: Builder = import_string(backend.builder or "", f"backend {backend.name!r}")()
+    owner = f"the builder of backend {backend.name!r}"
+    builder: Builder = call(backend.builder or "", owner, Builder)
     precision = one_of("precision", precision or "fp32", builder.precisions)
-    status = next(s for b, s in site.backends() if b.name == backend.name)
+    status = site.status(backend)
     if not status.usable or not status.devices:
         raise NoPackageError(
             f"{backend.name} cannot build here",
@@ -196,14 +173,14 @@ def build(
         settings=settings,
         progress=progress,
     )
-    key = builder.key(request)
+    key = ask(owner, str, builder.key, request)
     target = Path(output).absolute() if output is not None else _root(backend) / key[:32]
     if output is not None and target.exists():
         raise StoreError(f"{target} is there already", expected="a folder to make", fix="name another, or remove it")
 
     def make(folder: Path) -> None:
         with source.files() as files:
-            package = builder.build(replace(request, files=files), folder)
+            package = ask(owner, ModelPackage, builder.build, replace(request, files=files), folder)
             described = _described(package, source.package, files, folder, key, source.hashes)
         from lensmount.store.manifests import write_manifest
 
@@ -215,13 +192,9 @@ def build(
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """What to build from.
+    """What to build from: graphs, a hash of what decides them, and the hashes of the files they are or come from.
 
-    Attributes:
-        package: A package of graphs.
-        identity: Hash over what decides the graphs.
-        hashes: The files that they are or come from, as pairs of artifact name and sha256.
-        files: Gives the package's files by artifact name, for as long as they are needed.
+    `files` gives the package's files by artifact name, for as long as they are needed.
     """
 
     package: ModelPackage
@@ -277,19 +250,17 @@ def _source_of(site: Site, card: ModelCard, builder: Builder, precision: str, fe
     def exported() -> Iterator[Mapping[str, Path]]:
         from lensmount.contracts.model import ExportContext
 
-        export = import_string(architecture.exporter or "", f"architecture {architecture.name!r}")
         with tempfile.TemporaryDirectory(prefix="lensmount-export-") as folder:
-            written = export(
-                ExportContext(
-                    card=card,
-                    package=torch,
-                    files=fetched.files,
-                    target="onnx",
-                    output=Path(folder) / "weights.onnx",
-                    precision=precision,
-                    dynamic=True,
-                )
+            context = ExportContext(
+                card=card,
+                package=torch,
+                files=fetched.files,
+                target="onnx",
+                output=Path(folder) / "weights.onnx",
+                precision=precision,
+                dynamic=True,
             )
+            written = call(architecture.exporter or "", f"the exporter of {architecture.name!r}", Path, context)
             if not written.is_file():
                 raise UnsupportedModelError(
                     f"{card.id!r} is exported as several graphs",

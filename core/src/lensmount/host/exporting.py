@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from lensmount.errors import OptionError, UnsupportedModelError
 from lensmount.host.hints import BUILDERS, EXPORTS
 from lensmount.host.resolve import resolve
-from lensmount.specs.imports import import_string
+from lensmount.specs.imports import call
 from lensmount.store.fetch import fetch_files
 
 if TYPE_CHECKING:
@@ -38,21 +38,7 @@ def export(
     load: Callable[..., Any],
     say: Callable[[str], None],
 ) -> Path:
-    """Writes another form of a model; see `lensmount.registry.Registry.export`.
-
-    Args:
-        ask: The model, and the device and precision to write for.
-        site: Plugins and machine.
-        target: Format to write, or the backend to build for.
-        output: Where.
-        dynamic: Dynamic batch and size.
-        batch: Batch size, or three of them.
-        progress: Show how far a build is.
-        settings: Those of the exporter.
-        calibration: The settings about calibration, where they were given.
-        load: `Registry.load`.
-        say: Takes lines for the user.
-    """
+    """Writes another form of a model; see `lensmount.registry.Registry.export`."""
     from lensmount.specs.options import positive
 
     precision = ask.precision or "fp32"
@@ -112,18 +98,14 @@ def export(
         graph=partial(write, target="onnx", precision="fp32"),
         say=say,
     )
-    written: Path = import_string(exporter.export, f"exporter {exporter.name!r}")(request)
+    written: Path = call(exporter.export, f"exporter {exporter.name!r}", Path, request)
     return written
 
 
 def _sorted(
     exporter: Exporter | None, settings: Mapping[str, Any], card: ModelCard
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The exporter's own settings, and those of the architecture's export that it starts from.
-
-    Raises:
-        UnknownOptionError: A setting that nobody takes.
-    """
+    """The exporter's own settings, and those of the architecture's export that it starts from; others are refused."""
     from lensmount.specs.options import check_names
 
     known = () if exporter is None else exporter.settings
@@ -171,7 +153,6 @@ def architecture_export(
         raise UnsupportedModelError(
             f"{card.id!r} cannot be exported", found=found, expected="an architecture with an exporter, a torch package"
         )
-    exporter = import_string(architecture.exporter, f"architecture {architecture.name!r}")
     context = ExportContext(
         card=card,
         package=package,
@@ -183,5 +164,5 @@ def architecture_export(
         batch=batch,
         settings=settings,
     )
-    written: Path = exporter(context)
+    written: Path = call(architecture.exporter, f"the exporter of architecture {architecture.name!r}", Path, context)
     return written

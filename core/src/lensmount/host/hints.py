@@ -30,14 +30,7 @@ SELECTORS = {"fastest": 'pip install "lensmount[bench]"'}
 
 
 def first_party(table: Literal["models", "commands"]) -> dict[str, list[str]]:
-    """What lensmount's own distributions bring, installed or not: patterns of model ids, or names of commands.
-
-    Args:
-        table: Which of the two.
-
-    Returns:
-        Patterns or names by distribution.
-    """
+    """What lensmount's own distributions bring, installed or not: patterns of model ids, or names of commands."""
     if sys.version_info >= (3, 11):
         import tomllib
     else:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lensmount.errors import BackendError, DeviceError, DeviceNotice, LicenceNotice, PluginError
-from lensmount.specs.imports import import_string
+from lensmount.specs.imports import ask as ask_plugin
+from lensmount.specs.imports import call, import_string
 from lensmount.specs.logs import log
 
 if TYPE_CHECKING:
@@ -41,22 +42,12 @@ def open_model(
 ) -> Any:
     """Opens the sessions of a fetched package, compares them with the plan, and calls the factory.
 
-    Args:
-        ask: What the caller said.
-        choice: The package, its backend, device and precision.
-        card: The model.
-        architecture: What runs it.
-        fetched: The package's files.
-        groups: The load options of the sessions, and those of the architecture.
-        factory: The architecture's.
-        providers: Kinds of caches by name.
-
     Raises:
         BackendError: A session cannot be opened, or computes in another precision than planned.
         DeviceError: A session runs elsewhere than planned.
         PluginError: A cache that was asked for is none.
     """
-    from lensmount.contracts.model import BuildContext
+    from lensmount.contracts.model import BuildContext, Model
 
     opener = partial(_open, choice, card, architecture, fetched.files, *groups)
     if architecture.shared:
@@ -68,17 +59,16 @@ def open_model(
     try:
         for session in sessions.values():
             _check_effective(session, choice, card, ask.precision)
-        return factory(
-            BuildContext(
-                card=card,
-                package=choice.package,
-                sessions=sessions,
-                files=fetched.files,
-                options=groups[1],
-                caches=_caches(ask.caches, providers),
-                fingerprint=fetched.fingerprint,
-            )
+        context = BuildContext(
+            card=card,
+            package=choice.package,
+            sessions=sessions,
+            files=fetched.files,
+            options=groups[1],
+            caches=_caches(ask.caches, providers),
+            fingerprint=fetched.fingerprint,
         )
+        return ask_plugin(f"the factory of architecture {architecture.name!r}", Model, factory, context)
     except BaseException:
         for session in sessions.values():
             session.close()
@@ -105,10 +95,11 @@ def _open(
     options: Any,
 ) -> dict[str, Session]:
     from lensmount.contracts.model import NetworkContext
-    from lensmount.contracts.session import OpenRequest, TorchNetwork
+    from lensmount.contracts.session import OpenRequest, Session, TorchNetwork
 
     package = choice.package
-    opener = import_string(choice.backend.opener, f"backend {choice.backend.name!r}")
+    owner = f"the opener of backend {choice.backend.name!r}"
+    opener = import_string(choice.backend.opener, owner)
 
     def request(path: Path | None, network: TorchNetwork | None) -> OpenRequest:
         return OpenRequest(
@@ -122,8 +113,9 @@ def _open(
 
     requests: dict[str, OpenRequest] = {}
     if package.format == "torch" and architecture.network is not None:
-        build = import_string(architecture.network, f"architecture {architecture.name!r}")
-        built = build(NetworkContext(card=card, package=package, files=files, options=options))
+        context = NetworkContext(card=card, package=package, files=files, options=options)
+        by = f"the network of architecture {architecture.name!r}"
+        built = call(architecture.network, by, (TorchNetwork, Mapping), context)
         networks = {"network": built} if isinstance(built, TorchNetwork) else dict(built)
         requests = {name: request(None, network) for name, network in networks.items()}
     else:
@@ -131,7 +123,8 @@ def _open(
     opened: dict[str, Session] = {}
     try:
         for name, item in requests.items():
-            opened[name] = opener(item)
+            opened[name] = ask_plugin(owner, Session, opener, item)
+            _check_specs(owner, opened[name])
             where = (opened[name].provider, opened[name].device, opened[name].precision)
             log("host", "info", "opened %s of %s (%s): %s, %s, %s", name, card.id, choice, *where)
     except BaseException:
@@ -139,6 +132,15 @@ def _open(
             session.close()
         raise
     return opened
+
+
+def _check_specs(owner: str, session: Session) -> None:
+    from lensmount.contracts.session import TensorSpec
+
+    for name, specs in (("inputs", session.inputs), ("outputs", session.outputs)):
+        if not (isinstance(specs, tuple) and all(isinstance(spec, TensorSpec) for spec in specs)):
+            found = f"{name} of type {type(specs).__name__}"
+            raise PluginError(f"{owner} returned the wrong thing", found=found, expected="tuples of TensorSpec")
 
 
 def _check_effective(session: Session, choice: Choice, card: ModelCard, requested_precision: str | None) -> None:
@@ -161,18 +163,14 @@ def _check_effective(session: Session, choice: Choice, card: ModelCard, requeste
 
 
 def _caches(caches: Mapping[str, Any], providers: Mapping[str, CacheProvider]) -> dict[str, Any]:
-    """Caches by use: an instance as it is, a provider's name, or `(name, settings)`.
-
-    Raises:
-        PluginError: No provider of this name, or not a cache.
-    """
+    """Caches by use: an instance as it is, a provider's name, or `(name, settings)`."""
     resolved = {}
     for use, value in caches.items():
         name, settings = (value, {}) if isinstance(value, str) else value if isinstance(value, tuple) else (None, {})
         if name is not None:
             if name not in providers:
                 raise PluginError(f"no cache provider {name!r}", expected=", ".join(sorted(providers)))
-            value = import_string(providers[name].factory, f"cache {name!r}")(**settings)
+            value = call(providers[name].factory, f"cache {name!r}", object, **settings)
             log("host", "info", "made cache %s for %s", name, use)
         if not (hasattr(value, "get") and hasattr(value, "put")):
             raise PluginError(

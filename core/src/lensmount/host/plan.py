@@ -15,7 +15,7 @@ from lensmount.errors import LensmountError, NoPackageError, NotTunedError, Plug
 from lensmount.host.hints import SELECTORS
 from lensmount.host.selection import select, without_less_exact
 from lensmount.host.site import Name, Site
-from lensmount.specs.imports import import_string
+from lensmount.specs.imports import call, import_string
 from lensmount.specs.logs import log
 
 if TYPE_CHECKING:
@@ -95,17 +95,7 @@ def plan(
     build: str | None = None,
     fetch: FetchOptions | None = None,
 ) -> LoadPlan:
-    """Which package would be loaded, and why not the others.
-
-    Args:
-        card: The model.
-        site: Plugins and machine.
-        request: What was asked for.
-        name: What the user called the model, for a selector; None for the card's id.
-        options: The load's options as dataclasses, for a selector.
-        build: Whether a backend that was asked for by name may build a package when none can run: `if-missing` to
-            build one, `never` to refuse with the command that does, None to leave the plan without a choice.
-        fetch: With `build`: how the model's files may be fetched.
+    """Which package would be loaded, and why not the others; `build` None leaves a plan without a choice as it is.
 
     Raises:
         UnknownBackendError: No plugin registers the backend or selector asked for.
@@ -151,7 +141,9 @@ def candidates(card: ModelCard, site: Site, request: Request) -> LoadPlan:
 
             card = with_built(card, backend)
     obeyed = replace(request, backend=None) if by_selector else request
-    found = select(card, index.architectures.get(card.architecture), site.backends(), site.environment, obeyed)
+    found = select(
+        card, index.architectures.get(card.architecture), site.backends(obeyed.backend), site.environment, obeyed
+    )
     if by_selector:
         found = replace(without_less_exact(found), request=request)
     log("host", "debug", "what can run of %s:\n%s", card.id, found)
@@ -169,12 +161,10 @@ def _choose(selector: Selector, found: LoadPlan, site: Site, name: Name, options
         plugin=site.index.owners.get(("lensmount_architectures", found.card.architecture)),
         local=lambda package: local_files(package, site.index.sources),
     )
-    made = import_string(selector.choose, f"selector {selector.name!r}")(request)
-    wrong = type(made).__name__
-    if isinstance(made, LoadPlan):
-        wrong = ", ".join(str(c) for c in made.choices if replace(c, milliseconds=None) not in found.choices)
-        if not wrong:
-            return made
+    made: LoadPlan = call(selector.choose, f"selector {selector.name!r}", LoadPlan, request)
+    wrong = ", ".join(str(c) for c in made.choices if replace(c, milliseconds=None) not in found.choices)
+    if not wrong:
+        return made
     expected = "a LoadPlan whose choices are among those of the request"
     raise PluginError(f"selector {selector.name!r} returned the wrong thing", found=wrong, expected=expected)
 

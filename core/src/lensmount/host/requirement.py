@@ -17,17 +17,9 @@ _COMPARE: dict[str, Callable[[Any, Any], bool]] = {">=": ge, "<=": le, "<": lt, 
 
 
 def unmet(line: str, version_of: Callable[[str], str | None]) -> str | None:
-    """What is there instead of what a requirement asks for, as far as it is about lensmount's distributions.
+    """What is there instead of what a `Requires-Dist` line asks for of lensmount's distributions; None where it holds.
 
     The usual form is compared here: packaging takes 15 ms to import, which every listing of models would pay.
-
-    Args:
-        line: A `Requires-Dist` line.
-        version_of: Version of an installed distribution, or None.
-
-    Returns:
-        The distribution and its version, or that it is not installed; None where the requirement holds, is about
-        something else, or has a marker that does not apply.
 
     Raises:
         packaging.requirements.InvalidRequirement: The line names a lensmount distribution and makes no sense.

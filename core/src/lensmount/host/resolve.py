@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lensmount.errors import AmbiguousModelError, MissingDependencyError, ModelFileError, ModelNotFoundError
-from lensmount.specs.imports import import_string
+from lensmount.specs.imports import ask as ask_plugin
+from lensmount.specs.imports import call, call_quickly
 
 if TYPE_CHECKING:
     from lensmount.contracts.finder import FetchOptions, Finder
@@ -24,15 +25,7 @@ MODEL_SUFFIXES = (".onnx", ".pt", ".pth", ".safetensors", ".bin", ".engine", ".p
 
 
 def resolve(ask: Ask, index: Index) -> ModelCard:
-    """Finds the card of a model.
-
-    Args:
-        ask: What the caller said: a model id, alias, `distribution:id`, path of a file or folder, or address
-            (`hf://owner/repo`), and what the model has to be.
-        index: What the plugins contribute.
-
-    Returns:
-        The card; with `locked`, of the files that the lock file names.
+    """Finds the card of a model; with `locked`, of the files that the lock file names.
 
     Raises:
         ModelNotFoundError: No plugin, file or address has the name (with near matches); or the model has
@@ -222,7 +215,6 @@ def _read(
         file = path.absolute().joinpath(*name.split("/"))
         return file if file.is_file() else None
 
-    read = import_string(reader.read, f"reader {reader.name!r}")
     request = ReadRequest(
         path=path.absolute(),
         given=path,
@@ -236,25 +228,22 @@ def _read(
         },
         left_out=tuple(index.left_out),
     )
-    card = read(request)
-    if not isinstance(card, ModelCard):
-        from lensmount.errors import PluginError
-
-        raise PluginError(
-            f"reader {reader.name!r} returned the wrong thing", found=type(card).__name__, expected="a ModelCard"
-        )
+    card: ModelCard = call(reader.read, f"reader {reader.name!r}", ModelCard, request)
     return card
 
 
 def _recognise(architecture: Architecture, facts: Any) -> Any:
-    return import_string(architecture.recognise or "", f"architecture {architecture.name!r}")(facts)
+    from lensmount.specs import ModelCard
+
+    owner = f"the recogniser of architecture {architecture.name!r}"
+    return call_quickly(architecture.recognise or "", owner, (ModelCard, type(None)), facts)
 
 
 # --- addresses --------------------------------------------------------------------------------------------------------
 
 
 def _from_address(text: str, index: Index, fetch: FetchOptions, architecture: str | None) -> ModelCard:
-    from lensmount.contracts.finder import FolderFinder
+    from lensmount.contracts.finder import Finder, Folder, FolderFinder
 
     scheme = text.partition("://")[0]
     source = index.sources.get(scheme)
@@ -262,8 +251,11 @@ def _from_address(text: str, index: Index, fetch: FetchOptions, architecture: st
         raise ModelNotFoundError(
             f"no source for addresses of scheme {scheme!r}", found=text, expected=", ".join(sorted(index.sources))
         )
-    finder: Finder = import_string(source.finder, f"source {scheme!r}")()
-    card = finder.find(text, fetch)
+    from lensmount.specs import ModelCard
+
+    owner = f"source {scheme!r}"
+    finder: Finder = call(source.finder, owner, Finder)
+    card: ModelCard | None = ask_plugin(owner, (ModelCard, type(None)), finder.find, text, fetch)
     if card is not None:
         return card
     if text.partition("#")[0].lower().endswith(MODEL_SUFFIXES):
@@ -276,7 +268,8 @@ def _from_address(text: str, index: Index, fetch: FetchOptions, architecture: st
     card = _from_repository(finder, text, index, fetch, architecture, name)
     if card is not None:
         return card
-    folder = finder.folder(text, fetch) if isinstance(finder, FolderFinder) else None
+    by_folder = finder.folder if isinstance(finder, FolderFinder) else lambda *_: None
+    folder = ask_plugin(owner, (Folder, type(None)), by_folder, text, fetch)
     if folder is not None:
         return _at(_read_bare(folder.weights, index, architecture, name=name), folder.weights.parent, folder.uri)
     raise ModelNotFoundError(
@@ -290,12 +283,13 @@ def _from_repository(
     finder: Finder, text: str, index: Index, fetch: FetchOptions, architecture: str | None, name: str
 ) -> ModelCard | None:
     """The card of a repository that has the marker of a reader of repositories, else None."""
-    from lensmount.contracts.finder import RepositoryFinder
+    from lensmount.contracts.finder import Repository, RepositoryFinder
 
     readers = {marker: reader for marker, reader in _marked(index).items() if reader.repositories}
     if not readers or not isinstance(finder, RepositoryFinder):
         return None
-    repository = finder.repository(text, fetch)
+    owner = f"source {text.partition('://')[0]!r}"
+    repository = ask_plugin(owner, (Repository, type(None)), finder.repository, text, fetch)
     for marker, reader in readers.items():
         path = None if repository is None else repository.bring(marker)
         if repository is not None and path is not None:

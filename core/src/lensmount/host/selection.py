@@ -26,18 +26,7 @@ def select(
     environment: Environment,
     request: Request,
 ) -> LoadPlan:
-    """Chooses among a card's packages and the backends that open their format.
-
-    Args:
-        card: The model.
-        architecture: Its architecture, to know whether it has a torch form; None when no plugin brings it.
-        backends: Registered backends with their probe's answer.
-        environment: What the machine has.
-        request: What the user asked for; obeyed or refused, never replaced.
-
-    Returns:
-        The plan; `selected` is None when nothing can run.
-    """
+    """Chooses among a card's packages and the backends that open their format."""
     known = list(backends)
     choices: list[Choice] = []
     rejected: list[Rejection] = []
@@ -144,7 +133,7 @@ def _check(
         reasons.append(Reason(check="package", required=f"package {request.package!r} (asked for)", found=package.name))
     if request.backend is not None and request.backend != backend.name:
         reasons.append(Reason(check="backend", required=f"backend {request.backend!r} (asked for)", found=backend.name))
-    if not status.usable:
+    elif not status.usable:
         reasons.append(
             Reason(
                 check="backend",

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING
 
-from lensmount.errors import ModelNotFoundError
+from lensmount.errors import LensmountError, ModelNotFoundError, reason
 
 if TYPE_CHECKING:
     from lensmount.host.discovery import Candidate, Index, PluginStatus
@@ -19,13 +19,7 @@ Name = str | os.PathLike[str]
 
 
 class Site:
-    """Plugins, backends and facts of the machine, collected at first use and kept until `refresh`.
-
-    Args:
-        candidates: Gives the plugins to load; None for every installed entry point of group `lensmount`. What the
-            core itself brings is always there.
-        environment: Facts of the machine; None to look.
-    """
+    """Plugins, backends and facts of the machine, collected at first use and kept until `refresh`; as `Registry`."""
 
     def __init__(
         self, candidates: Callable[[], Iterable[Candidate]] | None = None, environment: Environment | None = None
@@ -36,7 +30,7 @@ class Site:
         self._added: list[Candidate] = []
         self._found: list[Candidate] | None = None
         self._index: Index | None = None
-        self._probed: list[tuple[Backend, BackendStatus]] | None = None
+        self._probed: dict[str, BackendStatus] = {}
         self._lock = threading.RLock()
 
     @property
@@ -77,7 +71,7 @@ class Site:
         with self._lock:
             self._found = None
             self._index = None
-            self._probed = None
+            self._probed = {}
             self._environment = self._given_environment
 
     def add_plugin(self, plugin: object, name: str | None) -> PluginStatus:
@@ -92,7 +86,7 @@ class Site:
             earlier = list(self._added)
             self._added.append(discovery.given(plugin, name))
             self._index = None
-            self._probed = None
+            self._probed = {}
             state: str = "broken"  # also where LENSMOUNT_STRICT makes it an error
             try:
                 status = self.index.statuses[-1]
@@ -102,12 +96,21 @@ class Site:
                     self._added = earlier
             return status
 
-    def backends(self) -> list[tuple[Backend, BackendStatus]]:
-        """Every backend, and whether it can run here."""
+    def backends(self, name: str | None = None) -> list[tuple[Backend, BackendStatus]]:
+        """Every backend, and whether it can run here; where one is named, the others are not asked."""
+        from lensmount.specs import BackendStatus
+
         with self._lock:
-            if self._probed is None:
-                self._probed = [(b, _probe(b, self.environment)) for b in self.index.backends.values()]
-            return list(self._probed)
+            known = self.index.backends
+            for backend in [known[name]] if name in known else known.values():
+                if backend.name not in self._probed:
+                    self._probed[backend.name] = _probe(backend, self.environment)
+            unasked = BackendStatus(usable=False, reason="not asked")
+            return [(backend, self._probed.get(backend.name, unasked)) for backend in known.values()]
+
+    def status(self, backend: Backend) -> BackendStatus:
+        """Whether one backend can run here."""
+        return next(status for each, status in self.backends(backend.name) if each.name == backend.name)
 
     def architecture_of(self, card: ModelCard) -> Architecture:
         """The architecture that runs a card.
@@ -141,15 +144,14 @@ class Site:
 
 def _probe(backend: Backend, environment: Environment) -> BackendStatus:
     """Asks a backend; one that fails to answer is not usable, and the others are asked all the same."""
-    from lensmount.errors import LensmountError
     from lensmount.specs import BackendStatus
-    from lensmount.specs.imports import import_string
+    from lensmount.specs.imports import call_quickly, patience
 
+    patience()  # what the user set wrongly is told, not taken for the backend's failure
+    owner = f"the probe of backend {backend.name!r}"
     try:
-        status = import_string(backend.probe, f"backend {backend.name!r}")(environment)
-    except Exception as error:  # a third party's probe, guarded like discovery
-        why = error.details if isinstance(error, LensmountError) else f"its probe failed: {error!r}"
-        return BackendStatus(usable=False, reason=why)
-    if not isinstance(status, BackendStatus):
-        return BackendStatus(usable=False, reason=f"its probe returned {type(status).__name__}, not BackendStatus")
+        status: BackendStatus = call_quickly(backend.probe, owner, BackendStatus, environment)
+    except (LensmountError, MemoryError) as error:
+        why = reason(error)
+        return BackendStatus(usable=False, reason=why if owner in why else f"{owner}: {why}")
     return status

@@ -139,11 +139,7 @@ def this_host() -> Host:
 
 
 def detect(where: Host | None = None) -> Environment:
-    """Describes a machine, by default this one. Takes milliseconds; never raises for what it cannot find.
-
-    Args:
-        where: Where to look instead.
-    """
+    """Describes a machine, by default this one. Takes milliseconds; never raises for what it cannot find."""
     where = where or this_host()
     root = where.root
     found = {name: one for name in installed.DISTRIBUTIONS if (one := where.distribution(name)) is not None}

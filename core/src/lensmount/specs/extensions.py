@@ -118,6 +118,14 @@ class BackendStatus:
     reason: str | None = None
     fix: str | None = None
 
+    def __post_init__(self) -> None:
+        plain = isinstance(self.devices, tuple) and all(isinstance(device, str) for device in self.devices)
+        require(plain, "devices", self.devices, "a tuple of names")
+        paired = isinstance(self.precisions, tuple) and all(
+            isinstance(p, tuple) and len(p) == 2 for p in self.precisions
+        )
+        require(paired, "precisions", self.precisions, "a tuple of pairs")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:

@@ -11,7 +11,7 @@ from pathlib import Path
 from lensmount.contracts.finder import Fetched, FetchOptions, Finder
 from lensmount.errors import PluginError, SourceError
 from lensmount.specs import Artifact, ModelCard, ModelPackage, Source
-from lensmount.specs.imports import import_string
+from lensmount.specs.imports import ask, call
 from lensmount.specs.logs import log
 from lensmount.store.addresses import parse_web, public, scheme_of
 from lensmount.store.files import hash_file, link_or_copy, safe_name, write_atomic
@@ -58,7 +58,8 @@ def fetch_artifact(artifact: Artifact, finders: Mapping[str, Finder], options: F
             expected="one of " + ", ".join(f"{known}://" for known in sorted(finders)),
             fix=f"pip install the plugin that brings the source {scheme!r}",
         )
-    return finders[scheme].fetch(artifact, options)
+    fetched: Fetched = ask(f"source {scheme!r}", Fetched, finders[scheme].fetch, artifact, options)
+    return fetched
 
 
 def fetch_uri(uri: str, finders: Mapping[str, Finder], options: FetchOptions, *, name: str | None = None) -> Fetched:
@@ -148,7 +149,7 @@ def finders_for(package: ModelPackage, sources: Mapping[str, Source]) -> dict[st
                 f"no source for artifact {artifact.name!r}", found=artifact.uri, expected=", ".join(sources)
             )
         if scheme not in found:
-            found[scheme] = import_string(sources[scheme].finder, f"source {scheme!r}")()
+            found[scheme] = call(sources[scheme].finder, f"source {scheme!r}", Finder)
     return found
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lensmount.errors import AmbiguousModelError, UnsupportedModelError
+from lensmount.errors import AmbiguousModelError, LensmountError, PluginError, PluginWarning, UnsupportedModelError
 from lensmount_reading.inspection import inspect_file, require_usable
 
 if TYPE_CHECKING:
@@ -22,11 +23,23 @@ def read(request: ReadRequest) -> ModelCard:
         UnsupportedModelError: None does.
         AmbiguousModelError: Several do.
         ModelFileError: The file is corrupt.
+        LensmountError: As the architecture raises it that knows the file, or the only one that was asked.
     """
     path = request.path
     facts = require_usable(inspect_file(request.given))
-    answers = ((label, recognise(facts)) for label, recognise in request.recognisers.items())
-    cards = {label: card for label, card in answers if card is not None}
+    cards: dict[str, ModelCard] = {}
+    failed: list[LensmountError] = []
+    for label, recognise in request.recognisers.items():
+        try:
+            card = recognise(facts)
+        except LensmountError as error:  # one that fails or refuses harms no other
+            failed.append(error)
+            continue
+        if card is not None:
+            cards[label] = card
+    broken = [error.details for error in failed if isinstance(error, PluginError)]
+    if cards and broken:
+        warnings.warn("\n".join(broken), PluginWarning, stacklevel=2)
     if len(cards) == 1:
         return _placed(next(iter(cards.values())), path, request.name or path.name)
     if cards:
@@ -35,12 +48,16 @@ def read(request: ReadRequest) -> ModelCard:
             found=", ".join(cards),
             fix=f"say which: architecture={next(iter(cards))!r}",
         )
+    refusals = [error for error in failed if not isinstance(error, PluginError)]
+    if refusals or (failed and len(request.recognisers) == 1):
+        raise [*refusals, *failed][0]
+    harmed = [text.replace("\n ", ",") for text in broken]
     install = ["install the plugin of its architecture, e.g. pip install lensmount-yolo"]
     raise UnsupportedModelError(
         f"no installed architecture recognises {path.name}",
         found=facts.summary(),
         expected=f"a model of: {', '.join(request.recognisers) or 'no architecture is installed'}",
-        fix="; ".join(request.left_out or install),
+        fix="; ".join([*harmed, *request.left_out] or install),
     )
 
 
