@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from lensmount_owlv2.proposals import Proposals, from_outputs, on_host
+from lensmount_owlv2.proposals import NONE, Proposals, from_outputs, on_host
 from lensmount_vision.images.source_keys import source_key
+from lensmount_vision.models.numbers import bad_rows, not_finite
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,10 +27,12 @@ class Seen:
     Attributes:
         proposals: What was found.
         path: Path or address of the input, None when it came as data.
+        fault: What was wrong with the network's outputs; there are no proposals then.
     """
 
     proposals: Proposals
     path: str | None
+    fault: str | None = None
 
 
 class ImageEmbedder:
@@ -43,6 +46,7 @@ class ImageEmbedder:
         cache: Keeps `Proposals`.
         identity: Stands for network, backend, device, precision and preprocessing in keys.
         batch: Most pictures in one run.
+        model: Whose networks they are, for messages.
     """
 
     def __init__(
@@ -52,7 +56,9 @@ class ImageEmbedder:
         cache: Cache,
         identity: str,
         batch: int,
+        model: Any,
     ) -> None:
+        self._model = model
         self._prepare = prepare
         self._forward = forward
         self.cache = cache
@@ -76,13 +82,20 @@ class ImageEmbedder:
             yield from self._embed(chunk, count, color)
 
     def all(self, sources: Sequence[Any], count: int | None, color: Color | None) -> list[Seen]:
-        """Proposals of reference pictures: those not kept yet share runs of the network."""
+        """Proposals of reference pictures: those not kept yet share runs of the network.
+
+        Raises:
+            NotFiniteError: The network gave no usable numbers for one of them.
+        """
         settled = [settle(source, color) for source in sources]
-        return self._embed(settled, count, color)
+        every = self._embed(settled, count, color)
+        if faults := {i: seen.fault for i, seen in enumerate(every) if seen.fault}:
+            raise not_finite(self._model, faults, names={i: every[i].path for i in faults}, of="reference picture")
+        return every
 
     def _embed(self, sources: Sequence[Any], count: int | None, color: Color | None) -> list[Seen]:
         keys = [f"{self._identity}:{source_key(source, color)}" for source in sources]
-        found: dict[str, Proposals] = {}
+        found: dict[str, Proposals | str] = {}
         missing: dict[str, Any] = {}
         for key, source in zip(keys, sources, strict=True):
             if key in found or key in missing:
@@ -95,7 +108,12 @@ class ImageEmbedder:
         pending = list(missing.items())
         for start in range(0, len(pending), self.batch):
             found |= self._run(pending[start : start + self.batch], count, color)
-        return [Seen(found[key], path_of(source)) for key, source in zip(keys, sources, strict=True)]
+        seen = []
+        for key, source in zip(keys, sources, strict=True):
+            made = found[key]
+            fault = made if isinstance(made, str) else None
+            seen.append(Seen(NONE if isinstance(made, str) else made, path_of(source), fault))
+        return seen
 
     def _get(self, key: str, count: int | None) -> Proposals | None:
         """What is kept: exactly as many, or all, of which the first are as good."""
@@ -104,16 +122,24 @@ class ImageEmbedder:
             kept = self.cache.get(f"{key}:None")
         return None if kept is None else kept.top(count)
 
-    def _run(self, pending: Sequence[tuple[str, Any]], count: int | None, color: Color | None) -> dict[str, Proposals]:
+    def _run(
+        self, pending: Sequence[tuple[str, Any]], count: int | None, color: Color | None
+    ) -> dict[str, Proposals | str]:
+        """Proposals by key, or what was wrong with the outputs."""
         from lensmount_vision.images.loading import load
 
         pictures = [load(source, color=color) for _, source in pending]
         batch, _ = self._prepare(pictures)
         sizes = [picture.size for picture in pictures]
         del pictures
-        raw = on_host(self._forward(batch), count)
-        made = {}
+        outputs = self._forward(batch)
+        faults = bad_rows(outputs, len(pending))
+        raw = on_host(outputs, count)
+        made: dict[str, Proposals | str] = {}
         for row, ((key, _), size) in enumerate(zip(pending, sizes, strict=True)):
+            if row in faults:
+                made[key] = faults[row]
+                continue
             made[key] = from_outputs(raw, row, size, count)
             self.cache.put(f"{key}:{count}", made[key])
         return made

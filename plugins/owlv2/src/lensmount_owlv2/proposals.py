@@ -81,6 +81,11 @@ class Proposals:
         return boxes
 
 
+_ROW, _NUMBER = np.zeros((0, 1), np.float32), np.zeros(0, np.float32)
+NONE = Proposals(np.zeros((0, 4), np.float32), _ROW, _NUMBER, _NUMBER, _NUMBER, (1, 1))
+"""No proposals, in the place of those of a picture that the network gave no numbers for."""
+
+
 def normalise(vectors: NDArray[np.floating]) -> Floats:
     """Rows of length 1, float32: `v / (|v| + 1e-6)`."""
     array = np.asarray(vectors, np.float32)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from lensmount.caches.keys import make_key
 from lensmount.caches.memory import DEFAULT_BYTES, MemoryCache
@@ -21,6 +21,7 @@ from lensmount_owlv2.scoring import Bank, Found, by_query, few_shot
 from lensmount_owlv2.texts import TextEmbedder
 from lensmount_owlv2.training import TrainBox, read_training_data
 from lensmount_vision.images.loading import split
+from lensmount_vision.models.numbers import not_finite
 from lensmount_vision.models.single_graph import SingleGraph
 from lensmount_vision.results.kinds import Detections
 
@@ -91,6 +92,7 @@ class QueryModel(SingleGraph):
             _cache(caches, "embeddings", options.images_kept, options.image_cache_bytes),
             self._identity,
             options.batch or (8 if self.device == "cpu" else 16),
+            self,
         )
         self._banks = _cache(caches, "classes", options.classes_kept)
         self._texts = TextEmbedder(
@@ -136,11 +138,33 @@ class QueryModel(SingleGraph):
         overlap = None if iou_threshold is None else fraction("iou_threshold", iou_threshold)
         self.check_open()
         queries = self._texts.embed(words)
-        results = []
-        for seen in self._images.stream(split(images), None, color):
+
+        def make(seen: Seen) -> Detections:
             found = by_query(seen.proposals, queries, thresholds=thresholds, iou_threshold=overlap, max_detections=most)
-            results.append(result(seen, found, words))
-        return results
+            return result(seen, found, words)
+
+        return self._each(images, None, color, make)
+
+    def _each(
+        self, images: Any, count: int | None, color: Color | None, make: Callable[[Seen], Detections]
+    ) -> list[Detections]:
+        """A result of each picture's proposals.
+
+        Raises:
+            NotFiniteError: The network gave no usable numbers for a picture; it has the others' results.
+        """
+        results: list[Detections | None] = []
+        faults: dict[int, str] = {}
+        names: dict[int, str | None] = {}
+        for index, seen in enumerate(self._images.stream(split(images), count, color)):
+            if seen.fault is None:
+                results.append(make(seen))
+            else:
+                results.append(None)
+                faults[index], names[index] = seen.fault, seen.path
+        if faults:
+            raise not_finite(self, faults, results, names)
+        return cast("list[Detections]", results)
 
     def embed_text(self, texts: Sequence[str] | str) -> Any:
         """Query embeddings of texts, float32 `(T, D)` of length 1; each is computed once."""
@@ -190,11 +214,12 @@ class QueryModel(SingleGraph):
             references = read_training_data([{"image": query_image, "boxes": [box]}])
             bank, _ = make_bank(references, [proposals], iou_threshold=overlap, on_unmatched="error")
             query, name = bank.embeddings, bank.class_names[0]
-        results = []
-        for seen in self._images.stream(split(images), None, color):
+
+        def make(seen: Seen) -> Detections:
             found = by_query(seen.proposals, query, thresholds=lowest, iou_threshold=overlap, max_detections=most)
-            results.append(result(seen, found, (name,)))
-        return results
+            return result(seen, found, (name,))
+
+        return self._each(images, None, color, make)
 
     # --- example boxes ------------------------------------------------------------------------------------------------
 
@@ -202,8 +227,8 @@ class QueryModel(SingleGraph):
         """Compares pictures with reference embeddings; what `Owlv2.infer` and detectors end in."""
         self.check_open()
         lowest, table = class_thresholds(parameters.confidence, bank.class_names, CONFIDENCE)
-        results = []
-        for seen in self._images.stream(split(images), parameters.max_detections, color):
+
+        def make(seen: Seen) -> Detections:
             found = few_shot(
                 seen.proposals,
                 bank,
@@ -211,8 +236,9 @@ class QueryModel(SingleGraph):
                 iou_threshold=parameters.iou_threshold,
                 max_detections=parameters.max_detections,
             )
-            results.append(result(seen, found, bank.class_names))
-        return results
+            return result(seen, found, bank.class_names)
+
+        return self._each(images, parameters.max_detections, color, make)
 
     # --- housekeeping -------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,12 +20,17 @@ if TYPE_CHECKING:
     from lensmount_sam2.runner import Runner
 
 
-def generate(runner: Runner, embedding: ImageEmbedding, options: GenerateOptions) -> PromptedMasks:
-    """Masks of all that a grid of points finds in an encoded picture; see `lensmount_sam2.model.Sam2.generate`."""
+def generate(
+    runner: Runner, embedding: ImageEmbedding, options: GenerateOptions, check: Callable[[Any], None]
+) -> PromptedMasks:
+    """Masks of all that a grid of points finds in an encoded picture; see `lensmount_sam2.model.Sam2.generate`.
+
+    `check` is given the decoder's scores, and refuses what is not finite: no mask would be good then.
+    """
     kept: list[tuple[Masks, NDArray[np.float32]]] = []
     points = grid(options.points_per_side, embedding.image_size)
     for start in range(0, len(points), options.points_per_batch):
-        part = _batch(runner, embedding, points[start : start + options.points_per_batch], options)
+        part = _batch(runner, embedding, points[start : start + options.points_per_batch], options, check)
         if len(part[1]):
             kept.append(part)
     masks = _join([masks for masks, _ in kept], embedding.image_size)
@@ -51,11 +57,15 @@ def grid(side: int, image_size: tuple[int, int]) -> NDArray[np.float32]:
 
 
 def _batch(
-    runner: Runner, embedding: ImageEmbedding, points: NDArray[np.float32], options: GenerateOptions
+    runner: Runner,
+    embedding: ImageEmbedding,
+    points: NDArray[np.float32],
+    options: GenerateOptions,
+    check: Callable[[Any], None],
 ) -> tuple[Masks, NDArray[np.float32]]:
     prompts = Prompts(points=points[:, None], labels=np.ones((len(points), 1), np.int64), several=True)
     logits, scores = runner.decode(embedding.maps, *prompts.encode(embedding.geometry), None, None)
-    return good_masks(logits, scores, embedding.geometry, options)
+    return good_masks(logits, scores, embedding.geometry, options, check)
 
 
 def _join(parts: list[Masks], image_size: tuple[int, int]) -> Masks:

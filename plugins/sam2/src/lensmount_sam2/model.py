@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -18,6 +18,8 @@ from lensmount_sam2.prompts import Prompts, check_prompts, per_image
 from lensmount_sam2.runner import Runner
 from lensmount_sam2.selecting import choose, finish
 from lensmount_vision.models.loaded import LoadedModel
+from lensmount_vision.models.numbers import NotFiniteError, bad_rows, not_finite
+from lensmount_vision.models.numbers import finish as finish_outputs
 from lensmount_vision.results.kinds import PromptedMasks
 
 if TYPE_CHECKING:
@@ -192,10 +194,17 @@ class Sam2(LoadedModel):
             check_prompts(*row, image_size=embedding.image_size, mask_size=self.runner.mask_size)
             for embedding, *row in zip(given, *columns, strict=True)
         ]
-        return [
-            self._segment(embedding, prompt, multi_mask_output, use_mask_input_cache, threshold)
-            for embedding, prompt in zip(given, prompts, strict=True)
-        ]
+        results: list[PromptedMasks | None] = []
+        faults: dict[int, str] = {}
+        for index, (embedding, prompt) in enumerate(zip(given, prompts, strict=True)):
+            try:
+                results.append(self._segment(embedding, prompt, multi_mask_output, use_mask_input_cache, threshold))
+            except NotFiniteError as error:
+                results.append(None)
+                faults[index] = error.faults[0]
+        if faults:
+            raise not_finite(self, faults, results, {i: given[i].path for i in faults})
+        return cast("list[PromptedMasks]", results)
 
     __call__ = segment_images
 
@@ -234,8 +243,17 @@ class Sam2(LoadedModel):
             )
             parts.append(choose(logits, scores, several))
         logits, scores = (join_batches(column) for column in zip(*parts, strict=True))
-        result = self.postprocess(
-            logits, scores, embedding.geometry, threshold=threshold, several=prompts.several, path=embedding.path
+        several_prompts, path = prompts.several, embedding.path
+        (result,) = finish_outputs(
+            self,
+            {"logits": logits, "scores": scores},
+            [embedding.geometry],
+            [path],
+            lambda raw, places, _: [
+                self.postprocess(
+                    raw["logits"], raw["scores"], places[0], threshold=threshold, several=several_prompts, path=path
+                )
+            ],
         )
         self._masks.put_best(embedding.key, prompts, result)
         return result
@@ -297,7 +315,13 @@ class Sam2(LoadedModel):
         embeddings = self.embed_images(image, options.use_embeddings_cache, color=options.color)
         if len(embeddings) != 1:
             raise InputError("generate takes one picture at a time", found=f"{len(embeddings)} pictures")
-        return generate(self.runner, embeddings[0], options)
+        path = embeddings[0].path
+
+        def check(scores: Floats) -> None:
+            if faults := bad_rows({"scores": scores[None]}, 1):
+                raise not_finite(self, faults, [None], {0: path})
+
+        return generate(self.runner, embeddings[0], options, check)
 
     # --- video --------------------------------------------------------------------------------------------------------
 

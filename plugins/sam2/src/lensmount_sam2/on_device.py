@@ -13,6 +13,8 @@ from lensmount_vision.device.whole_masks import resize_whole
 from lensmount_vision.images.torch_streams import fetch, put
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lensmount_sam2.on_host import Floats
     from lensmount_sam2.options import GenerateOptions
     from lensmount_vision.images.geometry import Geometry
@@ -45,9 +47,17 @@ def finish(logits: Tensor, scores: Tensor, geometry: Geometry, threshold: float)
 
 
 @torch.inference_mode()
-def good_masks(logits: Tensor, scores: Tensor, geometry: Geometry, options: GenerateOptions) -> tuple[Masks, Floats]:
+def good_masks(
+    logits: Tensor,
+    scores: Tensor,
+    geometry: Geometry,
+    options: GenerateOptions,
+    check: Callable[[Floats], None] | None = None,
+) -> tuple[Masks, Floats]:
     """`lensmount_sam2.selecting.good_masks` for chosen logits `(N, h, w)` and scores `(N,)`."""
     rated, steady = fetch(scores, stability(logits, options.mask_threshold, options.stability_offset))
+    if check is not None:
+        check(rated)
     good = np.flatnonzero((rated > options.predicted_iou_threshold) & (steady >= options.stability_threshold))
     chosen = logits.index_select(0, put(good, logits.device))
     (masks,), _ = resize_whole([chosen], [geometry], threshold=options.mask_threshold)

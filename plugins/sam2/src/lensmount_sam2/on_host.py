@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from lensmount_vision.results.mask_decoding import resize_logits_in_boxes
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lensmount_sam2.options import GenerateOptions
     from lensmount_vision.images.geometry import Geometry
     from lensmount_vision.results.masks import Masks
@@ -45,8 +47,16 @@ def finish(logits: Floats, scores: Floats, geometry: Geometry, threshold: float)
     return masks, scores, np.clip(logits, -CLAMP, CLAMP)
 
 
-def good_masks(logits: Floats, scores: Floats, geometry: Geometry, options: GenerateOptions) -> tuple[Masks, Floats]:
+def good_masks(
+    logits: Floats,
+    scores: Floats,
+    geometry: Geometry,
+    options: GenerateOptions,
+    check: Callable[[Floats], None] | None = None,
+) -> tuple[Masks, Floats]:
     """`lensmount_sam2.selecting.good_masks` for chosen logits `(N, h, w)` and scores `(N,)`."""
+    if check is not None:
+        check(scores)
     good = np.flatnonzero(scores > options.predicted_iou_threshold)
     logits, scores = logits[good], scores[good]
     steady = stability(logits, options.mask_threshold, options.stability_offset) >= options.stability_threshold

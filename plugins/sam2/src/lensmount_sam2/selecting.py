@@ -8,6 +8,8 @@ from lensmount.backend.tensors import is_tensor
 from lensmount_sam2 import on_host
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lensmount_sam2.on_host import Floats
     from lensmount_sam2.options import GenerateOptions
     from lensmount_vision.images.geometry import Geometry
@@ -56,7 +58,13 @@ def finish(logits: Any, scores: Any, geometry: Geometry, threshold: float) -> tu
     return finished
 
 
-def good_masks(logits: Any, scores: Any, geometry: Geometry, options: GenerateOptions) -> tuple[Masks, Floats]:
+def good_masks(
+    logits: Any,
+    scores: Any,
+    geometry: Geometry,
+    options: GenerateOptions,
+    check: Callable[[Floats], None] | None = None,
+) -> tuple[Masks, Floats]:
     """The masks of a grid's points that are good and steady, and their scores; two downloads, none of logits.
 
     Args:
@@ -64,8 +72,9 @@ def good_masks(logits: Any, scores: Any, geometry: Geometry, options: GenerateOp
         scores: float32 `(P, 4)`.
         geometry: How the picture lies in the network's input.
         options: What `Sam2.generate` was asked for.
+        check: Is given the chosen masks' scores on the host, and raises where they are not finite.
     """
     logits, scores = choose(logits, scores, options.multi_mask_output)
     flat, rated = logits.reshape(-1, *logits.shape[2:]), scores.reshape(-1)
-    good: tuple[Masks, Floats] = _where(logits).good_masks(flat, rated, geometry, options)
+    good: tuple[Masks, Floats] = _where(logits).good_masks(flat, rated, geometry, options, check)
     return good

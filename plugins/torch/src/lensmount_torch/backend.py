@@ -8,6 +8,7 @@ What it decides, and why:
 * `torch.set_num_threads` holds for the whole process, so it is called only when `threads=` or `LENSMOUNT_THREADS`
   asks for it; the last session that asks decides for all.
 * `cuda_graphs` records each shape of the input once (`torch_graphs`).
+* The caller's autocast, default device and default dtype do not reach the network (`settled`).
 * On CUDA in fp32, torch's own setting decides whether convolutions may use TF32; `provider` says so when they may.
 """
 
@@ -25,6 +26,7 @@ from lensmount.errors import BackendError, ClosedError, LensmountError, ModelFil
 from lensmount.specs import BackendStatus
 from lensmount_torch import memory as torch_memory
 from lensmount_torch.placing import check_compiler, may_use_tf32, place, read_back
+from lensmount_torch.settled import settled
 
 if TYPE_CHECKING:
     from lensmount.contracts import Environment, Gpu
@@ -239,7 +241,7 @@ class TorchSession:
         call = self._call
         if call is None:
             raise ClosedError(f"the session of {self._subject} was closed", fix="load the model again")
-        with self._torch.inference_mode():
+        with settled(self._torch, self._place):
             results = call(*(self._to_device(feeds[spec.name]) for spec in self.inputs))
         values = [results] if isinstance(results, self._torch.Tensor) else list(results)
         if len(values) != len(self._names) or not all(isinstance(value, self._torch.Tensor) for value in values):

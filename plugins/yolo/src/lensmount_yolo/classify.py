@@ -11,6 +11,7 @@ import numpy as np
 from lensmount.backend.dtypes import host_array
 from lensmount.errors import ModelFileError
 from lensmount.specs import Preprocess
+from lensmount_vision.models.numbers import finish
 from lensmount_vision.models.single_graph import SingleGraph
 from lensmount_vision.results.kinds import Classification
 from lensmount_yolo.metadata import parse
@@ -79,7 +80,7 @@ class YoloClassifier(SingleGraph):
 
     def postprocess(self, raw: Mapping[str, Any], geometries: Sequence[Geometry]) -> list[Classification]:
         """The network's outputs to results, one per picture."""
-        return self._results(raw, geometries, [None] * len(geometries))
+        return finish(self, raw, geometries, None, self._results)
 
     def _results(
         self, raw: Mapping[str, Any], geometries: Sequence[Geometry], paths: Sequence[str | None]

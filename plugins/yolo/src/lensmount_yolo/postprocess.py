@@ -111,7 +111,8 @@ def _from_rows(output: NDArray[Any], head: Head, wanted: Filter) -> Kept:
     scores = output[:, 4].astype(np.float32)
     ids = np.rint(output[:, 5]).astype(np.int64)
     boxes = output[:, :4].astype(np.float32)
-    real = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]) & (ids >= 0)  # padding rows are all zero
+    # Padding rows are all zero. Boxes turned inside out stay: they are a fault that must not look like nothing found.
+    real = (boxes[:, 2] != boxes[:, 0]) & (boxes[:, 3] != boxes[:, 1]) & (ids >= 0)
     keep = np.flatnonzero(real & _wanted(scores, ids, wanted))
     keep = keep[np.argsort(-scores[keep], kind="stable")]
     return Kept(boxes[keep], scores[keep], ids[keep], output[keep, 6:].astype(np.float32))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lensmount.cli.settings import ArchitectureName, BackendName, DeviceName, ModelName, Offline, PrecisionName, Threads
-from lensmount.errors import ImageError, InputError, OptionError
+from lensmount.errors import InputError, LensmountError, OptionError
 
 if TYPE_CHECKING:
     from lensmount_vision.towers.vectors import Journal, VectorTable
@@ -148,7 +148,7 @@ def _run(loaded: Any, model: str, names: list[str], journal: Journal, batch_size
 
     failed: list[str] = []
 
-    def report(name: str, error: ImageError) -> None:
+    def report(name: str, error: LensmountError) -> None:
         failed.append(error.page)
         err().print(f"{name}: {error.details}", style="red", markup=False)
 

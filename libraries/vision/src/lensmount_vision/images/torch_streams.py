@@ -6,6 +6,7 @@ made on that stream is ordered before it, and no other stream waits for anything
 
 from __future__ import annotations
 
+import threading
 from contextlib import AbstractContextManager, nullcontext
 from itertools import accumulate
 from typing import Any, Protocol
@@ -119,6 +120,31 @@ def put(array: NDArray[Any], device: torch.device) -> Tensor:
     return torch.from_numpy(array).to(device, non_blocking=device.type == "cuda")
 
 
+class Passenger:
+    """A small tensor that comes to the host with the next `fetch` of this thread, or by itself if there is none."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+        self.array: NDArray[Any] | None = None
+        _passengers().append(self)
+
+    def read(self) -> NDArray[Any]:
+        """Its values."""
+        if self in _passengers():
+            _passengers().remove(self)
+        if self.array is None:
+            self.array = _download(self.tensor)
+        return self.array
+
+
+_LOCAL = threading.local()
+
+
+def _passengers() -> list[Passenger]:
+    waiting: list[Passenger] = _LOCAL.__dict__.setdefault("waiting", [])
+    return waiting
+
+
 def fetch(*tensors: Tensor) -> list[NDArray[Any]]:
     """Brings tensors of one device to the host in one download, which waits for what is queued on the current stream.
 
@@ -127,8 +153,17 @@ def fetch(*tensors: Tensor) -> list[NDArray[Any]]:
     Args:
         tensors: Of any shapes and of dtypes that numpy has.
     """
-    if len(tensors) == 1:
-        return [_download(tensors[0])]
+    along = [passenger for passenger in _passengers() if passenger.tensor.device == tensors[0].device]
+    if along:
+        _LOCAL.waiting = [passenger for passenger in _passengers() if passenger not in along]
+        brought = _packed(*tensors, *(passenger.tensor for passenger in along))
+        for passenger, array in zip(along, brought[len(tensors) :], strict=True):
+            passenger.array = array.copy()
+        return brought[: len(tensors)]
+    return [_download(tensors[0])] if len(tensors) == 1 else _packed(*tensors)
+
+
+def _packed(*tensors: Tensor) -> list[NDArray[Any]]:
     sizes = [tensor.numel() * tensor.element_size() for tensor in tensors]
     starts = list(accumulate((-(-size // ALIGNMENT) * ALIGNMENT for size in sizes), initial=0))
     packed = torch.empty(starts[-1], dtype=torch.uint8, device=tensors[0].device)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
 from lensmount.specs.options import class_ids, class_thresholds
+from lensmount_vision.models.numbers import Unusable, finish
 from lensmount_vision.models.single_graph import SingleGraph
 from lensmount_vision.results import Detections, InstanceSegmentation
 
@@ -123,12 +125,24 @@ class Detector(SingleGraph, Generic[F, K]):
             geometries: One per picture.
             wanted: What the call asks for.
             paths: Where the pictures came from; None for pictures that are not known.
+
+        Raises:
+            NotFiniteError: What the network gave for a picture is not finite, or boxes whose sides are negative.
         """
+        return finish(self, raw, geometries, paths, partial(self._made_of, wanted))
+
+    def _made_of(
+        self, wanted: F, raw: Mapping[str, Any], geometries: Sequence[Geometry], paths: Sequence[str | None]
+    ) -> list[Any]:
         every = self._choose(raw, geometries, wanted)
         boxes = [self._boxes(kept, geometry) for kept, geometry in zip(every, geometries, strict=True)]
         masks = self._masks(every, boxes, raw, geometries)
-        rows = zip(every, boxes, masks, geometries, paths or [None] * len(geometries), strict=True)
-        return [self._result(*row) for row in rows]
+        rows = zip(every, boxes, masks, geometries, paths, strict=True)
+        reversed_ = [bool((kept.boxes[:, 2:4] < kept.boxes[:, :2]).any()) for kept in every]
+        return [
+            Unusable("boxes of negative width or height") if wrong else self._result(*row)
+            for wrong, row in zip(reversed_, rows, strict=True)
+        ]
 
     @abstractmethod
     def _choose(self, raw: Mapping[str, Any], geometries: Sequence[Geometry], wanted: F) -> Sequence[K]:

@@ -6,13 +6,15 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from lensmount.backend.batching import batch_policy, run_batched
 from lensmount.backend.tensors import is_tensor
 from lensmount.errors import ModelFileError, OptionError
 from lensmount_vision.images.reduced_decode import check
 from lensmount_vision.models.loaded import LoadedModel
+from lensmount_vision.models.numbers import NotFiniteError, not_finite
+from lensmount_vision.models.numbers import finish as finish_outputs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -200,13 +202,26 @@ class SingleGraph(LoadedModel):
 
         Returns:
             One result per picture.
+
+        Raises:
+            NotFiniteError: The network gave no usable numbers for a picture; it has the results of the others.
         """
         pictures = self.load_images(images, color)
-        results: dict[int, R] = {}
+        results: dict[int, R | None] = {}
+        faults: dict[int, str] = {}
         for indices in self.batches(pictures, size):
             raw, geometries = self.infer_pictures([pictures[i] for i in indices])
-            results.update(zip(indices, finish(raw, geometries, [pictures[i].path for i in indices]), strict=True))
-        return [results[i] for i in range(len(pictures))]
+            made: Sequence[R | None]
+            try:
+                made = finish_outputs(self, raw, geometries, [pictures[i].path for i in indices], finish)
+            except NotFiniteError as error:
+                made = error.results
+                faults.update((indices[i], why) for i, why in error.faults.items())
+            results.update(zip(indices, made, strict=True))
+        every = [results[i] for i in range(len(pictures))]
+        if faults:
+            raise not_finite(self, faults, every, {i: pictures[i].path for i in faults})
+        return cast("list[R]", every)
 
     def _prepare_again(self, pictures: Sequence[Image]) -> tuple[NDArray[Any], list[Geometry]]:
         spec = self.preprocess_spec

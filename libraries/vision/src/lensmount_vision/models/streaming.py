@@ -18,6 +18,7 @@ from lensmount.backend import cpu_count
 from lensmount.errors import ImageError, LensmountError
 from lensmount.specs.options import check_names, one_of, positive
 from lensmount_vision.models.entries import Item
+from lensmount_vision.models.numbers import NotFiniteError, finish, not_finite
 from lensmount_vision.models.pipeline import in_order
 from lensmount_vision.models.readers import Reader
 
@@ -126,8 +127,9 @@ def stream(
 
     Returns:
         An iterator over `(info, result)`. Results are in the order of the source; several live sources are
-        interleaved as their frames come, each in its own order. A picture that cannot be used gives a record with
-        `info.error` and None for the result, and the stream goes on; any other error ends it.
+        interleaved as their frames come, each in its own order. A picture that cannot be used, or that
+        the network gives no finite numbers for, gives a record with `info.error` and None for the result, and the
+        stream goes on; any other error ends it.
 
     Raises:
         ImageError: A folder or glob holds no pictures.
@@ -219,6 +221,20 @@ class _Work:
             if len(infos) == 1:
                 return [(replace(infos[0], image=None, error=error), None)]
             return [pair for info in infos for pair in self._results([info])]
+        except NotFiniteError as error:
+            if len(error.results) != len(infos):
+                if len(infos) == 1:
+                    return [self._failed(infos[0], next(iter(error.faults.values())))]
+                return [pair for info in infos for pair in self._results([info])]
+            return [
+                (info, result) if i not in error.faults else self._failed(info, error.faults[i])
+                for i, (info, result) in enumerate(zip(infos, error.results, strict=True))
+            ]
+
+    def _failed(self, info: FrameInfo, why: str) -> Pair:
+        """The record of a picture that the network gave no usable numbers for."""
+        error = not_finite(self._model, {info.index: why}, names={info.index: info.name})
+        return replace(info, image=None, error=error), None
 
     def _call(self, pictures: list[Image]) -> list[Any]:
         model = self._model
@@ -226,12 +242,26 @@ class _Work:
             with self._gate:
                 return list(model(pictures, **self._options))
         results: list[Any] = []
+        faults: dict[int, str] = {}
         for group in model.groups(pictures, len(pictures)):
             raw, geometries = self._staged(group, self._gate)
-            made = model.postprocess(raw, geometries, **self._options)
+            try:
+                made = finish(model, raw, geometries, None, self._postprocess)
+            except NotFiniteError as error:
+                made = error.results
+                faults.update((len(results) + i, why) for i, why in error.faults.items())
             results += [_with_path(result, picture.path) for result, picture in zip(made, group, strict=True)]
+        if faults:
+            raise not_finite(model, faults, results)
         return results
+
+    def _postprocess(self, raw: Any, geometries: list[Any], _: list[Any]) -> list[Any]:
+        return list(self._model.postprocess(raw, geometries, **self._options))
 
 
 def _with_path(result: Any, path: str | None) -> Any:
-    return result if path is None or getattr(result, "path", path) == path else replace(result, path=path)
+    return (
+        result
+        if result is None or path is None or getattr(result, "path", path) == path
+        else replace(result, path=path)
+    )

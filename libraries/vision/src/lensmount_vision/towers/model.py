@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lensmount.backend.dtypes import host_array
-from lensmount.errors import ImageError, InputError, ModelFileError
+from lensmount.errors import InputError, LensmountError, ModelFileError
 from lensmount.specs.options import flag, positive
+from lensmount_vision.models.numbers import NotFiniteError, bad_rows, not_finite
 from lensmount_vision.models.single_graph import SingleGraph
 from lensmount_vision.results.kinds import Classification, Embeddings
 from lensmount_vision.towers.similarity import Comparison
@@ -102,8 +103,23 @@ class EmbeddingModel(SingleGraph):
         self, images: Any, *, batch_size: int | None = None, normalize: bool = True, color: Color | None = None
     ) -> list[Embeddings]:
         """Embeds pictures: a list with one result of one row for each; see `embed_images`."""
-        every = self.embed_images(images, batch_size=batch_size, normalize=normalize, color=color)
-        return [every[[i]] for i in range(len(every))]
+        flag("normalize", normalize)
+        faults: dict[int, str] = {}
+
+        def failed(name: str, error: LensmountError) -> None:
+            if not isinstance(error, NotFiniteError):
+                raise error
+            faults.update(error.faults)
+            names.update(dict.fromkeys(error.faults, name))
+
+        names: dict[int, str | None] = {}
+        by_place: dict[int, Embeddings] = {}
+        for batch in self.embed_batches(images, batch_size=batch_size, color=color, on_error=failed):
+            made = self._result(batch.vectors, normalize)
+            by_place.update((index, made[[row]]) for row, index in enumerate(batch.indices))
+        if faults:
+            raise not_finite(self, faults, [by_place.get(i) for i in range(len(by_place) + len(faults))], names)
+        return [by_place[i] for i in range(len(by_place))]
 
     def embed_images(
         self,
@@ -129,7 +145,8 @@ class EmbeddingModel(SingleGraph):
         Raises:
             ImageError: A picture cannot be used; nothing is returned of the others.
             OptionError: An option is out of range.
-            BackendError: The runtime failed.
+            BackendError: The runtime failed, or gave a picture's vector NaN or infinity: a call of the model has the
+                others' results in the error, `embed_batches(on_error=...)` leaves such pictures out.
         """
         parts = [
             batch.vectors for batch in self.embed_batches(images, batch_size=batch_size, color=color, progress=progress)
@@ -143,7 +160,7 @@ class EmbeddingModel(SingleGraph):
         batch_size: int | None = None,
         color: Color | None = None,
         progress: bool = False,
-        on_error: Callable[[str, ImageError], None] | None = None,
+        on_error: Callable[[str, LensmountError], None] | None = None,
     ) -> Iterator[EmbeddedBatch]:
         """Embeds pictures batch by batch, for more of them than one wants to hold.
 
@@ -152,8 +169,8 @@ class EmbeddingModel(SingleGraph):
             batch_size: As for `embed_images`.
             color: As for `embed_images`.
             progress: As for `embed_images`.
-            on_error: Called with name and `ImageError` for a picture that cannot be used, which is then left out; None
-                raises.
+            on_error: Called with name and error for a picture that cannot be used (`ImageError`), or whose vector is
+                not finite (`BackendError`), which is then left out; None raises.
 
         Yields:
             Names, original sizes and vectors (not normalised) of each batch.
@@ -203,11 +220,14 @@ class EmbeddingModel(SingleGraph):
         Raises:
             InputError: Something is not text.
             ModelFileError: The model came without a tokeniser, or with another one.
-            BackendError: The runtime failed.
+            BackendError: The runtime failed, or gave a text's vector NaN or infinity.
         """
         self.check_open()
         size = TEXT_BATCH if batch_size is None else positive("batch_size", batch_size)
-        vectors = self.text_encoder.vectors(as_texts(texts), size, self.dimension)
+        words = as_texts(texts)
+        vectors = self.text_encoder.vectors(words, size, self.dimension)
+        if faults := bad_rows({"vectors": vectors}, len(words)):
+            raise not_finite(self, faults, names={i: repr(words[i])[:80] for i in faults}, of="text")
         return self._result(self._checked(vectors), normalize)
 
     # --- both ---------------------------------------------------------------------------------------------------------

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from lensmount.backend import cpu_count
-from lensmount.errors import ImageError, InputError
+from lensmount.errors import ImageError, InputError, LensmountError
 from lensmount_vision.images.image import Image
 from lensmount_vision.images.loading import is_single, load, several
 from lensmount_vision.images.sources import expand_sources, is_video
 from lensmount_vision.images.transforms import prepare
+from lensmount_vision.models.numbers import bad_rows, not_finite
 from lensmount_vision.models.pipeline import batched, count_of, in_order
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def stream(
     size: int,
     color: Color | None,
     progress: bool,
-    on_error: Callable[[str, ImageError], None] | None,
+    on_error: Callable[[str, LensmountError], None] | None,
 ) -> Iterator[EmbeddedBatch]:
     """Does what `EmbeddingModel.embed_batches` promises."""
     items = sources_of(images)
@@ -158,6 +159,16 @@ def stream(
                     target[...] = item.input
                 vectors = model.forward_images(held[: len(group)])
             advance(len(group))
+            faults = bad_rows({"vectors": vectors}, len(group))
+            if faults:
+                names = {item.index: item.path for item in group}
+                error = not_finite(model, {group[i].index: why for i, why in faults.items()}, names=names)
+                if on_error is None:
+                    raise error
+                for index, of_one in error.errors.items():
+                    on_error(names[index] or f"picture {index}", of_one)
+                good = [i for i in range(len(group)) if i not in faults]
+                group, vectors = [group[i] for i in good], vectors[good]
             yield EmbeddedBatch(
                 tuple(item.index for item in group),
                 tuple(item.path for item in group),

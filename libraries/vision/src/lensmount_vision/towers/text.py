@@ -129,7 +129,8 @@ class TextEncoder:
                 vector = vector.copy()  # a row would keep its whole batch alive
                 vector.flags.writeable = False
                 found[key] = vector
-                self.cache.put(key, vector)
+                if np.isfinite(vector).all():  # the caller refuses the others: they are not worth keeping
+                    self.cache.put(key, vector)
         return found
 
     def warmup(self) -> None:
