@@ -18,7 +18,7 @@ from lensmount_reading.mapped import MappedFile
 from lensmount_reading.pickles import PickleScan, scan_pickle
 from lensmount_reading.records import GlobalName, describe
 from lensmount_reading.tensors import Storage
-from lensmount_reading.text import printable
+from lensmount_reading.text import listing, printable
 from lensmount_reading.zipdir import DEFLATED, STORED, ZipEntry, read_directory
 
 
@@ -194,7 +194,7 @@ def with_trailing(scan: PickleScan, data: bytes, where: str, policy: str) -> Pic
     refused = tuple(dict.fromkeys((*scan.refused, *hidden.refused)))
     problem = scan.problem or UnsafeFileError(
         f"{where} is refused: {len(data) - scan.end} bytes follow its end",
-        found="another pickle that asks for " + ", ".join(hidden.refused) if hidden.refused else "bytes after STOP",
+        found="another pickle that asks for " + listing(hidden.refused) if hidden.refused else "bytes after STOP",
         fix="do not use this file; ask its maker for safetensors",
     )
     seen = tuple(dict.fromkeys((*scan.globals, *hidden.globals)))

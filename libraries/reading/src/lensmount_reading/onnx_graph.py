@@ -14,6 +14,7 @@ from lensmount.specs.descriptors import ModelPackage
 from lensmount_reading.external_data import check_external_data
 from lensmount_reading.facts import FileFacts
 from lensmount_reading.onnx_file import read_onnx
+from lensmount_reading.text import printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ def inspect_graph(path: Path, package: ModelPackage) -> GraphFile:
         data[name] = declared.get(name, path.parent / name).resolve()
         if not data[name].is_file():
             raise ModelFileError(
-                f"data file {name!r} of graph {path.name!r} is missing",
+                f"data file {printable(name)!r} of graph {path.name!r} is missing",
                 found=str(data[name]),
                 fix="bring the data files into the graph's folder; they were written together with it",
             )

@@ -177,7 +177,8 @@ def check_layout(storage: Storage, dtype: str, offset: int, shape: tuple[int, ..
     if problem is not None:
         raise UnsafeFileError(
             f"a tensor in storage {printable(storage.key)} is not possible: {problem}",
-            found=printable(f"offset {offset}, sizes {shape}, strides {stride}, {dtype}"),
+            found=f"offset {printable(offset, 40)}, sizes {printable(shape, 80)}, "
+            f"strides {printable(stride, 80)}, {dtype}",
             expected="every element inside the storage",
             fix="download the file again; if it stays so, do not use it",
         )

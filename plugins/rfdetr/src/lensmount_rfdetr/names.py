@@ -13,6 +13,7 @@ from typing import Any
 
 from lensmount.errors import ModelFileError
 from lensmount.specs import read_catalog
+from lensmount_reading import plain_text
 
 NAMES = "lensmount.classes"  # the key in a graph's metadata
 BACKGROUND, UNUSED = "__background__", "N/A"  # torchvision's words for them
@@ -64,7 +65,7 @@ def names_of(value: Any) -> tuple[str, ...]:
     """Class names as checkpoints keep them: a list, or a table from id (0 or 1 upwards) to name; else none."""
     if isinstance(value, Mapping):
         try:
-            table = {int(key): str(name) for key, name in value.items()}
+            table = {int(key): plain_text(name) for key, name in value.items()}
         except (TypeError, ValueError):
             return ()
         for first in (0, 1):
