@@ -6,6 +6,7 @@ import struct
 import tracemalloc
 import warnings
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -156,11 +157,103 @@ def test_headers_that_disagree(tmp_path):
         read_checkpoint(rename(path, b"m/decoy", b"m/other", 1))  # the first is the local header
 
 
-def test_compressed_entries(tmp_path):
-    path = archive(tmp_path / "m.pt", b"}", compression=zipfile.ZIP_DEFLATED)
-    with pytest.raises(ModelFileError, match="compressed"):
+@pytest.mark.parametrize("compression", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_compressed_entries(tmp_path, compression):
+    path = archive(tmp_path / "m.pt", b"}", compression=compression)
+    with pytest.raises(UnsupportedModelError, match="compressed"):
         read_checkpoint(path)
     assert "compressed" in inspect_file(path).error.problem
+
+
+PARTS = {
+    "m/data.pkl": b"\x80\x02" + tensor() + b".",
+    "m/data/0": struct.pack("<6f", *range(6)),
+    "m/byteorder": b"little",
+    "m/version": b"3\n",
+    "m/.format_version": b"1",
+    "m/extra/config": b"{}",
+    "m/constants.pkl": b"\x80\x02).",
+}
+
+
+def packed(path: Path, compressed: Iterable[str], parts: dict[str, bytes] = PARTS, method=zipfile.ZIP_DEFLATED) -> Path:
+    with zipfile.ZipFile(path, "w") as file:
+        for name, data in parts.items():
+            file.writestr(name, data, compress_type=method if name in compressed else zipfile.ZIP_STORED)
+    return path
+
+
+@pytest.mark.parametrize("compressed", [*([name] for name in PARTS), [*PARTS]], ids=str)
+def test_deflated_entries_are_read_as_stored_ones(tmp_path, compressed):
+    path, plain = packed(tmp_path / "m.pt", compressed), packed(tmp_path / "plain.pt", [])
+    found, expected = read_checkpoint(path), read_checkpoint(plain)
+    assert found.tree.numpy().tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert found.tree.raw().flags.writeable
+    assert (found.kind, found.metadata, found.constants) == (expected.kind, expected.metadata, expected.constants)
+    assert inspect_file(path).error is None
+    assert inspect_file(path).metadata == inspect_file(plain).metadata
+
+
+def test_deflated_big_endian(tmp_path):
+    parts = {**PARTS, "m/byteorder": b"big", "m/data/0": struct.pack(">6f", *range(6))}
+    path = packed(tmp_path / "m.pt", parts, parts)
+    assert read_checkpoint(path).tree.numpy().tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+@pytest.mark.parametrize("name", ["m/byteorder", "m/version", "m/.format_version", "m/data.pkl", "m/data/0"])
+def test_what_is_compressed_otherwise_is_never_passed_over(tmp_path, name):
+    path = packed(tmp_path / "m.pt", [name], method=zipfile.ZIP_LZMA)
+    with pytest.raises(UnsupportedModelError, match="compressed"):
+        read_checkpoint(path)
+    assert "compressed" in inspect_file(path).error.problem
+
+
+@pytest.mark.parametrize("name", ["m/byteorder", "m/version"])
+@pytest.mark.parametrize("compressed", [True, False])
+def test_metadata_without_end(tmp_path, name, compressed):
+    path = packed(tmp_path / "m.pt", [name] if compressed else [], {**PARTS, name: bytes((16 << 20) + 1)})
+    with pytest.raises(UnsafeFileError, match="16777217 bytes"):
+        read_checkpoint(path)
+
+
+def test_tensors_are_unpacked_when_asked_for(tmp_path):
+    size = 64 << 20
+    parts = {
+        "m/data.pkl": b"\x80\x02" + tensor(shape=(size // 4,), stride=(1,), numel=size // 4) + b".",
+        "m/data/0": bytes(size),
+    }
+    path = packed(tmp_path / "m.pt", parts, parts)
+    tracemalloc.start()
+    assert inspect_file(path).tensors["tensor"].shape == (size // 4,)
+    found = read_checkpoint(path).tree
+    assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    tracemalloc.stop()
+    assert not found.numpy().any()
+
+
+def test_archives_that_unfold_are_refused(tmp_path):
+    size, parts = 64 << 20, {}
+    described = [tensor(shape=(1,), stride=(1,), key=str(key), numel=size // 4) for key in range(5)]
+    parts["m/data.pkl"] = b"\x80\x02(" + b"".join(described) + b"t."
+    parts |= {f"m/data/{key}": bytes(size) for key in range(5)}
+    path = packed(tmp_path / "m.pt", parts, parts)
+    with pytest.raises(UnsafeFileError, match="unpacked, its entries"):
+        read_checkpoint(path)
+    extra = {**PARTS, **{f"m/extra/{n}": bytes(16 << 20) for n in range(17)}}
+    with pytest.raises(UnsafeFileError, match="unpacked, its entries"):
+        read_checkpoint(packed(tmp_path / "texts.pt", extra, extra))
+
+
+@pytest.mark.parametrize("damage", [b"\xff", b"\x03\x00"])
+@pytest.mark.parametrize("name", ["m/data.pkl", "m/data/0", "m/byteorder"])
+def test_damaged_deflated_entries(tmp_path, name, damage):
+    path = packed(tmp_path / "m.pt", PARTS)
+    data = bytearray(path.read_bytes())
+    start = data.index(name.encode()) + len(name)  # the local header comes first
+    data[start : start + len(damage)] = damage
+    path.write_bytes(data)
+    with pytest.raises(ModelFileError, match=r"damaged|cut"):
+        read_checkpoint(path).tree.numpy()
 
 
 def test_encrypted_entries(tmp_path):

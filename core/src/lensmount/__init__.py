@@ -10,10 +10,14 @@ Importing this package imports nothing heavy and scans nothing; names are resolv
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from lensmount.version import __version__ as __version__
+
+for _switch in ("ORT_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY"):
+    os.environ.setdefault(_switch, "1")  # read when onnxruntime and huggingface_hub are imported: docs/security.md
 
 _LAZY = {"AutoModel": "lensmount.registry", "LensmountError": "lensmount.errors"}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import builtins
+import contextlib
 import io
 import struct
 import sys
@@ -107,6 +108,34 @@ def test_animation_gives_its_first_frame(fmt: str):
     options = {"lossless": True} if fmt == "WEBP" else {}
     data = encode(frames[0], fmt, save_all=True, append_images=frames[1:], duration=50, **options)
     np.testing.assert_array_equal(rgb(data), pillow_rgb(data))
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "GIF", "WEBP", "PNG", "JPEG", "TIFF", "BMP"])
+def test_damaged_pictures_are_image_errors_or_pictures(kind):
+    """Every decoder, at every place of the damage: nothing but an `ImageError` comes out."""
+    try:
+        whole = encode(scene(), kind)
+    except (KeyError, OSError):
+        pytest.skip(f"this Pillow writes no {kind}")
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        data = bytearray(whole)
+        start = int(rng.integers(8, len(data)))
+        data[start : start + 16] = rng.bytes(16)[: len(data) - start]
+        with contextlib.suppress(ImageError):
+            load(bytes(data))
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyError, IndexError, EOFError, AssertionError, struct.error])
+def test_whatever_a_decoder_raises_is_an_image_error(monkeypatch, error):
+    def damaged(*_given, **_settings):
+        raise error("damaged")
+
+    data = encode(scene(), "GIF")
+    monkeypatch.setattr(cv2, "imdecode", lambda *_given: None)
+    monkeypatch.setattr(Pillow, "open", damaged)
+    with pytest.raises(ImageError, match="corrupt"):
+        load(data)
 
 
 def test_avif_when_pillow_reads_it():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Generator
 from pathlib import Path
@@ -91,9 +92,32 @@ def open_session(request: OpenRequest) -> OpenVinoSession:
     )
 
 
+TELEMETRY = "LENSMOUNT_OPENVINO_TELEMETRY"
+"""Variable of the environment that lets OpenVINO send."""
+
+
+@contextlib.contextmanager
+def _without_telemetry() -> Generator[None, None, None]:
+    """Hides OpenVINO's telemetry package while OpenVINO is imported, which then takes its own stand-in.
+
+    The import itself sends an event and writes an identifier into the home folder; no variable of the environment
+    turns that off. A process that imported either before has decided for itself.
+    """
+    name = "openvino_telemetry"
+    if "openvino" in sys.modules or name in sys.modules or os.environ.get(TELEMETRY) == "1":
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment]  # importing it fails as if it were not installed
+    try:
+        yield
+    finally:
+        sys.modules.pop(name, None)
+
+
 def _import() -> Any:
     try:
-        import openvino
+        with _without_telemetry():
+            import openvino
     except ModuleNotFoundError as error:
         raise MissingDependencyError("the openvino backend needs openvino", found=str(error), fix=INSTALL) from error
     except ImportError as error:

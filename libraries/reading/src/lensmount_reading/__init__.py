@@ -29,6 +29,7 @@ _LAZY = {
     "lensmount_reading.onnx_graph": ("GraphFile", "inspect_graph", "supply_linked_data"),
     "lensmount_reading.records": ("GlobalName", "Record"),
     "lensmount_reading.tensors": ("Storage", "TensorRef"),
+    "lensmount_reading.text": ("plain_text", "printable"),
     "lensmount_reading.torch_bridge": ("as_torch_state_dict", "tensor_to_torch"),
 }
 
@@ -43,13 +44,14 @@ if TYPE_CHECKING:
     from lensmount_reading.onnx_graph import GraphFile, inspect_graph, supply_linked_data
     from lensmount_reading.records import GlobalName, Record
     from lensmount_reading.tensors import Storage, TensorRef
+    from lensmount_reading.text import plain_text, printable
     from lensmount_reading.torch_bridge import as_torch_state_dict, tensor_to_torch
 
 __all__ = [
     "Checkpoint", "ExternalData", "FileFacts", "GlobalName", "GraphFile", "GraphValue", "OnnxFacts", "Record",
     "Storage", "TensorFact", "TensorRef", "as_torch_state_dict", "check_external_data", "inspect_file", "inspect_graph",
-    "module_records", "module_state_dict", "read_checkpoint", "read_onnx", "require_usable", "submodules",
-    "supply_linked_data", "tensor_to_torch", "to_safetensors",
+    "module_records", "module_state_dict", "plain_text", "printable", "read_checkpoint", "read_onnx", "require_usable",
+    "submodules", "supply_linked_data", "tensor_to_torch", "to_safetensors",
 ]  # fmt: skip
 
 __getattr__, __dir__ = lazy_names(__name__, _LAZY)

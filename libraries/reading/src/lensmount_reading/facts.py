@@ -215,7 +215,7 @@ def _graph_precision(tensors: Mapping[str, TensorFact], operators: Mapping[str, 
 
 
 def _shown(value: GraphValue) -> str:
-    sizes = "x".join("?" if size is None else printable(size, 20) for size in value.shape)
+    sizes = "x".join("?" if size is None else printable(size, 20) for size in value.shape[:32])
     return f"{printable(value.name, 60)} {value.dtype} {sizes if value.ranked else 'of any shape'}".rstrip()
 
 

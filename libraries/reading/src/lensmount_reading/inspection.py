@@ -102,7 +102,7 @@ def _archive(facts: FileFacts, file: MappedFile) -> FileFacts:
         try:
             scan = archive.scan_extra(name)
         except ModelFileError:
-            continue  # compressed or too large: neither is ever read
+            continue  # too large, or compressed in a way that is never read
         facts = dataclasses.replace(
             facts,
             globals=_merged(facts.globals, scan.globals),

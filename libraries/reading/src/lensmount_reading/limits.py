@@ -72,6 +72,9 @@ MAX_JSON_ITEMS = 4_000_000
 MAX_SHARDS = 10_000
 """Files named by an index of shards."""
 
+MAX_INPUT_ELEMENTS = 1 << 31
+"""Elements of one input of a graph whose sizes are fixed: 16 pictures of 6,000 by 6,000 pixels have fewer."""
+
 MAX_GRAPH_DEPTH = 32
 """Nesting of ONNX subgraphs."""
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lensmount.errors import ModelFileError
+from lensmount.errors import ModelFileError, UnsafeFileError
 from lensmount.specs.descriptors import ModelPackage
+from lensmount_reading import limits
 from lensmount_reading.external_data import check_external_data
-from lensmount_reading.facts import FileFacts
+from lensmount_reading.facts import FileFacts, GraphValue
 from lensmount_reading.onnx_file import read_onnx
+from lensmount_reading.text import printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +52,10 @@ def inspect_graph(path: Path, package: ModelPackage) -> GraphFile:
 
     Raises:
         ModelFileError: The file is empty or not ONNX, or a data file is missing.
-        UnsafeFileError: A tensor's data lies outside the folder.
+        UnsafeFileError: A tensor's data lies outside the folder, or an input is absurdly large.
     """
     facts = read_onnx(path)
+    _check_sizes(path, facts.inputs)
     declared = _declared(path, package)
     others = tuple(entry for entry in facts.external_data if entry.location not in declared)
     check_external_data(replace(facts, external_data=others), path.parent)
@@ -60,12 +64,24 @@ def inspect_graph(path: Path, package: ModelPackage) -> GraphFile:
         data[name] = declared.get(name, path.parent / name).resolve()
         if not data[name].is_file():
             raise ModelFileError(
-                f"data file {name!r} of graph {path.name!r} is missing",
+                f"data file {printable(name)!r} of graph {path.name!r} is missing",
                 found=str(data[name]),
                 fix="bring the data files into the graph's folder; they were written together with it",
             )
     described = FileFacts(path, "onnx", 0, facts.inputs, facts.outputs, facts.initializers, facts.metadata, onnx=facts)
     return GraphFile(described, tuple(data.items()))
+
+
+def _check_sizes(path: Path, inputs: tuple[GraphValue, ...]) -> None:
+    for value in inputs:
+        sizes = [size for size in value.shape if isinstance(size, int)]
+        if math.prod(size for size in sizes if size > 0) > limits.MAX_INPUT_ELEMENTS:
+            raise UnsafeFileError(
+                f"graph {path.name!r} asks for an absurdly large input {printable(value.name)!r}",
+                found="x".join(printable(size) for size in value.shape[:32]),
+                expected=f"at most {limits.MAX_INPUT_ELEMENTS:,} elements",
+                fix="export the model again with the size of the pictures that it is for",
+            )
 
 
 def _declared(path: Path, package: ModelPackage) -> dict[str, Path]:

@@ -262,8 +262,8 @@ class Rebuilder:
             self.unsafe(f"a tensor is made from {describe(storage)}, not from a storage")
         name = storage.dtype
         if dtype is not None:
-            name = str(dtype).removeprefix("torch.")
-            if type(dtype) is not str or name not in DTYPES:
+            name = dtype.removeprefix("torch.") if type(dtype) is str else ""
+            if name not in DTYPES:
                 self.malformed(f"a tensor has the dtype {describe(dtype)}")
         if type(offset) is not int or type(shape) is not tuple or type(stride) is not tuple:
             self.unsafe("a tensor's offset, sizes or strides are not integers")

@@ -27,7 +27,7 @@ class GlobalName:
     @property
     def full_name(self) -> str:
         """Return `module.name`, fit to be shown."""
-        return printable(f"{self.module}.{self.name}")
+        return _full_name(self.module, self.name)
 
     def __repr__(self) -> str:
         return f"GlobalName({self.full_name})"
@@ -54,7 +54,7 @@ class Record:
     @property
     def full_name(self) -> str:
         """Return `module.name`, fit to be shown."""
-        return printable(f"{self.module}.{self.name}")
+        return _full_name(self.module, self.name)
 
     @property
     def attributes(self) -> Mapping[str, object]:
@@ -75,6 +75,11 @@ class Record:
     def __repr__(self) -> str:
         # Attributes may refer back to this record, so only their number is shown.
         return f"Record({self.full_name}, {len(self.attributes)} attributes)"
+
+
+def _full_name(module: str, name: str) -> str:
+    # Cut before they are joined: a file may use one long text for a million names.
+    return printable(f"{module[:201]}.{name[:201]}")
 
 
 def describe(value: object) -> str:

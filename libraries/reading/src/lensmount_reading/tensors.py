@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Callable
 from mmap import mmap
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,8 @@ class Storage:
         key: Its name in the file.
         dtype: A key of `DTYPES`.
         numel: Number of elements.
-        buffer: The mapped file, or bytes that were inside a pickle; None until a legacy file's data is found.
+        buffer: The mapped file, bytes that were inside a pickle, or what unpacks compressed ones, called when
+            a tensor is first used; None until a legacy file's data is found.
         start: Offset in bytes into `buffer`.
         big_endian: Whether the elements are stored most significant byte first.
     """
@@ -37,7 +39,7 @@ class Storage:
         key: str,
         dtype: str,
         numel: int,
-        buffer: mmap | bytes | bytearray | None = None,
+        buffer: mmap | bytes | bytearray | Callable[[], bytes] | None = None,
         start: int = 0,
         big_endian: bool = False,
     ) -> None:
@@ -121,6 +123,8 @@ class TensorRef:
         storage = self.storage
         if self.size == 0:
             return np.zeros(self.shape, dtype=row.raw)
+        if callable(storage.buffer):
+            storage.buffer = storage.buffer()
         if storage.buffer is None:
             raise ModelFileError(f"storage {printable(storage.key)} has no data in the file", fix="download it again")
         code = np.dtype(row.raw).newbyteorder(">" if storage.big_endian else "<")
@@ -177,7 +181,8 @@ def check_layout(storage: Storage, dtype: str, offset: int, shape: tuple[int, ..
     if problem is not None:
         raise UnsafeFileError(
             f"a tensor in storage {printable(storage.key)} is not possible: {problem}",
-            found=printable(f"offset {offset}, sizes {shape}, strides {stride}, {dtype}"),
+            found=f"offset {printable(offset, 40)}, sizes {printable(shape, 80)}, "
+            f"strides {printable(stride, 80)}, {dtype}",
             expected="every element inside the storage",
             fix="download the file again; if it stays so, do not use it",
         )

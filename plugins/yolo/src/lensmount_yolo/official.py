@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lensmount.errors import ModelFileError, UnsupportedModelError
+from lensmount_reading import plain_text, printable
 from lensmount_yolo.networks.nodes import Node
 from lensmount_yolo.networks.records import HEADS, network_node
 
@@ -190,9 +191,9 @@ def _names(value: Any) -> dict[int, str] | None:
     if not isinstance(value, dict) or not value:
         return None
     try:
-        table = {int(key): str(name) for key, name in value.items()}
+        table = {int(key): plain_text(name) for key, name in value.items()}
     except (TypeError, ValueError):
-        raise ModelFileError("the file's class names cannot be read", found=str(value)[:80]) from None
+        raise ModelFileError("the file's class names cannot be read", found=printable(value, 80)) from None
     if sorted(table) != list(range(len(table))):
         raise ModelFileError(
             "the file's class names have gaps", found=str(sorted(table))[:80], expected=f"ids 0 to {len(table) - 1}"

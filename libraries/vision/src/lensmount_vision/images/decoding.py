@@ -206,7 +206,9 @@ def _decode_pillow(data: bytes, name: str, header: Header) -> NDArray[np.uint8] 
             # Elsewhere `decode` turns the pixels by the header's own orientation.
             turned = ImageOps.exif_transpose(image) if header.format == "AVIF" else image
             return np.ascontiguousarray(np.asarray(turned.convert("RGB"))[..., ::-1])
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except MemoryError:
+        raise
+    except Exception:  # each of Pillow's decoders raises what it likes of a damaged picture: AVIF's a RuntimeError
         return None
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lensmount.errors import ModelFileError, UnsupportedModelError
+from lensmount_reading import printable
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -150,7 +151,9 @@ def whole(config: Mapping[str, Any], key: str, where: str) -> int | None:
     value = config.get(key)
     if value is None or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
         return value
-    raise ModelFileError(f"{where} is malformed at {key}", found=repr(value)[:80], expected="a positive whole number")
+    raise ModelFileError(
+        f"{where} is malformed at {key}", found=printable(value, 80), expected="a positive whole number"
+    )
 
 
 def triple(config: Mapping[str, Any], key: str, where: str) -> tuple[float, float, float] | None:
@@ -164,7 +167,7 @@ def triple(config: Mapping[str, Any], key: str, where: str) -> tuple[float, floa
         return None
     if isinstance(value, list) and len(value) == 3 and all(isinstance(v, int | float) for v in value):
         return (float(value[0]), float(value[1]), float(value[2]))
-    raise ModelFileError(f"{where} is malformed at {key}", found=repr(value)[:80], expected="three numbers")
+    raise ModelFileError(f"{where} is malformed at {key}", found=printable(value, 80), expected="three numbers")
 
 
 def refuse_open_clip_variants(config: Mapping[str, Any], where: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from lensmount.errors import UnsupportedModelError
+from lensmount_reading import printable
 
 from . import attention, blocks, elan, heads, lean, task_heads
 from .base import Block
@@ -67,7 +68,7 @@ def _bounded(settings: Mapping[str, Any]) -> dict[str, Any]:
         value = settings.get(name)
         numbers = value if isinstance(value, tuple) else (value,)
         if value is not None and not all(isinstance(n, int | float) and 0 <= n <= _LARGEST_STEP for n in numbers):
-            raise ValueError(f"{name} is out of range: {value!r}")
+            raise ValueError(f"{name} is out of range: {printable(value)}")
     return dict(settings)
 
 

@@ -12,13 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lensmount_reading import printable
+
 from .base import Block
 
 
 def _count(settings: Mapping[str, Any], name: str) -> int:
     value = settings.get(name)
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 4096:
-        raise ValueError(f"{name} should be a number of at least 1, not {value!r}")
+        raise ValueError(f"{name} should be a number of at least 1, not {printable(value)}")
     return value
 
 

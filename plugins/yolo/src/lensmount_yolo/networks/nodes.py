@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lensmount.errors import ModelFileError
+from lensmount_reading import printable
 
 _LARGEST_TEXT = 64_000_000
 _DEEPEST = 40
@@ -68,7 +69,7 @@ def from_json(text: str) -> Node:
             and isinstance(item[1], dict)
             and isinstance(item[2], dict)
         ):
-            raise ModelFileError("the description of the network cannot be read", found=str(item)[:80])
+            raise ModelFileError("the description of the network cannot be read", found=printable(item, 80))
         settings = {name: setting(value) for name, value in item[1].items()}
         return Node(item[0], settings, {name: node(part, depth + 1) for name, part in item[2].items()})
 
@@ -96,14 +97,26 @@ class NodeBudget:
             )
 
 
+_DEEPEST_SETTING = 16
+
+
 def setting(value: Any) -> Any:
     """A value that a setting may have; lists become tuples.
 
     Raises:
-        ModelFileError: It is of another type.
+        ModelFileError: It is of another type, has more than a thousand parts, or nests deeply.
     """
+    return _setting(value, iter(range(1000)))
+
+
+def _setting(value: Any, left: Iterator[int], depth: int = 0) -> Any:
+    # Lists that hold one another have few parts in a file, and no end here.
     if value is None or isinstance(value, bool | int | float) or (isinstance(value, str) and len(value) <= 100):
         return value
-    if isinstance(value, list | tuple) and len(value) <= 1000:
-        return tuple(setting(item) for item in value)
+    if (
+        isinstance(value, list | tuple)
+        and depth < _DEEPEST_SETTING
+        and all(next(left, None) is not None for _ in value)
+    ):
+        return tuple(_setting(item, left, depth + 1) for item in value)
     raise ModelFileError("a setting of the network is of a type that none has", found=type(value).__name__)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lensmount.errors import ModelFileError, UnsupportedModelError
+from lensmount_reading import printable
 from lensmount_yolo.networks.nodes import Node, NodeBudget, setting
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def _source(row: Record) -> Any:
         isinstance(source, tuple) and source and all(isinstance(item, int) for item in source)
     ):
         return source
-    raise ModelFileError("a row of the network does not say where its input comes from", found=str(source)[:80])
+    raise ModelFileError("a row of the network does not say where its input comes from", found=printable(source, 80))
 
 
 def _node(record: Record, budget: NodeBudget, depth: int) -> Node:

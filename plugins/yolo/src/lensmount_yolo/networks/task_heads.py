@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lensmount_reading import printable
+
 from .base import Block
 from .heads import Detect, RawOutputs, flatten_levels, sampling_points
 
@@ -57,7 +59,7 @@ class OBB(Detect):
         """One angle per cell."""
         super().configure(settings)
         if settings.get("ne", 1) != 1:
-            raise ValueError(f"an oriented box has one angle, not {settings.get('ne')!r}")
+            raise ValueError(f"an oriented box has one angle, not {printable(settings.get('ne'))}")
 
     def raw(self, maps: list[Tensor]) -> RawOutputs:
         """Predictions before decoding; angles as coefficients."""
