@@ -7,6 +7,7 @@ import pytest
 
 import sam2_tiny
 from lensmount.errors import ClosedError, ImageError, InputError, OptionError, UnknownOptionError
+from lensmount_vision.results.kinds import from_dict
 
 FRAME = sam2_tiny.frames()[0]
 WIDE = np.ascontiguousarray(np.tile(FRAME, (1, 2, 1))[:100])
@@ -26,7 +27,6 @@ def embedding(tiny_model):
         ({"point_coordinates": [1, 2, 3]}, "wrong shape"),
         ({"point_coordinates": [40, 60]}, "wrong shape"),
         ({"point_coordinates": np.zeros((0, 2))}, "wrong shape"),
-        ({"point_coordinates": np.zeros((0, 1, 2))}, "no prompt"),
         ({"point_coordinates": [[1, 2], [3]]}, "rows of equal length"),
         ({"point_coordinates": [["a", "b"]]}, "not numbers"),
         ({"point_coordinates": [[float("nan"), 1]]}, "not finite"),
@@ -39,7 +39,6 @@ def embedding(tiny_model):
         ({"boxes": [10, 10, 10, 60]}, "empty"),
         ({"boxes": [1000, 1000, 1010, 1010]}, "outside"),
         ({"boxes": [10, 10, float("inf"), 60]}, "not finite"),
-        ({"boxes": np.zeros((0, 4))}, "no prompt"),
         ({"boxes": [[10, 10, 60, 60]], "point_coordinates": POINTS}, "differ in number"),
         ({"boxes": [[1, 1, 9, 9]] * 3, "point_coordinates": [POINTS] * 2}, "differ in number"),
         ({"mask_input": np.zeros((1, 256, 256))}, "wrong shape"),
@@ -49,6 +48,76 @@ def embedding(tiny_model):
 def test_bad_prompts(prompt, problem, tiny_model, embedding):
     with pytest.raises(InputError, match=problem):
         tiny_model(embeddings=embedding, **prompt)
+
+
+BATCH = [FRAME, WIDE, FRAME[:90]]
+ONE = {
+    "boxes": ([[20, 20, 60, 60]], [[], np.zeros((0, 4)), (), np.zeros((0, 4), np.int64), None]),
+    "point_coordinates": (POINTS, [[], np.zeros((0, 1, 2)), np.zeros((0, 5, 2), np.float32), None]),
+    "mask_input": (np.zeros((1, 32, 32), np.float32), [[], np.zeros((0, 1, 32, 32)), None]),
+}
+
+
+@pytest.mark.parametrize("several", [True, False])
+@pytest.mark.parametrize(("name", "there", "nothing"), [(n, t, e) for n, (t, many) in ONE.items() for e in many])
+def test_pictures_without_prompts_in_a_batch(name, there, nothing, several, tiny_model):
+    for place in range(3):
+        given = [there] * 3
+        given[place] = nothing
+        results = tiny_model(BATCH, **{name: given}, multi_mask_output=several)
+        for index, (result, picture) in enumerate(zip(results, BATCH, strict=True)):
+            assert result.image_size == picture.shape[:2]
+            assert len(result) == (0 if index == place else 3 if several else 1)
+        empty = results[place]
+        assert empty.logits.shape == (0, 32, 32)
+        assert empty.dense().shape[-2:] == BATCH[place].shape[:2]
+        assert empty.by_prompt() == []
+        assert len(from_dict(empty.to_dict())) == 0
+
+
+def test_no_prompts_at_all(tiny_model):
+    results = tiny_model(BATCH, boxes=[[], np.zeros((0, 4)), []])
+    assert [len(result) for result in results] == [0, 0, 0]
+    assert len(tiny_model(FRAME, boxes=np.zeros((0, 4)))[0]) == 0
+    assert len(tiny_model(FRAME, boxes=[], point_coordinates=[], point_labels=[])[0]) == 0
+    results = tiny_model(BATCH, point_coordinates=[POINTS, None, POINTS], point_labels=np.array([1, 0]))
+    assert [len(result) for result in results] == [3, 0, 3]
+    for nothing in ({}, {"boxes": [None, None, None]}):
+        with pytest.raises(InputError, match="no prompt"):
+            tiny_model(BATCH, **nothing)
+    with pytest.raises(InputError, match="labels without points"):
+        tiny_model(BATCH, point_coordinates=[POINTS, None, POINTS], point_labels=[[1, 0]] * 3)
+    with pytest.raises(InputError, match="differ in number"):
+        tiny_model(FRAME, boxes=[], point_coordinates=[POINTS])
+
+
+@pytest.mark.parametrize("over", [0.5, 0.01, 7.25, 300])
+@pytest.mark.parametrize("edges", [(0,), (1,), (2,), (3,), (0, 1), (2, 3), (0, 1, 2, 3)])
+def test_boxes_over_the_edge_end_there(edges, over, tiny_model):
+    height, width = WIDE.shape[:2]
+    edge = np.array([0, 0, width, height], np.float32)
+    box, clipped = (np.array([20, 20, 80, 60], np.float32) for _ in range(2))
+    for side in edges:
+        clipped[side] = edge[side]
+        box[side] = edge[side] + (over if side > 1 else -over)
+    found, wanted = (tiny_model(WIDE, boxes=given)[0] for given in (box, clipped))
+    assert np.array_equal(found.logits, wanted.logits)
+    found = tiny_model.track().prompt(WIDE, boxes=box)
+    assert np.array_equal(found.logits, tiny_model.track().prompt(WIDE, boxes=clipped).logits)
+
+
+@pytest.mark.parametrize("gap", [0, 0.5, 40])
+@pytest.mark.parametrize("side", range(4))
+def test_boxes_wholly_outside_are_refused(side, gap, tiny_model):
+    height, width = WIDE.shape[:2]
+    box = np.array([20, 20, 80, 60], np.float32)
+    axis = side % 2
+    size = box[axis + 2] - box[axis]
+    box[[axis, axis + 2]] = (-gap - size, -gap) if side < 2 else ((width, height)[axis] + gap + np.array([0, size]))
+    with pytest.raises(InputError, match="a box lies outside"):
+        tiny_model(WIDE, boxes=box)
+    with pytest.raises(InputError, match="a box lies outside"):
+        tiny_model(WIDE, boxes=[[20, 20, 60, 60], box.tolist()])
 
 
 def test_bad_calls(tiny_model, embedding, tiny_folder):

@@ -7,6 +7,7 @@ import os
 from lensmount.contracts.session import OpenRequest
 from lensmount.errors import DeviceError, OptionError
 from lensmount.machine.system import cpu_count, cpu_quota
+from lensmount.specs.options import is_whole
 
 THREADS_VARIABLE = "LENSMOUNT_THREADS"
 DEVICE_PATH_VARIABLE = "LENSMOUNT_DEVICE_PATH"
@@ -30,18 +31,16 @@ def requested_threads(request: OpenRequest) -> int | None:
     Raises:
         OptionError: Not a whole number of at least 1.
     """
-    if request.options.threads is not None:
-        given: object = request.options.threads
-        name = "threads"
-    else:
+    name = "threads"
+    given: object = request.options.threads
+    if given is None:
         text = os.environ.get(THREADS_VARIABLE, "").strip()
         if not text:
             return None
-        given = int(text) if text.isdecimal() else text
-        name = THREADS_VARIABLE
-    if isinstance(given, bool) or not isinstance(given, int) or given < 1:
+        name, given = THREADS_VARIABLE, int(text) if text.isdecimal() else text
+    if not is_whole(given) or given < 1:
         raise OptionError(f"{name} is not valid", found=repr(given), expected="a whole number of at least 1")
-    return given
+    return int(given)
 
 
 def session_threads(request: OpenRequest) -> int | None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from lensmount.caches.serial import dumps, loads
 from lensmount.errors import OptionError, StoreError
+from lensmount.specs.options import is_whole
 
 _SUFFIX = ".lmcache"
 _STALE_SECONDS = 3600.0
@@ -34,7 +35,7 @@ class DiskCache:
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None = None, max_bytes: int = 4 * 1024**3) -> None:
-        if isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < 0:
+        if not is_whole(max_bytes) or max_bytes < 0:
             raise OptionError("max_bytes is not valid", found=repr(max_bytes), expected="an integer from 0")
         if folder is None:
             from platformdirs import user_cache_path

@@ -8,6 +8,7 @@ from typing import Any
 
 from lensmount.backend.tensors import measure, on_device, to_device, to_host
 from lensmount.errors import OptionError
+from lensmount.specs.options import is_whole
 
 DEFAULT_BYTES = 512 * 1024 * 1024
 
@@ -137,6 +138,6 @@ class _Tier:
 
 
 def _limit(name: str, value: int | None) -> int | None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+    if value is not None and (not is_whole(value) or value < 0):
         raise OptionError(f"{name} is not valid", found=repr(value), expected="an integer from 0, or None for no limit")
     return value

@@ -6,7 +6,8 @@ import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, TypeVar
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
 from lensmount.errors import OptionError, UnknownOptionError
 
@@ -14,9 +15,15 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["build_options", "check_names", "class_ids", "class_thresholds", "flag", "fraction", "one_of", "positive"]
+__all__ = ["build_options", "check_names", "class_ids", "class_thresholds", "flag", "fraction", "is_whole", "one_of"]
+__all__ += ["positive"]
 
 T = TypeVar("T")
+
+
+def is_whole(value: object) -> TypeGuard[int]:
+    """Whether a value is a whole number: an int or one of numpy's, which `isinstance(value, int)` refuses; no bool."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def fraction(name: str, value: object) -> float:
@@ -68,10 +75,9 @@ def one_of(name: str, value: object, allowed: Sequence[str]) -> str:
 
 
 def _number(name: str, value: object, expected: str) -> float:
-    kind = type(value).__name__
-    if isinstance(value, bool) or not (isinstance(value, int | float) or kind.startswith(("float", "int", "uint"))):
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise OptionError(f"{name} has the wrong type", found=repr(value), expected=expected)
-    number = float(value)  # type: ignore[arg-type]  # numpy scalars convert
+    number = float(value)
     if not math.isfinite(number):
         raise OptionError(f"{name} is not finite", found=repr(value), expected=expected)
     return number
@@ -95,8 +101,7 @@ def class_ids(classes: str | int | Iterable[str | int] | None, names: Sequence[s
     import numpy as np
 
     ids: set[int] = set()
-    items: Iterable[str | int] = (classes,) if isinstance(classes, str | int) else classes
-    for item in items:
+    for item in [classes] if isinstance(classes, str) or not isinstance(classes, Iterable) else classes:
         if isinstance(item, str):
             if item not in names:
                 near = difflib.get_close_matches(item, names, 3)
@@ -153,8 +158,7 @@ def build_options(kind: type[T], values: Mapping[str, Any], subject: str, also: 
     Raises:
         UnknownOptionError: A name is unknown.
     """
-    known = [f.name for f in fields(kind)]  # type: ignore[arg-type]  # callers pass dataclasses only
-    check_names(values, known, subject, also)
+    check_names(values, [f.name for f in fields(kind)], subject, also)  # type: ignore[arg-type]  # dataclasses only
     return kind(**values)
 
 

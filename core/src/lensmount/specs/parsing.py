@@ -12,6 +12,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from lensmount.errors import LensmountError, ModelFileError
+from lensmount.specs.options import is_whole
 
 T = TypeVar("T")
 Convert = Callable[[Any], Any]
@@ -112,8 +113,8 @@ def _plain(hint: type[Any]) -> Convert:
     def convert(value: Any) -> Any:
         if type(value) is hint:
             return value
-        if hint is float and isinstance(value, int) and not isinstance(value, bool):
-            return float(value)
+        if hint in (int, float) and is_whole(value):
+            return hint(value)
         if not isinstance(value, hint) or isinstance(value, bool):
             raise _BadValueError(" has the wrong type", repr(value), hint.__name__)
         return value

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lensmount.errors import OptionError
-from lensmount.specs.options import positive
+from lensmount.specs.options import is_whole, positive
 from lensmount_owlv2.settings import environment_count
 
 CONFIDENCE = 0.99  # few-shot: (cos + 1) / 2
@@ -40,7 +40,7 @@ class LoadOptions:
             positive("batch", self.batch)
         for name in ("image_cache_entries", "image_cache_bytes", "class_cache_entries", "text_cache_entries"):
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+            if value is not None and (not is_whole(value) or value < 0):
                 raise OptionError(f"{name} is not valid", found=repr(value), expected="a whole number from 0")
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -55,44 +54,57 @@ class Recall:
 class Bank:
     """The memory of one object.
 
-    Prompted frames condition the object for good, as many as fit; of the others the last few count.
+    Prompted frames condition the object for good, as many as fit; of the others the last few count. Those are the ones
+    that the present frame itself looks back on, for a correction asks for them after the frame was tracked: as many
+    as the next frame asks for, and one more.
 
     Attributes:
         reach: Frames that memories reach back, the present one counted.
         pointer_reach: Frames that pointers reach back, the present one counted.
         attended: Most prompted frames that a frame attends to: those nearest in time.
         capacity: Most prompted frames that are kept; None for all, where their number is known beforehand.
+        direction: 1 where frames are followed in the order of their numbers, -1 against it.
     """
 
     reach: int
     pointer_reach: int
     attended: int
     capacity: int | None
+    direction: int = 1
     prompted: dict[int, Record] = field(default_factory=dict)
-    memories: deque[tuple[int, Tensor]] = field(default_factory=deque)
-    pointers: deque[tuple[int, Tensor]] = field(default_factory=deque)
+    memories: dict[int, Tensor] = field(default_factory=dict)
+    pointers: dict[int, Tensor] = field(default_factory=dict)
 
     def condition(self, record: Record) -> None:
-        """Keeps a prompted frame; the one that lies farthest from it goes when there are too many."""
+        """Keeps a prompted frame; where there are too many, the farthest one counts as a tracked one from then on."""
         self._forget(record.frame)
         self.prompted[record.frame] = record
         if self.capacity is not None and len(self.prompted) > self.capacity:
-            del self.prompted[max(self.prompted, key=lambda frame: abs(frame - record.frame))]
+            gone = self.prompted.pop(max(self.prompted, key=lambda frame: abs(frame - record.frame)))
+            self._append(gone, record.frame)
 
     def add(self, record: Record) -> None:
         """Keeps a tracked frame, and drops what nothing will ask for any more."""
         self._forget(record.frame)
-        self.memories.append((record.frame, record.memory))
-        self.pointers.append((record.frame, record.pointer))
-        while self.memories[0][0] <= record.frame - self.reach + 1:
-            self.memories.popleft()
-        while self.pointers[0][0] <= record.frame - self.pointer_reach + 1:
-            self.pointers.popleft()
+        self._append(record, record.frame)
+
+    def _append(self, record: Record, present: int) -> None:
+        """Keeps a frame among the tracked ones, of which those stay that the present frame or a later one asks for."""
+        for kept, tensor, reach in (
+            (self.memories, record.memory, self.reach),
+            (self.pointers, record.pointer, self.pointer_reach),
+        ):
+            kept[record.frame] = tensor
+            for number in [number for number in kept if self._age(number, present) >= reach]:
+                del kept[number]
 
     def _forget(self, frame: int) -> None:
-        for kept in (self.memories, self.pointers):
-            for item in [item for item in kept if item[0] == frame]:
-                kept.remove(item)
+        self.memories.pop(frame, None)
+        self.pointers.pop(frame, None)
+
+    def _age(self, number: int, frame: int) -> int:
+        """How many frames before `frame` another one was met; negative for one that is still to come."""
+        return (frame - number) * self.direction
 
     def _nearest(self, frame: int) -> list[Record]:
         """Prompted frames to attend to: the last one before, the first one after, then whichever are nearest."""
@@ -116,16 +128,19 @@ class Bank:
         others = [record for record in self.prompted.values() if not any(record is one for one in prompted)]
         memories = [record.memory[0] for record in prompted]
         ages = [0] * len(prompted)
-        near = {**dict(self.memories), **{record.frame: record.memory for record in others}}
-        for number in sorted(near):
-            if 0 < frame - number < self.reach:
+        near = {**self.memories, **{record.frame: record.memory for record in others}}
+        for number in sorted(near, key=lambda number: -self._age(number, frame)):
+            age = self._age(number, frame)
+            if 0 < age < self.reach:
                 memories.append(near[number][0])
-                ages.append(frame - number)
-        past = [record for record in prompted if record.frame <= frame]
-        pointers, times = [record.pointer[0] for record in past], [frame - record.frame for record in past]
-        last = {**dict(self.pointers), **{record.frame: record.pointer for record in others}}
-        for number in sorted(last, reverse=True):
-            if 0 < frame - number < longest:
+                ages.append(age)
+        past = [record for record in prompted if self._age(record.frame, frame) >= 0]
+        pointers = [record.pointer[0] for record in past]
+        times = [self._age(record.frame, frame) for record in past]
+        last = {**self.pointers, **{record.frame: record.pointer for record in others}}
+        for number in sorted(last, key=lambda number: self._age(number, frame)):
+            age = self._age(number, frame)
+            if 0 < age < longest:
                 pointers.append(last[number][0])
-                times.append(frame - number)
+                times.append(age)
         return Recall(memories, ages, pointers, times)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from numbers import Real
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -153,7 +154,9 @@ class Sam2(LoadedModel):
     ) -> list[PromptedMasks]:
         """Finds the masks that prompts ask for. Coordinates are original pixels.
 
-        With several pictures a list of prompts has one entry per picture, and an array is for every picture.
+        With several pictures a list of prompts has one entry per picture, and an array is for every picture. A picture
+        whose entries are empty lists, or None beside pictures that have prompts, gets an empty result. A box that
+        reaches over the picture's edge ends there; one wholly outside is refused, as are points outside.
 
         Args:
             images: A picture or several; None where `embeddings` are given.
@@ -190,9 +193,12 @@ class Sam2(LoadedModel):
             per_image("boxes", boxes, count, 1),
             per_image("mask_input", mask_input, count, 2),
         ]
+        rows = _without_prompts(
+            list(zip(*columns, strict=True)), each_has_labels=isinstance(point_labels, list | tuple)
+        )
         prompts = [
-            check_prompts(*row, image_size=embedding.image_size, mask_size=self.runner.mask_size)
-            for embedding, *row in zip(given, *columns, strict=True)
+            check_prompts(*row, image_size=embedding.image_size, mask_size=self.runner.mask_size, empty=True)
+            for embedding, row in zip(given, rows, strict=True)
         ]
         results: list[PromptedMasks | None] = []
         faults: dict[int, str] = {}
@@ -227,6 +233,10 @@ class Sam2(LoadedModel):
     def _segment(
         self, embedding: ImageEmbedding, prompts: Prompts, several: bool, extend: bool, threshold: float
     ) -> PromptedMasks:
+        if not len(prompts):
+            nothing = np.zeros((0, 3 if several else 1, *self.runner.mask_size), np.float32)
+            geometry = embedding.geometry
+            return self.postprocess(nothing, nothing[..., 0, 0], geometry, several=True, path=embedding.path)
         masks, counted = prompts.masks, None
         if extend and masks is None:
             masks, counted = self._masks.find_all(embedding.key, prompts, self.runner.mask_size) or (None, None)
@@ -349,7 +359,18 @@ class Sam2(LoadedModel):
         return propagate(self.runner, video, prompts, **options)
 
 
+def _without_prompts(rows: list[tuple[Any, ...]], each_has_labels: bool) -> list[tuple[Any, ...]]:
+    """Rows (points, labels, boxes, masks) of pictures; one that has only None beside others gets no boxes."""
+    none = [points is boxes is masks is None for points, _, boxes, masks in rows]
+    if all(none):
+        return rows
+    return [
+        (None, labels if each_has_labels else None, (), None) if bare else (points, labels, boxes, masks)
+        for bare, (points, labels, boxes, masks) in zip(none, rows, strict=True)
+    ]
+
+
 def _finite(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float | np.floating) or not np.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, Real) or not np.isfinite(float(value)):
         raise OptionError(f"{name} is not valid", found=repr(value), expected="a number")
     return float(value)

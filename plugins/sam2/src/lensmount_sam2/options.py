@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 from lensmount.errors import OptionError
@@ -66,6 +67,6 @@ class GenerateOptions:
             flag(name, getattr(self, name))
         for name in ("stability_offset", "mask_threshold", "min_region_area"):
             value = getattr(self, name)
-            number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+            number = not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(float(value))
             if not number or (name != "mask_threshold" and value < 0):
                 raise OptionError(f"{name} is not valid", found=repr(value), expected="a number from 0")

@@ -75,16 +75,20 @@ def check_prompts(
     *,
     image_size: tuple[int, int],
     mask_size: tuple[int, int],
+    empty: bool = False,
 ) -> Prompts:
     """Checks what a caller gave for one picture.
+
+    A box that reaches over the picture's edge, as detectors' do, ends at the edge.
 
     Args:
         points: `(N, 2)`, `(P, N, 2)` or None.
         labels: `(N,)`, `(P, N)` or None for all on the object.
         boxes: `(4,)`, `(P, 4)` or None.
         masks: `(h, w)`, `(1, h, w)`, `(P, 1, h, w)` or None.
-        image_size: `(height, width)` that points and boxes must lie in.
+        image_size: `(height, width)` that points must lie in, and boxes in part.
         mask_size: `(h, w)` of low-resolution logits.
+        empty: Whether there may be no prompt, given as an empty list of them: what a detector that found nothing gives.
 
     Raises:
         InputError: A shape, a label or a number is not valid, or there is no prompt.
@@ -108,7 +112,7 @@ def check_prompts(
         said = ", ".join(f"{n} {name}" + ("" if parts[name][1] else " (a single one)") for name, n in counts.items())
         raise InputError("the parts of the prompts differ in number", found=said, expected="one of each per prompt")
     count = next(iter(counts.values()))
-    if count == 0:
+    if count == 0 and not empty:
         raise InputError("there is no prompt", found="an empty list", expected="one or more")
     places = parts["points"][0] if points is not None else np.zeros((count, 0, 2), np.float32)
     return Prompts(
@@ -121,8 +125,8 @@ def check_prompts(
 
 
 def _points(values: Any, image_size: tuple[int, int]) -> tuple[Floats, bool]:
-    array = _numbers("point_coordinates", values)
-    if array.ndim not in (2, 3) or array.shape[-1] != 2 or 0 in array.shape[-2:]:
+    array = _rows(_numbers("point_coordinates", values), (0, 1, 2))
+    if array.ndim not in (2, 3) or array.shape[-1] != 2 or not array.shape[-2]:
         raise InputError(
             "point_coordinates have the wrong shape", found=str(array.shape), expected="(N, 2), or (P, N, 2), N >= 1"
         )
@@ -133,8 +137,8 @@ def _points(values: Any, image_size: tuple[int, int]) -> tuple[Floats, bool]:
 def _labels(values: Any, points: Floats) -> NDArray[np.int64]:
     if values is None:
         return np.ones(points.shape[:2], np.int64)
-    array = _numbers("point_labels", values)
     expected = points.shape[:2]
+    array = _rows(_numbers("point_labels", values), expected)
     if array.shape != expected and not (len(points) == 1 and array.shape == expected[1:]):
         raise InputError(
             "point_labels do not fit the points", found=str(array.shape), expected=f"{expected}: one per point"
@@ -149,19 +153,24 @@ def _labels(values: Any, points: Floats) -> NDArray[np.int64]:
 
 
 def _boxes(values: Any, image_size: tuple[int, int]) -> tuple[Floats, bool]:
-    array = _numbers("boxes", values)
+    array = _rows(_numbers("boxes", values), (0, 4))
     if array.ndim not in (1, 2) or array.shape[-1] != 4:
         raise InputError("boxes have the wrong shape", found=str(array.shape), expected="(4,), or (P, 4), xyxy")
-    _inside("a box", array.reshape(-1, 2), image_size)
     flat = array.reshape(-1, 4)
     if (flat[:, 2:] <= flat[:, :2]).any():
         bad = flat[(flat[:, 2:] <= flat[:, :2]).any(axis=1)][0]
         raise InputError("a box is empty", found=str(bad.tolist()), expected="x1 < x2 and y1 < y2 (xyxy, not xywh)")
-    return flat, array.ndim == 2
+    height, width = image_size
+    size = np.array((width, height, width, height), np.float32)
+    clipped = np.clip(flat, 0, size)
+    outside = (clipped[:, 2:] <= clipped[:, :2]).any(axis=1)
+    if outside.any():
+        raise _outside("a box", flat[outside][0], image_size)
+    return clipped, array.ndim == 2
 
 
 def _masks(values: Any, size: tuple[int, int]) -> tuple[Floats, bool]:
-    array = _numbers("mask_input", values)
+    array = _rows(_numbers("mask_input", values), (0, 1, *size))
     several = array.ndim == 4
     if array.shape not in (size, (1, *size)) and not (several and array.shape[1:] == (1, *size)):
         raise InputError(
@@ -192,11 +201,21 @@ def _inside(what: str, places: Floats, image_size: tuple[int, int]) -> None:
     x, y = places[..., 0], places[..., 1]
     outside = (x < 0) | (y < 0) | (x > width) | (y > height)
     if outside.any():
-        raise InputError(
-            f"{what} lies outside the picture",
-            found=str(places[outside][0].tolist()),
-            expected=f"x in 0..{width}, y in 0..{height}, in original pixels",
-        )
+        raise _outside(what, places[outside][0], image_size)
+
+
+def _outside(what: str, place: Floats, image_size: tuple[int, int]) -> InputError:
+    height, width = image_size
+    return InputError(
+        f"{what} lies outside the picture",
+        found=str(place.tolist()),
+        expected=f"x in 0..{width}, y in 0..{height}, in original pixels",
+    )
+
+
+def _rows(array: Floats, shape: tuple[int, ...]) -> Floats:
+    """An empty list, which has lost its rows' length, as no rows of this shape."""
+    return array.reshape(0, *shape[1:]) if array.shape == (0,) and shape[0] == 0 else array
 
 
 def per_image(name: str, value: Any, count: int, depth: int) -> Sequence[Any]:

@@ -57,6 +57,7 @@ class Tracker:
         total_frames: See `Sam2.track`.
         max_conditioning_frames: See `Sam2.track`.
         keep_all: Keep every prompted frame, and attend to the nearest; for files whose prompts are known beforehand.
+        reverse: Frames are met against the order of their numbers.
 
     Raises:
         OptionError: A number is not valid.
@@ -69,6 +70,7 @@ class Tracker:
         total_frames: int | None = None,
         max_conditioning_frames: int = 8,
         keep_all: bool = False,
+        reverse: bool = False,
     ) -> None:
         self._runner = runner
         self._stepper = Stepper(runner)
@@ -76,6 +78,7 @@ class Tracker:
         self._longest = min(total, POINTERS)
         self._attended = positive("max_conditioning_frames", max_conditioning_frames)
         self._capacity = None if keep_all else self._attended
+        self._direction = -1 if reverse else 1
         # Frames are resampled as the reference does with a folder of pictures: Pillow's bicubic on whole grey values.
         self._spec = replace(runner.preprocess_spec, interpolation="bicubic", resample_dtype="uint8", antialias=True)
         self._banks: dict[int, Bank] = {}
@@ -283,7 +286,8 @@ class Tracker:
     def _keep(self, state: _Frame, number: int, record: Record, *, conditions: bool) -> None:
         bank = self._banks.get(number)
         if bank is None:
-            bank = self._banks[number] = Bank(self._stepper.reach, POINTERS, self._attended, self._capacity)
+            bank = Bank(self._stepper.reach, POINTERS, self._attended, self._capacity, self._direction)
+            self._banks[number] = bank
         state.found[number] = record
         if conditions:
             bank.condition(record)

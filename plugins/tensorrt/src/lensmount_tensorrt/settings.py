@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lensmount.errors import OptionError
-from lensmount.specs.options import build_options, flag
+from lensmount.specs.options import build_options, flag, is_whole
 from lensmount_tensorrt.manifest import Shape
 
 DEFAULT_BATCH = (1, 4, 16)
@@ -52,7 +52,7 @@ class BuildSettings:
             raise OptionError(
                 "optimization_level is out of range", found=repr(self.optimization_level), expected="0 to 5"
             )
-        if self.workspace is not None and (not isinstance(self.workspace, int) or self.workspace < 1):
+        if self.workspace is not None and (not is_whole(self.workspace) or self.workspace < 1):
             raise OptionError("workspace is not valid", found=repr(self.workspace), expected="a number of bytes")
 
 
@@ -67,13 +67,12 @@ def settings_of(values: Mapping[str, Any]) -> BuildSettings:
 
 
 def _batch(value: Any) -> tuple[int, int, int]:
-    sizes = (value,) * 3 if isinstance(value, int) else tuple(value)
-    whole = all(isinstance(size, int) and not isinstance(size, bool) for size in sizes)
-    if len(sizes) != 3 or not whole or not 1 <= sizes[0] <= sizes[1] <= sizes[2]:
+    sizes = tuple(value) if isinstance(value, Sequence) else (value,) * 3
+    if len(sizes) != 3 or not all(is_whole(size) for size in sizes) or not 1 <= sizes[0] <= sizes[1] <= sizes[2]:
         raise OptionError(
             "batch is not valid", found=repr(value), expected="one size, or three with 1 <= smallest <= best <= largest"
         )
-    return sizes[0], sizes[1], sizes[2]
+    return int(sizes[0]), int(sizes[1]), int(sizes[2])
 
 
 def _shapes(name: str, value: Any) -> Shapes:

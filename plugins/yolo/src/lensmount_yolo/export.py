@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lensmount.contracts.model import ExportContext
 from lensmount.errors import OptionError, UnsupportedModelError
-from lensmount.specs.options import check_names, fraction, one_of, positive
+from lensmount.specs.options import check_names, fraction, is_whole, one_of, positive
 from lensmount_vision.models.exporting import require_packages, write_checked
 from lensmount_yolo.metadata import parse
 
@@ -104,7 +104,7 @@ def _settings(values: Mapping[str, Any]) -> Settings:
     known = ("nms", "input_size", "confidence", "iou_threshold", "max_detections")
     check_names(values, known, "exporting a YOLO model")
     size = values.get("input_size")
-    if isinstance(size, int) and not isinstance(size, bool):
+    if is_whole(size):
         size = (size, size)
     if size is not None and not (isinstance(size, tuple | list) and len(size) == 2):
         raise OptionError("input_size has the wrong type", found=repr(size), expected="a number or (height, width)")

@@ -14,6 +14,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from lensmount.errors import ImageError, OfflineError
 from lensmount.specs.offline import is_offline
 from lensmount_vision.images.decoding import check_size, import_cv2, pixel_limit
@@ -106,7 +108,7 @@ def _media(paths: Iterable[Path], what: str) -> list[str]:
 
 def is_video(source: str | int | os.PathLike[str]) -> bool:
     """Whether a source is a video file, a stream or a camera index, by its name alone."""
-    if isinstance(source, int):
+    if isinstance(source, int | np.integer):
         return True
     text = os.fspath(source).lower()
     if text.startswith(STREAM_SCHEMES) or (text.isdecimal() and not Path(text).exists()):
@@ -223,7 +225,7 @@ def video_frames(source: str | int | os.PathLike[str], *, stride: int = 1) -> It
     """
     if stride < 1:
         raise ImageError("stride is not valid", found=str(stride), expected="1 or more")
-    text = str(source) if isinstance(source, int) else os.fspath(source)
+    text = str(source) if isinstance(source, int | np.integer) else os.fspath(source)
     if "://" in text and is_offline():
         raise OfflineError(f"{shown(text)} was not opened: offline was asked for", fix="unset LENSMOUNT_OFFLINE")
     camera = text.isdecimal() and not Path(text).exists()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lensmount.errors import ImageError
+from lensmount.specs.options import is_whole
 from lensmount_vision.images.arrays import is_array
 from lensmount_vision.images.image import Color, Image
 from lensmount_vision.images.loading import load, several
@@ -72,10 +73,10 @@ def entries_of(source: Any) -> tuple[Iterable[Any], int | None]:
 def _expanded(entries: list[Any]) -> tuple[list[Any], int | None]:
     found: list[Any] = []
     for entry in entries:
-        if isinstance(entry, bool) or not isinstance(entry, (str, os.PathLike, int)):
+        if is_whole(entry):
+            found.append(_video(int(entry)))
+        elif not isinstance(entry, (str, os.PathLike)):
             found.append(entry)
-        elif isinstance(entry, int):
-            found.append(_video(entry))
         else:
             found += [_video(name) if is_video(name) else name for name in expand_sources(entry)]
     return found, None if any(isinstance(entry, Feed) for entry in found) else len(found)

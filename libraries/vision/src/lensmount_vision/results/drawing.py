@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensmount.errors import InputError, OptionError
+from lensmount.specs.options import is_whole
 from lensmount_vision.results.colors import Color, class_color, text_color
 from lensmount_vision.results.masks import Masks
 from lensmount_vision.results.shapes import Drawable, Shapes
@@ -105,7 +106,7 @@ def _canvas(image: Any, size: tuple[int, int]) -> Pixels:
 
 
 def _style(canvas: Pixels, thickness: int | None, color: Color | None) -> _Style:
-    if thickness is not None and (isinstance(thickness, bool) or not isinstance(thickness, int) or thickness < 1):
+    if thickness is not None and (not is_whole(thickness) or thickness < 1):
         raise OptionError(
             "thickness is not valid", found=repr(thickness), expected="a whole number of pixels, 1 or more"
         )

@@ -228,7 +228,7 @@ class PromptedMasks(Rows):
         if len(set(counts.tolist())) > 1:
             raise InputError("the prompts have different numbers of masks", found=str(counts.tolist())[:80])
         order = np.argsort(self.prompt_id, kind="stable")
-        return dense[order].reshape(len(numbers), -1, *self.image_size)
+        return dense[order].reshape(len(numbers), counts.max(initial=1), *self.image_size)
 
     def shapes(self) -> Shapes:
         """What is drawn: the masks with their scores."""
