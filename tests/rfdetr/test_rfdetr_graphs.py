@@ -37,6 +37,24 @@ def test_export_of_rfdetr(tmp_path, rfdetr_kit, picture):
     np.testing.assert_allclose(result.xyxy[0], [56, 28.8, 84, 67.2], atol=1e-4)
 
 
+@pytest.mark.parametrize("named", ["dets", "labels", "both"])
+@pytest.mark.parametrize("dimensions", [(0,), (0, 1), (0, 1, 2), (2,), (1, 2)])
+def test_graphs_whose_dimensions_have_names(tmp_path, rfdetr_kit, picture, named, dimensions):
+    """As `export(dynamic_batch=True)` of rfdetr writes them; only the number of classes has to be there."""
+    onnx = pytest.importorskip("onnx")
+    path = rfdetr_kit.make_graph(tmp_path / "model.onnx", BOXES, logits(4, q0_1=3))
+    expected = registry.load(path, device="cpu")(picture)[0]
+    model = onnx.load(path)
+    for output in model.graph.output:
+        for index in dimensions:
+            if named in (output.name, "both") and (output.name, index) != ("labels", 2):
+                output.type.tensor_type.shape.dim[index].dim_param = f"{output.name}_dim_{index}"
+    onnx.save(model, path)
+    loaded = registry.load(path, device="cpu")
+    assert loaded.card.architecture == "rfdetr"
+    np.testing.assert_array_equal(loaded(picture)[0].xyxy, expected.xyxy)
+
+
 def test_boxes_are_clipped_to_the_picture(tmp_path, rfdetr_kit, picture):
     path = rfdetr_kit.make_graph(tmp_path / "model.onnx", BOXES, logits(91, q2_1=3))
     assert registry.load(path, device="cpu")(picture)[0].xyxy.tolist() == [[105, 72, 140, 96]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -282,3 +283,32 @@ def test_sixteen_threads(finder, hub):
 def test_quiet(finder, capfd):
     finder.fetch(artifact(), OPTIONS)
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_blob_that_is_not_what_its_name_says_is_not_used(finder, hub, home, tmp_path):
+    """Another tool's download was damaged, and nothing is remembered of it: the hub's own name for it tells."""
+    blob = finder.fetch(artifact(), OPTIONS).path.resolve()
+    assert blob.name == SHA
+    blob.chmod(0o644)
+    for damage in (b"x" * len(WEIGHTS), WEIGHTS[:-1], WEIGHTS + b"\0", b""):
+        blob.write_bytes(damage)
+        for finder_of_a_new_home in (HubFinder(Store(tmp_path / f"offline{len(damage)}")), finder):
+            with pytest.raises(OfflineError) as caught:
+                finder_of_a_new_home.fetch(artifact(), OFFLINE)
+            assert "is damaged" in str(caught.value)
+            assert "w.onnx" in str(caught.value)
+    assert HubFinder(Store(tmp_path / "online")).fetch(artifact(), OPTIONS).path.read_bytes() == WEIGHTS
+
+
+def test_what_was_remembered_of_a_damaged_blob_does_not_make_it_good(finder, hub):
+    got = finder.fetch(artifact(), OPTIONS)
+    blob = got.path.resolve()
+    blob.chmod(0o644)
+    blob.write_bytes(b"x" * len(WEIGHTS))
+    wrong = replace(got, sha256=hashlib.sha256(blob.read_bytes()).hexdigest())
+    finder._store.ledger.remember(f"hf://{REPO}/w.onnx", wrong, published=False)
+    with pytest.raises(OfflineError, match="is damaged"):
+        finder.fetch(artifact(), OFFLINE)
+    with pytest.raises(IntegrityError) as caught:  # mended, but not what this store trusted before
+        finder.fetch(artifact(), OPTIONS)
+    assert "cache rm --address" in caught.value.fix

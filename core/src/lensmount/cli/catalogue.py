@@ -10,6 +10,7 @@ from lensmount import registry
 from lensmount.cli.output import err, out, plain, size, table, write_json
 from lensmount.cli.settings import AsJson, ModelName, Offline
 from lensmount.specs import ModelCard, to_dict
+from lensmount.store.addresses import public
 
 if TYPE_CHECKING:
     from lensmount.contracts.plan import LoadPlan
@@ -84,7 +85,7 @@ def _packages(card: ModelCard) -> None:
             head = (package.name, package.format, package.precision, batch, dims, spec.resize if spec else "")
             digest = artifact.sha256[:12] if artifact.sha256 else "recorded at first use"
             rows.add_row(
-                *(head if i == 0 else ("",) * 6), artifact.uri, size(artifact.size), digest, artifact.confidence
+                *(head if i == 0 else ("",) * 6), public(artifact.uri), size(artifact.size), digest, artifact.confidence
             )
     console = out()
     console.print(rows)

@@ -12,6 +12,7 @@ from lensmount import registry
 from lensmount.cli.output import out, size, table
 from lensmount.errors import InputError
 from lensmount.store import cachetool
+from lensmount.store.addresses import known_as, public
 from lensmount.store.store import Store
 
 Models = Annotated[list[str], typer.Argument(help="Model ids or addresses.")]
@@ -97,8 +98,8 @@ def cache_add(
     sha256: Annotated[str | None, typer.Option(help="What the file has to be.")] = None,
 ) -> None:
     """Put a file into the store for an address that publishes no hash; it is compared with it ever after."""
-    added = Store().adopt(file, address=address.partition("#")[0], sha256=sha256)
-    print(f"{address} is {added.path} (sha256 {added.sha256})")
+    added = Store().adopt(file, address=known_as(address), sha256=sha256)
+    print(f"{public(address)} is {added.path} (sha256 {added.sha256})")
 
 
 @cache.command("rm")
@@ -114,7 +115,7 @@ def cache_rm(
         raise InputError("nothing was named", expected="model ids, or --address", fix="lensmount cache ls")
     store = Store()
     _say([cachetool.remove_model(store, name, dry_run=not yes) for name in model or ()])
-    for uri in address or ():
+    for uri in map(known_as, address or ()):
         known = store.ledger.reference(uri)
         if known is None:
             raise InputError(f"nothing is remembered of {uri}", fix="lensmount cache ls")

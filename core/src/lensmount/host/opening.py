@@ -80,7 +80,10 @@ def _identity(choice: Choice, fetched: FetchedPackage, session_options: BackendO
     networks = tuple(
         (artifact.name, fetched.sha256s[artifact.name])
         for artifact in choice.package.artifacts
-        if artifact.role != "data" or artifact.name.endswith("config.json")
+        # tokenisers and class names are read by the model; all else, a graph's tensors too, is part of what is opened
+        if artifact.role != "data"
+        or not artifact.name.endswith((".json", ".txt"))
+        or artifact.name.endswith("config.json")
     )
     place = (choice.backend.name, choice.device, choice.precision, choice.package.format)
     return (*place, networks, choice.package.settings, session_options)

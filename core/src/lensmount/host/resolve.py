@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lensmount.errors import AmbiguousModelError, MissingDependencyError, ModelFileError, ModelNotFoundError
+from lensmount.host.hints import BARE_FILES, MARKERS, known_plugin
 from lensmount.specs.imports import ask as ask_plugin
 from lensmount.specs.imports import call, call_quickly
+from lensmount.store.addresses import path_of, public
 
 if TYPE_CHECKING:
     from lensmount.contracts.finder import FetchOptions, Finder
@@ -40,9 +41,11 @@ def resolve(ask: Ask, index: Index) -> ModelCard:
         card = _on_base(card, index, ask.fetch)
     text, task, architecture = os.fspath(ask.subject), ask.task, ask.architecture
     if task is not None and card.task != task:
-        raise ModelNotFoundError(f"{text!r} is for another task", found=card.task, expected=task)
+        raise ModelNotFoundError(f"{public(text)!r} is for another task", found=card.task, expected=task)
     if architecture is not None and card.architecture != architecture:
-        raise ModelNotFoundError(f"{text!r} has another architecture", found=card.architecture, expected=architecture)
+        raise ModelNotFoundError(
+            f"{public(text)!r} has another architecture", found=card.architecture, expected=architecture
+        )
     if ask.locked is not False:
         from lensmount.store.lock import NAME, read_lock
 
@@ -55,8 +58,6 @@ def _find(name: Name, index: Index, fetch: FetchOptions, architecture: str | Non
     if "://" in text and not text.startswith("file://"):
         return _from_address(text, index, fetch, architecture)
     if isinstance(name, os.PathLike) or _looks_like_path(text, index):
-        from lensmount.store.addresses import path_of
-
         return _from_path(path_of(text), index, architecture)
     return _from_id(text, index)
 
@@ -71,7 +72,7 @@ def _on_base(card: ModelCard, index: Index, fetch: FetchOptions) -> ModelCard:
     base = card.base or ""
     if "://" in base and not base.startswith(("file://", "hf://")):
         raise ModelFileError(
-            f"{card.id!r} is built on an address", found=base, expected="a model id, a path, or hf://…"
+            f"{card.id!r} is built on an address", found=public(base), expected="a model id, a path, or hf://…"
         )
     try:
         found = _find(base, index, fetch)
@@ -120,8 +121,6 @@ def _same(a: str, b: str) -> bool:
 
 
 def _not_found(text: str, index: Index) -> ModelNotFoundError:
-    from lensmount.host.hints import known_plugin
-
     near = difflib.get_close_matches(text, list(index.cards), 4, 0.6)
     fixes = [f"did you mean {', '.join(near)}?"] if near else []
     plugin = known_plugin(text)
@@ -130,7 +129,7 @@ def _not_found(text: str, index: Index) -> ModelNotFoundError:
         fixes.append(f"to load the path of this name, write ./{text}")
     fixes += index.left_out
     return ModelNotFoundError(
-        f"no model {text!r}",
+        f"no model {public(text)!r}",
         found=f"{len(index.cards)} known ids and aliases",
         expected="a model id (see: lensmount models), a path, or an address such as hf://owner/repo",
         fix="; ".join(fixes) or "lensmount models",
@@ -155,8 +154,6 @@ def _looks_like_path(text: str, index: Index) -> bool:
         return True
     if not Path(text).is_dir():
         return False
-    from lensmount.host.hints import MARKERS
-
     return any(Path(text, marker).exists() for marker in {*_marked(index), *MARKERS})
 
 
@@ -167,10 +164,10 @@ def _marked(index: Index) -> dict[str, Reader]:
 
 def _from_path(path: Path, index: Index, architecture: str | None) -> ModelCard:
     if not path.exists():
-        raise ModelFileError(f"no such file or folder: {path}", fix="check the path; model ids: lensmount models")
+        raise ModelFileError(
+            f"no such file or folder: {public(str(path))}", fix="check the path; model ids: lensmount models"
+        )
     if path.is_dir():
-        from lensmount.host.hints import MARKERS
-
         for marker, reader in _marked(index).items():
             if (path / marker).exists():
                 return _read(reader, path, index, architecture)
@@ -180,14 +177,12 @@ def _from_path(path: Path, index: Index, architecture: str | None) -> ModelCard:
     return _read_bare(path, index, architecture)
 
 
-def _read_bare(path: Path, index: Index, architecture: str | None, *, name: str | None = None) -> ModelCard:
-    """The card of a file, or of a folder without a marker."""
-    from lensmount.host.hints import BARE_FILES
-
+def _read_bare(path: Path, index: Index, architecture: str | None, **known: Any) -> ModelCard:
+    """The card of a file, or of a folder without a marker; `known` as for `_read`."""
     reader = next((reader for reader in index.readers.values() if reader.marker is None), None)
     if reader is None:
         raise _no_reader(f"{path} is a model file without a manifest", BARE_FILES, index)
-    return _read(reader, path, index, architecture, name=name)
+    return _read(reader, path, index, architecture, **known)
 
 
 def _no_reader(problem: str, distribution: str, index: Index) -> MissingDependencyError:
@@ -199,27 +194,18 @@ def _no_reader(problem: str, distribution: str, index: Index) -> MissingDependen
     )
 
 
-def _read(
-    reader: Reader,
-    path: Path,
-    index: Index,
-    architecture: str | None,
-    *,
-    name: str | None = None,
-    bring: Callable[[str], Path | None] | None = None,
-) -> ModelCard:
+def _read(reader: Reader, path: Path, index: Index, architecture: str | None, **known: Any) -> ModelCard:
+    """The card that a reader gives; `known` is what else the request says: the name, how other files are brought."""
     from lensmount.contracts.requests import ReadRequest
     from lensmount.specs import ModelCard
 
     def there(name: str) -> Path | None:
-        file = path.absolute().joinpath(*name.split("/"))
+        file = (path if path.is_dir() else path.parent).absolute().joinpath(*name.split("/"))
         return file if file.is_file() else None
 
     request = ReadRequest(
         path=path.absolute(),
         given=path,
-        bring=bring or there,
-        name=name,
         architecture=architecture,
         recognisers={
             label: partial(_recognise, descriptor)
@@ -227,6 +213,7 @@ def _read(
             if descriptor.recognise is not None and architecture in (None, label)
         },
         left_out=tuple(index.left_out),
+        **{"bring": there, **known},
     )
     card: ModelCard = call(reader.read, f"reader {reader.name!r}", ModelCard, request)
     return card
@@ -249,7 +236,9 @@ def _from_address(text: str, index: Index, fetch: FetchOptions, architecture: st
     source = index.sources.get(scheme)
     if source is None:
         raise ModelNotFoundError(
-            f"no source for addresses of scheme {scheme!r}", found=text, expected=", ".join(sorted(index.sources))
+            f"no source for addresses of scheme {scheme!r}",
+            found=public(text),
+            expected=", ".join(sorted(index.sources)),
         )
     from lensmount.specs import ModelCard
 
@@ -258,12 +247,14 @@ def _from_address(text: str, index: Index, fetch: FetchOptions, architecture: st
     card: ModelCard | None = ask_plugin(owner, (ModelCard, type(None)), finder.find, text, fetch)
     if card is not None:
         return card
-    if text.partition("#")[0].lower().endswith(MODEL_SUFFIXES):
-        from lensmount.store.fetch import fetch_uri
+    shown = public(text)
+    path = shown.partition("#")[0]
+    if path.lower().endswith(MODEL_SUFFIXES):
+        from lensmount.store.fetch import fetch_beside, fetch_uri
 
         fetched = fetch_uri(text, {scheme: finder}, fetch)
-        name = text.partition("#")[0].rpartition("/")[2]
-        return _read_bare(fetched.path, index, architecture, name=name)
+        bring = partial(fetch_beside, text, fetched, {scheme: finder}, fetch)
+        return _read_bare(fetched.path, index, architecture, name=path.rpartition("/")[2], bring=bring)
     name = text.rstrip("/").rpartition("/")[2].partition("@")[0]
     card = _from_repository(finder, text, index, fetch, architecture, name)
     if card is not None:
@@ -273,7 +264,7 @@ def _from_address(text: str, index: Index, fetch: FetchOptions, architecture: st
     if folder is not None:
         return _at(_read_bare(folder.weights, index, architecture, name=name), folder.weights.parent, folder.uri)
     raise ModelNotFoundError(
-        f"{text!r} names neither a model file nor a folder that can be recognised",
+        f"{shown!r} names neither a model file nor a folder that can be recognised",
         expected=f"an address that ends in {', '.join(MODEL_SUFFIXES)}, a repository with a lensmount.json, or one "
         "of transformers' layout (config.json and model.safetensors)",
     )

@@ -16,23 +16,10 @@ from pathlib import Path
 from typing import Any
 
 JETPACKS = {
-    "32.7": "4.6",
-    "34.1": "5.0",
-    "35.1": "5.0.2",
-    "35.2": "5.1",
-    "35.3": "5.1.1",
-    "35.4": "5.1.2",
-    "35.5": "5.1.3",
-    "35.6.0": "5.1.4",
-    "36.2": "6.0",
-    "36.3": "6.0",
-    "36.4.0": "6.1",
-    "36.4.3": "6.2",
-    "36.4.4": "6.2.1",
-    "36.5": "6.2.2",
-    "38.2": "7.0",
-    "38.4": "7.1",
-}
+    "32.7": "4.6", "34.1": "5.0", "35.1": "5.0.2", "35.2": "5.1", "35.3": "5.1.1", "35.4": "5.1.2", "35.5": "5.1.3",
+    "35.6.0": "5.1.4", "36.2": "6.0", "36.3": "6.0", "36.4.0": "6.1", "36.4.3": "6.2", "36.4.4": "6.2.1",
+    "36.5": "6.2.2", "38.2": "7.0", "38.4": "7.1",
+}  # fmt: skip
 """JetPack by L4T release, most specific prefix first; from NVIDIA's JetPack archive."""
 
 JETPACK_MAJORS = {32: "4", 34: "5", 35: "5", 36: "6", 38: "7"}
@@ -98,14 +85,8 @@ def libc(root: Path, name: str) -> str | None:
     """The C library of a Linux system by its loader: `glibc` or `musl`; None elsewhere, or where none is found."""
     if name != "linux":
         return None
-    for folder, pattern, library in (
-        ("lib64", "ld-linux-*.so.*", "glibc"),
-        ("lib", "ld-linux-*.so.*", "glibc"),
-        ("lib", "ld-musl-*.so.*", "musl"),
-    ):
-        if any((root / folder).glob(pattern)):
-            return library
-    return None
+    loaders = {"lib64/ld-linux-*.so.*": "glibc", "lib/ld-linux-*.so.*": "glibc", "lib/ld-musl-*.so.*": "musl"}
+    return next((library for pattern, library in loaders.items() if any(root.glob(pattern))), None)
 
 
 # --- processor and memory ---------------------------------------------------------------------------------------------
@@ -177,16 +158,11 @@ def _cgroups(root: Path, controller: str) -> Iterator[Path]:
 
 def nvidia_cards(root: Path) -> int:
     """NVIDIA graphics cards on the PCI bus of a Linux machine, whether or not their driver is there (sysfs)."""
-    count = 0
-    try:
-        cards = list((root / "sys/bus/pci/devices").iterdir())
-    except OSError:
-        return 0
-    for card in cards:
-        # 0x0300 is a VGA controller, 0x0302 a 3D controller: a card for computing has no screen
-        if read_text(card / "vendor", 16).strip() == "0x10de" and read_text(card / "class", 16).startswith("0x03"):
-            count += 1
-    return count
+    # 0x0300 is a VGA controller, 0x0302 a 3D controller: a card for computing has no screen
+    return sum(
+        read_text(card / "vendor", 16).strip() == "0x10de" and read_text(card / "class", 16).startswith("0x03")
+        for card in (root / "sys/bus/pci/devices").glob("*")
+    )
 
 
 def l4t(root: Path) -> str | None:
@@ -200,10 +176,8 @@ def jetpack(release: str | None) -> str | None:
     if release is None:
         return None
     parts = release.split(".")
-    for length in (3, 2):
-        if ".".join(parts[:length]) in JETPACKS:
-            return JETPACKS[".".join(parts[:length])]
-    return JETPACK_MAJORS.get(int(parts[0]))
+    known = (JETPACKS.get(".".join(parts[:length])) for length in (3, 2))
+    return next(filter(None, known), JETPACK_MAJORS.get(int(parts[0])))
 
 
 def tegra(root: Path) -> tuple[str, str] | None:

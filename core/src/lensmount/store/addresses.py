@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
-from urllib.request import url2pathname
 
 from lensmount.errors import SourceError
 
@@ -15,6 +15,8 @@ _SCHEME = re.compile(r"^([a-z][a-z0-9+._-]+)://", re.IGNORECASE)
 _HUB = re.compile(
     r"^hf://(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>refs/(?:pr|convert)/[\w.-]+|[^/@]+))?(?:/(?P<file>[^@]+))?$"
 )
+_WEB = re.compile(r"^https?:", re.IGNORECASE)  # also where a slash is missing
+_QUERY = re.compile(r"\?[^\s?'\"()<>]+")
 _SHA256 = re.compile(r"^[0-9a-f]{64}$")
 COMMIT = re.compile(r"^[0-9a-f]{40}$")
 
@@ -48,7 +50,7 @@ class WebAddress:
         name: The last part of the path.
     """
 
-    url: str
+    url: str = field(repr=False)
     sha256: str | None
     secure: bool
     name: str
@@ -103,7 +105,7 @@ def parse_web(uri: str) -> WebAddress:
         if kind != "sha256" or not _SHA256.fullmatch(sha256):
             raise SourceError(
                 f"the fragment of {public(uri)} is not a hash",
-                found=f"#{parts.fragment}",
+                found=f"#{kind}=…" if value else "other text",
                 expected="#sha256=<64 hex digits>",
             )
     path = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._")
@@ -131,17 +133,33 @@ def split(uri: str) -> SplitResult:
 
 
 def public(uri: str) -> str:
-    """The address as it may be shown and written down: without user, password, query (signatures) and fragment."""
+    """The address as it may be shown and written down: without user, password, query (signatures) and fragment.
+
+    Paths, model ids and addresses that cannot hold any of these stay as they are.
+    """
+    if not _WEB.match(uri) and scheme_of(uri) in (None, "file", "hf", "package"):
+        return uri
     try:
         parts = split(uri)
     except SourceError as error:
         return error.found or ""
-    if parts.scheme.lower() not in ("http", "https"):
-        return uri
-    host = parts.hostname or ""
-    if parts.port:
-        host = f"{host}:{parts.port}"
-    return urlunsplit((parts.scheme, host, parts.path, "", ""))
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, host.lower() if _WEB.match(uri) else host, parts.path, "", ""))
+
+
+def known_as(uri: str) -> str:
+    """What the store remembers an address as: a query is part of what it means, and may be secret, so it is hashed."""
+    plain, _, query = uri.partition("#")[0].partition("?")
+    if not _WEB.match(uri):
+        return uri.partition("#")[0]
+    if not query or query.startswith("~"):  # as an error without a network says it
+        return public(plain) + f"?{query}" * bool(query)
+    return f"{public(plain)}?~{hashlib.sha256(parse_web(uri).url.partition('?')[2].encode()).hexdigest()[:16]}"
+
+
+def unsigned(text: str) -> str:
+    """Another library's message without the queries of the addresses in it."""
+    return _QUERY.sub("?…", text)
 
 
 def path_of(uri: str) -> Path:
@@ -159,4 +177,8 @@ def path_of(uri: str) -> Path:
     parts = split(uri)
     if scheme != "file" or parts.netloc not in ("", "localhost"):
         raise SourceError("this is not the address of a local file", found=uri, expected="file:///path/to/file")
-    return Path(url2pathname(parts.path) if os.name == "nt" else unquote(parts.path))
+    if os.name == "nt":
+        from urllib.request import url2pathname  # it brings a client along
+
+        return Path(url2pathname(parts.path))
+    return Path(unquote(parts.path))

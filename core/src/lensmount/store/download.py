@@ -47,7 +47,7 @@ class DownloadRequest:
     """
 
     address: str
-    url: str
+    url: str = field(repr=False)
     name: str
     size: int | None = None
     sha256: str | None = None

@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.parse import quote
 
 from lensmount.contracts.finder import Fetched, FetchOptions, Finder
-from lensmount.errors import PluginError, SourceError
+from lensmount.errors import ArtifactNotFoundError, PluginError, SourceError
 from lensmount.specs import Artifact, ModelCard, ModelPackage, Source
 from lensmount.specs.imports import ask, call
 from lensmount.specs.logs import log
-from lensmount.store.addresses import parse_web, public, scheme_of
+from lensmount.store.addresses import parse_hub, parse_web, public, scheme_of
 from lensmount.store.files import hash_file, link_or_copy, safe_name, write_atomic
 from lensmount.store.https import require_pinned
 from lensmount.store.offline import Missing, MissingFilesError, missing_error
@@ -89,6 +90,26 @@ def fetch_uri(uri: str, finders: Mapping[str, Finder], options: FetchOptions, *,
     return fetch_artifact(Artifact(name=safe_name(name), uri=uri, sha256=sha256), finders, options)
 
 
+def fetch_beside(
+    uri: str, fetched: Fetched, finders: Mapping[str, Finder], options: FetchOptions, name: str
+) -> Path | None:
+    """Brings another file of the folder that a fetched address lies in, of the same revision; None without one.
+
+    On the web there is none without `options.allow_insecure`, for only `uri` says what it stands for, nor beside a
+    signed address.
+    """
+    scheme, folder = scheme_of(uri), public(uri).partition("#")[0].rpartition("/")[0]
+    if scheme in ("http", "https") and ("?" in uri or not options.allow_insecure):
+        return None
+    beside = f"{folder}/{quote(name) if scheme in ('http', 'https') else name}"
+    if scheme == "hf":
+        beside = str(replace(parse_hub(beside), revision=fetched.revision))
+    try:
+        return fetch_uri(beside, finders, options).path
+    except ArtifactNotFoundError:
+        return None
+
+
 def fetch_package(
     card: ModelCard,
     package: ModelPackage,
@@ -146,7 +167,7 @@ def finders_for(package: ModelPackage, sources: Mapping[str, Source]) -> dict[st
         scheme = artifact.uri.partition("://")[0]
         if scheme not in sources:
             raise PluginError(
-                f"no source for artifact {artifact.name!r}", found=artifact.uri, expected=", ".join(sources)
+                f"no source for artifact {artifact.name!r}", found=public(artifact.uri), expected=", ".join(sources)
             )
         if scheme not in found:
             found[scheme] = call(sources[scheme].finder, f"source {scheme!r}", Finder)

@@ -34,16 +34,14 @@ LAYOUTS = (
 )
 """Configuration and weights of transformers' and open_clip's repositories."""
 BESIDE = (
-    "preprocessor_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.json",
+    "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json",
     "merges.txt",
-)
+)  # fmt: skip
 """Other files that the models read; downloaded where a repository has them."""
 
+ABSENT = ("nothing", "a file")
 SHARD = re.compile(r"[\w.-]+\.safetensors")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class HubFinder(StoreFinder):
@@ -66,21 +64,27 @@ class HubFinder(StoreFinder):
             address = replace(address, revision=known.revision)
         promised = artifact.sha256 or self._first_hash(artifact, address)
         path = _cached(address)
-        if path is not None:
-            found = self._found(artifact, address, path, promised)
-            if found is not None:
-                return self._remembered(artifact, found)
-        if is_offline(options.offline):
-            raise _missing(artifact, address)
-        path = _download(artifact, address, options, force=False)
-        found = self._found(artifact, address, path, promised)
-        if found is None and path.resolve().name == promised:
-            # the hub promises the same content, so the file in its cache is damaged: bring it once more
-            path = _download(artifact, address, options, force=True)
-            found = self._found(artifact, address, path, promised)
-        if found is None:
-            raise self._mismatch(artifact, address, path, promised)
-        return self._remembered(artifact, found)
+        wrong = self._wrong(artifact, path, promised)
+        for force in (False, True):
+            if wrong is None:
+                break
+            damaged = path is not None and self._damaged(path)
+            if force and not damaged:
+                break
+            if is_offline(options.offline):
+                raise _missing(artifact, address, path if damaged else None)
+            path = _download(address, options, force=force)
+            wrong = self._wrong(artifact, path, promised)
+        if path is None or wrong is not None:
+            raise self._mismatch(artifact, address, wrong or ABSENT)
+        if artifact.sha256 is None and artifact.md5 is not None:
+            check_md5(path, artifact.md5)
+        revision = _commit_of(path) or address.revision
+        sha256 = self._store.verified_file(path)
+        found = Fetched(path=path, size=path.stat().st_size, sha256=sha256, revision=revision)
+        with contextlib.suppress(OSError):  # a read-only home: the hub's cache still has the file and its hash
+            self._store.ledger.remember(str(parse_hub(artifact.uri)), found, published=artifact.sha256 is not None)
+        return found
 
     def find(self, uri: str, options: FetchOptions) -> ModelCard | None:
         """The card of a repository with a lensmount manifest, else None.
@@ -138,35 +142,32 @@ class HubFinder(StoreFinder):
                 return known.sha256
         return None
 
-    def _found(self, artifact: Artifact, address: HubAddress, path: Path, promised: str | None) -> Fetched | None:
+    def _wrong(self, artifact: Artifact, path: Path | None, promised: str | None) -> tuple[str, str] | None:
+        """What a file of the hub's cache is and what it should be, or None where it is that."""
+        if path is None:
+            return ABSENT
         size = path.stat().st_size
         if artifact.size is not None and size != artifact.size:
-            return None
+            return f"{size:,} bytes", f"{artifact.size:,} bytes"
         sha256 = self._store.verified_file(path)
-        if promised is not None and sha256 != promised:
-            return None
-        if artifact.sha256 is None and artifact.md5 is not None:
-            check_md5(path, artifact.md5)
-        return Fetched(path=path, size=size, sha256=sha256, revision=_commit_of(path) or address.revision)
+        if artifact.sha256 is None and self._damaged(path):
+            promised = path.resolve().name
+        return None if promised in (None, sha256) else (f"sha256 {sha256}", f"sha256 {promised}")
 
-    def _remembered(self, artifact: Artifact, found: Fetched) -> Fetched:
-        with contextlib.suppress(OSError):  # a read-only home: the hub's cache still has the file and its hash
-            self._store.ledger.remember(str(parse_hub(artifact.uri)), found, published=artifact.sha256 is not None)
-        return found
+    def _damaged(self, path: Path) -> bool:
+        """Whether a large file of the hub's cache is not what the hub said: there its blob is named by its sha256."""
+        blob = path.resolve()
+        named = blob.parent.name == "blobs" and _SHA256.fullmatch(blob.name) is not None
+        return named and self._store.verified_file(path) != blob.name
 
-    def _mismatch(self, artifact: Artifact, address: HubAddress, path: Path, promised: str | None) -> IntegrityError:
-        size = path.stat().st_size
-        if artifact.size is not None and size != artifact.size:
-            found, expected = f"{size:,} bytes", f"{artifact.size:,} bytes"
-        else:
-            found, expected = f"sha256 {self._store.verified_file(path)}", f"sha256 {promised}"
+    def _mismatch(self, artifact: Artifact, address: HubAddress, wrong: tuple[str, str]) -> IntegrityError:
         if artifact.sha256 is None:
             fix = accept_change(str(parse_hub(artifact.uri)))
         else:
             fix = f"pin the revision that has this content: hf://{address.repo}@<commit>/{address.file}"
             if artifact.confidence in SECOND_HAND:
                 fix += SECOND_HAND_NOTE
-        return broken_promise(str(address), found, expected, fix)
+        return broken_promise(str(address), *wrong, fix)
 
 
 class _Repository:
@@ -199,7 +200,7 @@ class _Repository:
             if is_offline(self._options.offline):
                 path = _cached(wanted)
             else:
-                path = _download(Artifact(name=name, uri=str(wanted)), wanted, self._options, force=False)
+                path = _download(wanted, self._options, force=False)
         except ArtifactNotFoundError as error:
             if error.found == NO_SUCH_FILE:
                 return None
@@ -268,13 +269,15 @@ def _commit_of(path: Path) -> str | None:
     return None
 
 
-def _missing(artifact: Artifact, address: HubAddress) -> OfflineError:
+def _missing(artifact: Artifact, address: HubAddress, damaged: Path | None = None) -> OfflineError:
     revision = f" --revision {address.revision}" if address.revision else ""
     place = f"the hub's cache (HF_HOME), filled by `hf download {address.repo} {address.file}{revision}`"
+    if damaged is not None:
+        place = f"{damaged}, which is damaged: its content is not what its name says ({place} --force-download)"
     return missing_error((missing(artifact, place),), artifact.name)
 
 
-def _download(artifact: Artifact, address: HubAddress, options: FetchOptions, *, force: bool) -> Path:
+def _download(address: HubAddress, options: FetchOptions, *, force: bool) -> Path:
     import inspect
 
     from huggingface_hub import hf_hub_download

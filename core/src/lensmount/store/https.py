@@ -10,9 +10,8 @@ from __future__ import annotations
 from lensmount.contracts.finder import Fetched, FetchOptions
 from lensmount.errors import SourceError
 from lensmount.specs import Artifact
-from lensmount.store.addresses import WebAddress, parse_web, public
+from lensmount.store.addresses import WebAddress, known_as, parse_web, public
 from lensmount.store.download import SECOND_HAND, DownloadRequest
-from lensmount.store.ledger import key_of
 from lensmount.store.store import StoreFinder
 
 
@@ -45,7 +44,7 @@ def download_request(artifact: Artifact, address: WebAddress, options: FetchOpti
     host = address.url.split("/")[2]
     token = options.credentials.get(host.rpartition("@")[2].split(":")[0])
     return DownloadRequest(
-        address=_known_as(address),
+        address=known_as(address.url),
         url=address.url,
         name=artifact.name,
         size=artifact.size,
@@ -54,13 +53,6 @@ def download_request(artifact: Artifact, address: WebAddress, options: FetchOpti
         headers={"Authorization": f"Bearer {token}"} if token else {},
         second_hand=artifact.confidence in SECOND_HAND,
     )
-
-
-def _known_as(address: WebAddress) -> str:
-    """The address with its query as a hash: it is part of what the address means, and may be secret."""
-    shown = public(address.url)
-    query = address.url.partition("?")[2]
-    return f"{shown}?~{key_of(query)[:16]}" if query else shown
 
 
 def require_pinned(uri: str, options: FetchOptions) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from lensmount.errors import ArtifactNotFoundError, AuthenticationError, LensmountError, OfflineError, SourceError
-from lensmount.store.addresses import HubAddress
+from lensmount.store.addresses import HubAddress, unsigned
 from lensmount.store.files import store_error
 
 LOG_IN = "log in with `hf auth login`, or set HF_TOKEN to a token from https://huggingface.co/settings/tokens"
@@ -47,7 +47,7 @@ def translated(address: HubAddress) -> Iterator[None]:
 
 
 def _translate(error: Exception, address: HubAddress) -> SourceError | None:
-    repo, found = address.repo, f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
+    repo, found = address.repo, f"{type(error).__name__}: {unsigned(str(error)).strip().partition(chr(10))[0]}"
     for link in _chain(error):
         names, status = _names(link), _status(link)
         if "GatedRepoError" in names:
@@ -102,7 +102,7 @@ def _translate(error: Exception, address: HubAddress) -> SourceError | None:
         cause = error.__cause__ or error
         return SourceError(
             f"the hub cannot be reached for {address}",
-            found=f"{type(cause).__name__}: {str(cause)[:200]}",
+            found=f"{type(cause).__name__}: {unsigned(str(cause))[:200]}",
             fix="check the network, HTTPS_PROXY and HF_ENDPOINT; without a network, see `lensmount pull --to DIR`",
         )
     return None

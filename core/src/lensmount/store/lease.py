@@ -49,10 +49,7 @@ class Partial:
     @property
     def size(self) -> int:
         """Bytes that are there."""
-        try:
-            return self.path.stat().st_size
-        except FileNotFoundError:
-            return 0
+        return _size(self.path)
 
     def note(self, **facts: Any) -> None:
         """Writes down what the source said, before any byte is written."""

@@ -17,7 +17,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from http.client import HTTPException, HTTPMessage, HTTPResponse
+from http.client import HTTPException, HTTPMessage, HTTPResponse, InvalidURL
 from typing import IO, Any
 from urllib.parse import urljoin, urlsplit
 
@@ -154,10 +154,11 @@ def open_url(url: str, headers: Mapping[str, str], policy: Policy, translate: Tr
         with error:
             known = translate(error.code, str(error.reason), _body(error)) if translate is not None else None
             raise known or _status_error(error, url) from None
+    except (ValueError, InvalidURL) as error:  # its text, which a traceback shows too, may hold the query
+        problem = f"{public(url)} leads to an address that cannot be read"
+        raise SourceError(problem, found=type(error).__name__) from None
     except (urllib.error.URLError, OSError, HTTPException) as error:
         raise _connection_error(error, url) from error
-    except ValueError as error:  # urllib's word for a malformed address
-        raise SourceError(f"{public(url)} leads to an address that cannot be read", found=str(error)[:200]) from error
     if response.status not in (200, 206):
         response.close()
         raise SourceError(f"{public(url)} answered with status {response.status}", expected="200 or 206")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -39,28 +39,82 @@ def check_external_data(
     for entry in facts.external_data:
         if entry.location not in files:
             files[entry.location] = _check_file(entry, base, roots)
-        path, size = files[entry.location]
-        needed = entry.nbytes if entry.length is None else max(entry.length, entry.nbytes)
-        if entry.offset + needed > size:
-            _refuse(entry, f"bytes {entry.offset} to {entry.offset + needed} of {path.name}", f"a file of {size} bytes")
+        _check_range(entry, *files[entry.location])
     return tuple(dict.fromkeys(path for path, _ in files.values()))
+
+
+def bring_external_data(facts: OnnxFacts, graph: Path, bring: Callable[[str], Path | None]) -> dict[str, Path]:
+    """Brings the files that a graph's tensors lie in, and makes sure that they are safe to use and whole.
+
+    Args:
+        facts: The graph's description.
+        graph: The graph.
+        bring: Answers with another file of the graph's folder, or of where the graph was downloaded from.
+
+    Returns:
+        The files by the name that the graph gives them.
+
+    Raises:
+        UnsafeFileError: As for `check_external_data`. Links may lead to the blobs of the same repository of the hub's
+            cache.
+        ModelFileError: A file is missing.
+    """
+    folder = graph.parent.resolve()
+    roots = (folder, *_blobs(graph))
+    brought: dict[str, tuple[Path, int]] = {}
+    for entry in facts.external_data:
+        name = entry.location
+        if name not in brought:
+            _check_name(entry)
+            path = bring(name)
+            if path is None:
+                raise _missing(name, f"it is not beside {graph.name}")
+            if path.samefile(graph):
+                _refuse(entry, f"{printable(name)} is the graph itself", "another file")
+            if path == graph.parent.joinpath(*name.split("/")):
+                _check_file(entry, folder, roots)
+            brought[name] = path, path.stat().st_size
+        _check_range(entry, *brought[name])
+    return {name: path for name, (path, _) in brought.items()}
+
+
+def _blobs(graph: Path) -> tuple[Path, ...]:
+    """Where the files of a repository of the hub's cache lie: `<repo>/snapshots/<commit>/…` are links into `blobs`."""
+    blobs = graph.resolve().parent
+    inside = blobs.name == "blobs" and blobs.parent / "snapshots" in graph.parent.resolve().parents
+    return (blobs,) if inside else ()
+
+
+def _missing(name: str, found: str) -> ModelFileError:
+    return ModelFileError(
+        f"the weights file {printable(name)} of the ONNX model is missing",
+        found=found,
+        fix="put it and the graph, which were written together, into one folder, and load the graph by its path "
+        "(from an https address such files come along only with allow_insecure)",
+    )
+
+
+def _check_range(entry: ExternalData, path: Path, size: int) -> None:
+    needed = entry.nbytes if entry.length is None else max(entry.length, entry.nbytes)
+    if entry.offset + needed > size:
+        _refuse(entry, f"bytes {entry.offset} to {entry.offset + needed} of {path.name}", f"a file of {size} bytes")
+
+
+def _check_name(entry: ExternalData) -> None:
+    marks = any(mark in entry.location for mark in '\\:\0*?"<>|')
+    if marks or any(part in ("", ".", "..") for part in entry.location.split("/")):
+        _refuse(entry, printable(entry.location), "a plain relative path")
 
 
 def _check_file(entry: ExternalData, base: Path, roots: Sequence[Path]) -> tuple[Path, int]:
     location = entry.location
-    parts = location.split("/")
-    if any(mark in location for mark in '\\:\0*?"<>|') or any(part in ("", ".", "..") for part in parts):
-        _refuse(entry, printable(location), "a plain relative path")
-    path = base.joinpath(*parts)
+    _check_name(entry)
+    path = base.joinpath(*location.split("/"))
     try:
         resolved = path.resolve(strict=True)
         status = resolved.stat()
     except (OSError, RuntimeError, ValueError) as error:
-        raise ModelFileError(
-            f"the weights file {printable(location)} of the ONNX model is missing",
-            found=f"no such file in {base}",
-            fix="put it next to the model file",
-        ) from error
+        raise _missing(location, f"no such file in {base}") from error
     if not any(resolved.is_relative_to(root) for root in roots):
         _refuse(entry, f"a link from {printable(location)} to {resolved}", f"a file inside {base}")
     if not stat.S_ISREG(status.st_mode):

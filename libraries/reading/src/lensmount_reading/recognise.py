@@ -9,11 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lensmount.errors import AmbiguousModelError, LensmountError, PluginError, PluginWarning, UnsupportedModelError
+from lensmount.specs import Artifact
+from lensmount_reading.checkpoint import INDEX_NAME, SINGLE_NAME
+from lensmount_reading.external_data import bring_external_data
 from lensmount_reading.inspection import inspect_file, require_usable
 
 if TYPE_CHECKING:
     from lensmount.contracts import ReadRequest
     from lensmount.specs import ModelCard
+    from lensmount_reading.facts import FileFacts
 
 
 def read(request: ReadRequest) -> ModelCard:
@@ -25,8 +29,9 @@ def read(request: ReadRequest) -> ModelCard:
         ModelFileError: The file is corrupt.
         LensmountError: As the architecture raises it that knows the file, or the only one that was asked.
     """
-    path = request.path
-    facts = require_usable(inspect_file(request.given))
+    given = _graph_in(request.given)
+    path = given.absolute()
+    facts = require_usable(inspect_file(given))
     cards: dict[str, ModelCard] = {}
     failed: list[LensmountError] = []
     for label, recognise in request.recognisers.items():
@@ -41,7 +46,8 @@ def read(request: ReadRequest) -> ModelCard:
     if cards and broken:
         warnings.warn("\n".join(broken), PluginWarning, stacklevel=2)
     if len(cards) == 1:
-        return _placed(next(iter(cards.values())), path, request.name or path.name)
+        card = _placed(next(iter(cards.values())), path, request.name or path.name)
+        return _with_data(card, facts, path, request) if facts.onnx and facts.onnx.external_data else card
     if cards:
         raise AmbiguousModelError(
             f"several architectures recognise {path.name}",
@@ -59,6 +65,36 @@ def read(request: ReadRequest) -> ModelCard:
         expected=f"a model of: {', '.join(request.recognisers) or 'no architecture is installed'}",
         fix="; ".join([*harmed, *request.left_out] or install),
     )
+
+
+def _graph_in(path: Path) -> Path:
+    """The one ONNX graph of a folder that holds no checkpoint, else the path as it is."""
+    if not path.is_dir() or any((path / name).exists() for name in (SINGLE_NAME, INDEX_NAME)):
+        return path
+    graphs = sorted(file for file in path.iterdir() if file.suffix.lower() == ".onnx" and file.is_file())
+    if len(graphs) > 1:
+        raise AmbiguousModelError(
+            f"{path} holds several graphs",
+            found=", ".join(graph.name for graph in graphs[:20]),
+            fix=f"name one: {graphs[0]}",
+        )
+    return graphs[0] if graphs else path
+
+
+def _with_data(card: ModelCard, facts: FileFacts, path: Path, request: ReadRequest) -> ModelCard:
+    """The card with the files that the graph's tensors lie in; the graph has its own name, as they have theirs."""
+    assert facts.onnx is not None
+    files = bring_external_data(facts.onnx, path, request.bring)
+    data = tuple(
+        Artifact(name=name, uri=file.as_uri(), role="data", size=file.stat().st_size, confidence="official")
+        for name, file in files.items()
+    )
+    name = (request.name or path.name).replace("\\", "_")
+    packages = tuple(
+        replace(p, artifacts=(*(replace(a, name=name) if a.role == "graph" else a for a in p.artifacts), *data))
+        for p in card.packages
+    )
+    return replace(card, packages=packages)
 
 
 def _placed(card: ModelCard, path: Path, name: str) -> ModelCard:

@@ -182,6 +182,9 @@ def command(name: str, request: Request, options: Iterable[Sequence[Any]]) -> st
     given = {str(key): value for key, value in options}
     asked = {"device": request.device, "precision": request.precision, **given}
     asked = {key: value for key, value in asked.items() if value is not None}
+    from lensmount.store.addresses import public
+
+    name = public(name)
     if not given.keys() <= {"threads"}:
         words = [repr(name), *(f"{key}={value!r}" for key, value in asked.items())]
         return f"lensmount_bench.tune({', '.join(words)})"

@@ -54,10 +54,14 @@ def _graph(facts: FileFacts) -> ModelCard | None:
 
 
 def _looks_alike(facts: FileFacts, head: Head) -> bool:
-    """Boxes `(B, Q, 4)`, with a picture of three channels; mmdeploy's `dets` have five columns, and integer labels."""
+    """Boxes `(B, Q, 4)`, with a picture of three channels; mmdeploy's `dets` have five columns, and integer labels.
+
+    Any dimension may be a name instead: rfdetr's own `export(dynamic_batch=True)` names those of the boxes.
+    """
     shapes = {value.name: value for value in facts.outputs}
     boxes, logits = shapes[head.boxes], shapes[head.logits]
-    return facts.inputs[0].shape[1] == 3 and boxes.shape[2] == 4 and "float" in logits.dtype
+    named = not isinstance(boxes.shape[2], int)
+    return facts.inputs[0].shape[1] == 3 and (named or boxes.shape[2] == 4) and "float" in logits.dtype
 
 
 def _weights(facts: FileFacts) -> ModelCard | None:

@@ -32,9 +32,12 @@ def embed(
     are dropped. A run that was stopped goes on where it was. One bad picture is reported and the rest go on (exit
     status 1).
     """
+    from lensmount.store.addresses import public
     from lensmount_vision.towers.vectors import Journal, check_suffix, join, read_vectors, write_vectors
 
     check_suffix(out)
+    plain, mark, fragment = model.partition("#")
+    name = public(plain) + mark + fragment  # the hash stays: a signature is not written into a file of vectors
     names = _names(source)
     journal = Journal(out)
     with load_embedder(
@@ -50,11 +53,11 @@ def embed(
         for table in earlier:
             check_model(loaded, table, f"the vectors in {out}")
         known = _unchanged(earlier)
-        todo = [name for name in names if name not in known]
+        todo = [picture for picture in names if picture not in known]
         _say(f"{len(names)} pictures, {len(names) - len(todo)} of them embedded before")
-        failed = _run(loaded, model, todo, journal, batch_size)
+        failed = _run(loaded, name, todo, journal, batch_size)
         tables = [*earlier, *journal.parts()]
-        made = join(tables) if tables else _empty(loaded, model)
+        made = join(tables) if tables else _empty(loaded, name)
         made = made.rows(_existing(made))
         write_vectors(made, out)
         journal.remove()
@@ -76,7 +79,7 @@ def load_embedder(model: str, *, offline: bool, threads: int | None, **options: 
     loaded = registry.load(model, offline=offline or None, **options, **extra)
     if not hasattr(loaded, "embed_images"):
         loaded.close()
-        raise OptionError(f"{model!r} does not embed pictures", found=loaded.card.task, expected="embedding")
+        raise OptionError(f"{loaded.card.id!r} does not embed pictures", found=loaded.card.task, expected="embedding")
     return loaded
 
 

@@ -69,7 +69,7 @@ def few_shot(
     ) as loaded:
         if not hasattr(loaded, "fit"):
             raise UnsupportedModelError(
-                f"{model!r} does not learn from example boxes",
+                f"{loaded.card.id!r} does not learn from example boxes",
                 found=f"a model for {loaded.card.task}",
                 fix="lensmount models --task open-vocabulary-detection",
             )

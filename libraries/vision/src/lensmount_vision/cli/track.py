@@ -64,7 +64,9 @@ def track(
     ) as loaded:
         if not hasattr(loaded, "track"):
             raise UnsupportedModelError(
-                f"{model!r} does not track", found=f"task {loaded.card.task}", expected="a model of video-segmentation"
+                f"{loaded.card.id!r} does not track",
+                found=f"task {loaded.card.task}",
+                expected="a model of video-segmentation",
             )
         tracker = loaded.track(total_frames=len(ahead) if len(ahead) < _SHORT else None)
         work = islice(chain(ahead, frames), max_frames)
