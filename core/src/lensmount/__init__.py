@@ -30,11 +30,10 @@ __all__ = ["AutoModel", "LensmountError", "__version__", "registry"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "registry":
-        return import_module("lensmount.registry")
-    if name in _LAZY:
-        return getattr(import_module(_LAZY[name]), name)
-    raise AttributeError(f"module 'lensmount' has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module 'lensmount' has no attribute {name!r}")
+    module = import_module(_LAZY.get(name, f"lensmount.{name}"))
+    return getattr(module, name, module)
 
 
 def __dir__() -> list[str]:
