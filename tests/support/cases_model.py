@@ -449,7 +449,7 @@ CASES = [
     Case("test_to_coco", "annotations", after(into(FewInCoco)), "count"),
     Case("test_draw", "changes the picture", after(into(DrawsOver))),
     Case("test_draw", "drawn is", after(into(DrawsSmall)), "size"),
-    Case("test_has_what_models_have", "lacks something", body(NoWarmup)),
+    Case("test_has_what_models_have", "returned the wrong thing", body(NoWarmup)),  # refused by the load itself
     Case("test_has_what_models_have", "device is None", body(NoDevice), "device"),
     Case("test_has_what_models_have", "not one of the card's", body(OtherCard), "package"),
     Case("test_describe_and_explain", "embedding", describing(task="embedding")),

@@ -65,9 +65,9 @@ class Outcomes:
         return {f"{c}.{t}": results for (c, t), results in self.found.items() if c.startswith(prefix)}
 
     def said(self, case: Case) -> str:
-        """All that the case's failures said; empty where nothing failed."""
+        """All that the case's failures said, those before the test itself among them; empty where nothing failed."""
         results = self.found.get((case.class_name, case.promise), [])
-        return "\n".join(message for outcome, message in results if outcome == "failed")
+        return "\n".join(message for outcome, message in results if outcome in ("failed", "error"))
 
 
 def run_cases(module: str, folder: Path) -> Outcomes:
