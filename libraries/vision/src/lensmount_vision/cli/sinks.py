@@ -80,7 +80,8 @@ class Sinks:
         # A picture that was decoded reduced for the network is drawn on in full.
         reduced = info.image is not None and info.image.reduced is not None
         picture = draw(info.source if reduced else info.image, result)
-        if info.frame is not None:
+        # Pages of a TIFF are pictures of their own, of any size.
+        if info.frame is not None and not info.source.lower().endswith((".tif", ".tiff")):
             if info.source not in self._videos:
                 if not info.live:  # videos come one after the other, cameras side by side
                     self._close_videos()
