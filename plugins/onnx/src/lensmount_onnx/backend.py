@@ -32,7 +32,7 @@ from lensmount_onnx import binding as onnx_binding
 from lensmount_onnx import errors as onnx_errors
 from lensmount_onnx import providers as onnx_providers
 from lensmount_onnx import saturation
-from lensmount_reading import inspect_graph, supply_linked_data
+from lensmount_reading import inspect_graph, supply_data
 
 if TYPE_CHECKING:
     from lensmount.contracts import Environment, Gpu
@@ -122,7 +122,7 @@ def open_session(request: OpenRequest) -> OnnxSession:
     if graph.precision == "int8" and saturation.saturates():
         options.add_session_config_entry(saturation.EXACT, "1")
     try:
-        with supply_linked_data(options, graph.linked):
+        with supply_data(options, graph.supplied):
             session = ort.InferenceSession(str(path), options, providers=chosen, enable_fallback=0)
         session.disable_fallback()
     except Exception as error:
