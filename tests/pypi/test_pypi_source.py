@@ -86,7 +86,7 @@ def test_addresses(uri, said):
         "pypi://a==1//x",
         "pypi://a==1/x\\y",
         "pypi://-a==1/x",
-        "pypi://--index-url==1/x",
+        "pypi://--pre==1/x",
         "pypi://a==one/x",
         "pypi://a==1/x#sha256=1",
         "pypi://a==1/x#md5=1",
