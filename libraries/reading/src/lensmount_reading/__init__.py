@@ -4,6 +4,7 @@
 * `read_checkpoint` reads torch, TorchScript and safetensors files into plain containers, lazy tensors and records;
 * `module_state_dict` and `module_records` walk a pickled module tree under torch's own names;
 * `read_onnx` gives a graph's inputs, outputs and metadata; `check_external_data` guards the files it refers to;
+* `read_tflite` gives a TFLite graph: tensors, operators, constants;
 * `copy_member` takes one file out of a zip archive;
 * `as_torch_state_dict` hands tensors to torch; `to_safetensors` writes them.
 
@@ -32,8 +33,11 @@ _LAZY = {
     "lensmount_reading.records": ("GlobalName", "Record"),
     "lensmount_reading.tensors": ("Storage", "TensorRef"),
     "lensmount_reading.text": ("plain_text", "printable"),
+    "lensmount_reading.tflite_file": (
+        "Quantisation", "TfliteModel", "TfliteOperator", "TfliteTensor", "read_tflite",
+    ),
     "lensmount_reading.torch_bridge": ("as_torch_state_dict", "tensor_to_torch"),
-}
+}  # fmt: skip
 
 if TYPE_CHECKING:
     from lensmount_reading.checkpoint import Checkpoint, read_checkpoint
@@ -48,13 +52,14 @@ if TYPE_CHECKING:
     from lensmount_reading.records import GlobalName, Record
     from lensmount_reading.tensors import Storage, TensorRef
     from lensmount_reading.text import plain_text, printable
+    from lensmount_reading.tflite_file import Quantisation, TfliteModel, TfliteOperator, TfliteTensor, read_tflite
     from lensmount_reading.torch_bridge import as_torch_state_dict, tensor_to_torch
 
 __all__ = [
-    "Checkpoint", "ExternalData", "FileFacts", "GlobalName", "GraphFile", "GraphValue", "OnnxFacts", "Record",
-    "Storage", "TensorFact", "TensorRef", "as_torch_state_dict", "check_external_data", "copy_member", "inspect_file",
-    "inspect_graph",
-    "module_records", "module_state_dict", "plain_text", "printable", "read_checkpoint", "read_onnx", "require_usable",
+    "Checkpoint", "ExternalData", "FileFacts", "GlobalName", "GraphFile", "GraphValue", "OnnxFacts", "Quantisation",
+    "Record", "Storage", "TensorFact", "TensorRef", "TfliteModel", "TfliteOperator", "TfliteTensor",
+    "as_torch_state_dict", "check_external_data", "copy_member", "inspect_file", "inspect_graph", "module_records",
+    "module_state_dict", "plain_text", "printable", "read_checkpoint", "read_onnx", "read_tflite", "require_usable",
     "submodules", "supply_linked_data", "tensor_to_torch", "to_safetensors",
 ]  # fmt: skip
 
