@@ -177,6 +177,18 @@ class MappedFile:
                 f"{self.path} cannot be read: {reason}", fix="check the path, and who may read it"
             ) from error
 
+    def array(self, start: int, count: int) -> NDArray[Any]:
+        """So many bytes as an array of uint8: a view of a mapped file, else a copy.
+
+        Raises:
+            ModelFileError: The file was changed since it was opened, or cannot be read.
+        """
+        if isinstance(self.data, FileReads):
+            return self.data.array(start, count)
+        import numpy as np
+
+        return np.frombuffer(self.data, np.uint8, count, start)
+
     @property
     def name(self) -> str:
         """File name, for messages."""
