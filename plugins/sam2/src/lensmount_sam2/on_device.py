@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lensmount.backend import settled
 from lensmount_sam2.on_host import CLAMP, STABILITY_DELTA, STABILITY_THRESHOLD
 from lensmount_vision.device.whole_masks import resize_whole
 from lensmount_vision.images.torch_streams import fetch, put
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from lensmount_vision.results.masks import Masks
 
 
-@torch.inference_mode()
+@settled()
 def choose_one(logits: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
     """`lensmount_sam2.selecting.choose` for one mask per prompt: `(P, 4, h, w)` to `(P, 1, h, w)`."""
     steady = stability(logits[:, 0], 0.0, STABILITY_DELTA) >= STABILITY_THRESHOLD
@@ -37,7 +38,7 @@ def stability(logits: Tensor, threshold: float, delta: float) -> Tensor:
     return torch.where(outer > 0, inner / outer, 1.0)
 
 
-@torch.inference_mode()
+@settled()
 def finish(logits: Tensor, scores: Tensor, geometry: Geometry, threshold: float) -> tuple[Masks, Floats, Floats]:
     """See `lensmount_sam2.selecting.finish`."""
     beside = (scores, logits.clamp(-CLAMP, CLAMP))
@@ -46,7 +47,7 @@ def finish(logits: Tensor, scores: Tensor, geometry: Geometry, threshold: float)
     return masks, rated.copy(), clamped.copy()
 
 
-@torch.inference_mode()
+@settled()
 def good_masks(
     logits: Tensor,
     scores: Tensor,

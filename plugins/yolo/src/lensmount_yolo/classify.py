@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lensmount.backend.dtypes import host_array
+from lensmount.backend.tensors import host_array
 from lensmount.errors import ModelFileError
 from lensmount.specs import Preprocess
 from lensmount_vision.models.numbers import finish

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lensmount.backend.dtypes import host_array
+from lensmount.backend.tensors import host_array
 from lensmount.errors import InputError, LensmountError, ModelFileError
 from lensmount.specs.options import flag, positive
 from lensmount_vision.models.numbers import NotFiniteError, bad_rows, not_finite
