@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from lensmount_sam2.on_host import CLAMP
 from lensmount_sam2.prompts import check_prompts
 from lensmount_vision.images.loading import load_many
 from lensmount_vision.images.source_keys import image_key
+from lensmount_vision.models import NotPicklableError
 from lensmount_vision.results.kinds import VideoMasks
 from lensmount_vision.results.mask_decoding import resize_logits_in_boxes
 
@@ -84,6 +85,12 @@ class Tracker:
         self._banks: dict[int, Bank] = {}
         self._frame: _Frame | None = None
         self._next = 0
+
+    def __reduce__(self) -> NoReturn:
+        raise NotPicklableError(
+            "a tracker cannot be pickled or copied: it holds networks and their memories",
+            fix="load the model in the worker and call model.track() there",
+        )
 
     @property
     def object_ids(self) -> tuple[int, ...]:
