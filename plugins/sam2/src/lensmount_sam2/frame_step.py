@@ -17,6 +17,8 @@ from lensmount_sam2.on_device import stability
 from lensmount_sam2.on_host import CLAMP, STABILITY_DELTA, STABILITY_THRESHOLD
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -164,6 +166,15 @@ class Stepper:
             )
             for i in rows
         ]
+
+    @settled()
+    def finite(self, records: Sequence[Record]) -> list[bool]:
+        """Which records hold numbers alone: no others may be remembered."""
+        flags = [
+            torch.stack([part.isfinite().all() for part in (one.memory, one.pointer, one.logits, one.presence)]).all()
+            for one in records
+        ]
+        return cast("list[bool]", torch.stack(flags).tolist())
 
     def _fresh(self, embedding: Tensor) -> Tensor:
         return embedding + self._encoder.no_mem_embed.reshape(1, -1, 1, 1)

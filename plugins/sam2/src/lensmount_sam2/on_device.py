@@ -14,9 +14,7 @@ from lensmount_vision.device.whole_masks import resize_whole
 from lensmount_vision.images.torch_streams import fetch, put
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from lensmount_sam2.on_host import Floats
+    from lensmount_sam2.on_host import Check, Floats
     from lensmount_sam2.options import GenerateOptions
     from lensmount_vision.images.geometry import Geometry
     from lensmount_vision.results.masks import Masks
@@ -53,12 +51,14 @@ def good_masks(
     scores: Tensor,
     geometry: Geometry,
     options: GenerateOptions,
-    check: Callable[[Floats], None] | None = None,
+    check: Check,
 ) -> tuple[Masks, Floats]:
     """`lensmount_sam2.selecting.good_masks` for chosen logits `(N, h, w)` and scores `(N,)`."""
-    rated, steady = fetch(scores, stability(logits, options.mask_threshold, options.stability_offset))
-    if check is not None:
-        check(rated)
+    finite = torch.where(logits.isfinite().flatten(1).all(1), 0.0, torch.nan)
+    rated, steady, marked = fetch(
+        scores, stability(logits, options.mask_threshold, options.stability_offset), finite.to(torch.float32)
+    )
+    check({"logits": marked, "scores": rated})
     good = np.flatnonzero((rated > options.predicted_iou_threshold) & (steady >= options.stability_threshold))
     chosen = logits.index_select(0, put(good, logits.device))
     (masks,), _ = resize_whole([chosen], [geometry], threshold=options.mask_threshold)
