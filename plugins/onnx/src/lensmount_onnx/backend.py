@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from lensmount.backend import memory, wheels
 from lensmount.backend.device_tensors import tensors_wanted
 from lensmount.backend.devices import session_threads, split_device
-from lensmount.backend.dtypes import ONNXRUNTIME_DTYPES
 from lensmount.contracts.session import OpenRequest, TensorSpec, check_feeds
 from lensmount.errors import (
     BackendError,
@@ -40,6 +39,10 @@ if TYPE_CHECKING:
 
 INSTALL = 'pip install "lensmount[onnx]"'
 INSTALL_GPU = 'pip install "lensmount[onnx-gpu]"'
+
+_SAME = ("float16", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool")
+DTYPES = {"float": "float32", "double": "float64", "string": "object", **{name: name for name in _SAME}}
+"""numpy's name by onnxruntime's `tensor(…)`."""
 
 PRECISIONS = {"cpu": ("fp32", "fp16", "int8"), "cuda": ("fp32", "fp16", "bf16", "int8"), "mps": ("fp32", "fp16")}
 """Precisions of graphs by device kind. The CPU stores and loads fp16 and computes most of it in fp32."""
@@ -333,8 +336,8 @@ def _contiguous(array: Array) -> Array:
 
 def _spec(node: Any, subject: str) -> TensorSpec:
     kind = str(node.type)
-    dtype = ONNXRUNTIME_DTYPES.get(kind[7:-1]) if kind.startswith("tensor(") else None
-    if dtype is None or dtype == "bfloat16":
+    dtype = DTYPES.get(kind[7:-1]) if kind.startswith("tensor(") else None
+    if dtype is None:
         raise UnsupportedModelError(
             f"{node.name!r} of {subject} is not an array that numpy can hold",
             found=kind,

@@ -12,12 +12,13 @@ import threading
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from lensmount.backend import cpu_count
 from lensmount.errors import ImageError, LensmountError
 from lensmount.specs.options import check_names, one_of, positive
 from lensmount_vision.models.entries import Item
+from lensmount_vision.models.loaded import NotPicklableError
 from lensmount_vision.models.numbers import NotFiniteError, finish, not_finite
 from lensmount_vision.models.pipeline import in_order
 from lensmount_vision.models.readers import Reader
@@ -85,6 +86,12 @@ class Stream(Iterator[Pair]):
 
     def __next__(self) -> Pair:
         return next(self._run)
+
+    def __reduce__(self) -> NoReturn:
+        raise NotPicklableError(
+            "a stream cannot be pickled or copied: it holds threads and a model",
+            fix="load the model in the worker and call model.stream(source) there",
+        )
 
     def close(self) -> None:
         """Stops reading and running, and waits for the threads; a second call does nothing."""
