@@ -4,6 +4,7 @@
 * `read_checkpoint` reads torch, TorchScript and safetensors files into plain containers, lazy tensors and records;
 * `module_state_dict` and `module_records` walk a pickled module tree under torch's own names;
 * `read_onnx` gives a graph's inputs, outputs and metadata; `check_external_data` guards the files it refers to;
+* `first_stranger` tells files that a recogniser knows and its architecture does not run;
 * `as_torch_state_dict` hands tensors to torch; `to_safetensors` writes them.
 
 Nothing here imports torch but `as_torch_state_dict`, and numpy only where arrays are asked for. Names are resolved on
@@ -28,6 +29,7 @@ _LAZY = {
     "lensmount_reading.onnx_file": ("read_onnx",),
     "lensmount_reading.onnx_graph": ("GraphFile", "inspect_graph", "supply_linked_data"),
     "lensmount_reading.records": ("GlobalName", "Record"),
+    "lensmount_reading.strangers": ("Stranger", "first_stranger"),
     "lensmount_reading.tensors": ("Storage", "TensorRef"),
     "lensmount_reading.text": ("plain_text", "printable"),
     "lensmount_reading.torch_bridge": ("as_torch_state_dict", "tensor_to_torch"),
@@ -43,15 +45,17 @@ if TYPE_CHECKING:
     from lensmount_reading.onnx_file import read_onnx
     from lensmount_reading.onnx_graph import GraphFile, inspect_graph, supply_linked_data
     from lensmount_reading.records import GlobalName, Record
+    from lensmount_reading.strangers import Stranger, first_stranger
     from lensmount_reading.tensors import Storage, TensorRef
     from lensmount_reading.text import plain_text, printable
     from lensmount_reading.torch_bridge import as_torch_state_dict, tensor_to_torch
 
 __all__ = [
     "Checkpoint", "ExternalData", "FileFacts", "GlobalName", "GraphFile", "GraphValue", "OnnxFacts", "Record",
-    "Storage", "TensorFact", "TensorRef", "as_torch_state_dict", "check_external_data", "inspect_file", "inspect_graph",
-    "module_records", "module_state_dict", "plain_text", "printable", "read_checkpoint", "read_onnx", "require_usable",
-    "submodules", "supply_linked_data", "tensor_to_torch", "to_safetensors",
+    "Storage", "Stranger", "TensorFact", "TensorRef", "as_torch_state_dict", "check_external_data", "first_stranger",
+    "inspect_file", "inspect_graph", "module_records", "module_state_dict", "plain_text", "printable",
+    "read_checkpoint", "read_onnx", "require_usable", "submodules", "supply_linked_data", "tensor_to_torch",
+    "to_safetensors",
 ]  # fmt: skip
 
 __getattr__, __dir__ = lazy_names(__name__, _LAZY)
