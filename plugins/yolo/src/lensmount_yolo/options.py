@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lensmount.errors import OptionError
 from lensmount.specs.options import flag, positive
+from lensmount_vision.models.class_options import first_column, listed_names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +27,10 @@ class LoadOptions:
         reduced_decode: Decode JPEGs that are much larger than the network's input at 1/2, 1/4 or 1/8 of their sides, as
             long as that leaves all the pixels that the network sees. Quicker, and not the same pixels; results stay in
             those of the whole picture. Refused for packages with a static crop or contrast normalisation.
+        classes: Class names in the place of the file's own, from column 0 (or `class_offset`) on; a text is cut at
+            commas. None for the file's.
+        class_offset: Column of the first name, 0 or more. None for what the file says; files whose names fit the
+            network's columns in two ways are refused without.
     """
 
     input_size: int | tuple[int, int] | None = None
@@ -33,6 +39,8 @@ class LoadOptions:
     max_candidates: int = 30_000
     end_to_end: bool | None = None
     reduced_decode: bool = False
+    classes: Sequence[str] | None = None
+    class_offset: int | None = None
 
     def __post_init__(self) -> None:
         positive("max_candidates", self.max_candidates)
@@ -42,6 +50,10 @@ class LoadOptions:
             value = getattr(self, name)
             if value is not None and not isinstance(value, bool):
                 raise OptionError(f"{name} should be a flag", found=repr(value), expected="True, False or None")
+        if self.classes is not None:
+            object.__setattr__(self, "classes", listed_names(self.classes))
+        if self.class_offset is not None:
+            object.__setattr__(self, "class_offset", first_column(self.class_offset))
         for side in self.size or ():
             positive("input_size", side)
 
