@@ -42,6 +42,11 @@ class Image:
         return int(self.pixels.shape[1]) if self.reduced is None else self.reduced.size[1]
 
     @property
+    def channels(self) -> int:
+        """Channels of the pixels: 3, but for networks that take other pictures than those in colours."""
+        return int(self.pixels.shape[2])
+
+    @property
     def size(self) -> tuple[int, int]:
         """`(height, width)`."""
         return self.height, self.width

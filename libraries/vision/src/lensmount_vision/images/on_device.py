@@ -65,6 +65,11 @@ class DeviceImage(Image):
         """Pixels from left to right."""
         return int(self.tensor.shape[1])
 
+    @property
+    def channels(self) -> int:
+        """Channels of the pixels."""
+        return int(self.tensor.shape[2])
+
     def on_host(self) -> Image:
         """The same picture as a plain `Image`."""
         return Image(self.pixels, self.color, self.path)

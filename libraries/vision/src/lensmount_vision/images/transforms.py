@@ -81,6 +81,14 @@ def plan_batch(
     """
     if not images:
         raise InputError("there are no images to prepare", found="an empty sequence", expected="one image or more")
+    wanted = 3 if spec.channels in (1, 3) else spec.channels
+    if any(image.channels != wanted for image in images):
+        raise OptionError(
+            "the channels of the pictures are not those of the network",
+            found=", ".join(sorted({str(image.channels) for image in images})),
+            expected=str(wanted),
+            fix=f"images.load(..., channels={spec.channels}), of an array or tensor with as many",
+        )
     geometries = [
         plan(image.size, spec, size) if image.reduced is None else plan_reduced(image.reduced, spec, size)
         for image in images
