@@ -126,7 +126,7 @@ def test_names_must_fit_the_classes(tmp_path):
     node, network = lively(PLANS["three levels"])
     with stand_ins() as make:
         torch.save({"model": official_tree(make, node, network, names=["a", "b"])}, tmp_path / "names.pt")
-    with pytest.raises(ModelFileError, match="2 names, 3 classes"):
+    with pytest.raises(ModelFileError, match="3 classes, 2 names"):
         registry.load(tmp_path / "names.pt")
 
 

@@ -18,7 +18,8 @@ _LAZY = {
     ),
     "lensmount.contracts.model": ("BuildContext", "ExportContext", "Model", "NetworkContext"),
     "lensmount.contracts.plan": ("Choice", "LoadPlan", "Reason", "Rejection", "Request", "SelectRequest"),
-    "lensmount.contracts.requests": ("BuildRequest", "Builder", "ExportRequest", "ReadRequest", "Recogniser"),
+    "lensmount.contracts.requests":
+        ("BuildRequest", "Builder", "ExportRequest", "NotRunnable", "ReadRequest", "Recogniser"),
     "lensmount.contracts.session": (
         "BackendOptions", "OpenRequest", "Session", "TensorSession", "TensorSpec", "TorchNetwork", "check_feeds",
     ),
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     )
     from lensmount.contracts.model import BuildContext, ExportContext, Model, NetworkContext
     from lensmount.contracts.plan import Choice, LoadPlan, Reason, Rejection, Request, SelectRequest
-    from lensmount.contracts.requests import Builder, BuildRequest, ExportRequest, ReadRequest, Recogniser
+    from lensmount.contracts.requests import Builder, BuildRequest, ExportRequest, NotRunnable, ReadRequest, Recogniser
     from lensmount.contracts.session import (
         BackendOptions,
         OpenRequest,
@@ -54,9 +55,9 @@ if TYPE_CHECKING:
 __all__ = [
     "Array", "BackendOptions", "BuildContext", "BuildRequest", "Builder", "Cache", "Choice", "Environment",
     "ExportContext", "ExportRequest", "FetchOptions", "Fetched", "Finder", "Folder", "FolderFinder", "Gpu",
-    "LoadPlan", "Model", "NetworkContext", "OpenRequest", "ReadRequest", "Reason", "Recogniser", "Rejection",
-    "Repository", "RepositoryFinder", "Request", "SelectRequest", "Session", "TensorSession", "TensorSpec",
-    "TorchNetwork", "check_feeds",
+    "LoadPlan", "Model", "NetworkContext", "NotRunnable", "OpenRequest", "ReadRequest", "Reason", "Recogniser",
+    "Rejection", "Repository", "RepositoryFinder", "Request", "SelectRequest", "Session", "TensorSession",
+    "TensorSpec", "TorchNetwork", "check_feeds",
 ]  # fmt: skip
 
 __getattr__, __dir__ = lazy_names(__name__, _LAZY)

@@ -9,8 +9,24 @@ from typing import Any, Protocol, runtime_checkable
 
 from lensmount.specs import Architecture, ModelCard, ModelPackage
 
-Recogniser = Callable[[Any], "ModelCard | None"]
-"""Looks at a file's facts (`lensmount_reading.FileFacts`) and answers with a card, or None."""
+
+@dataclass(frozen=True, slots=True)
+class NotRunnable:
+    """What a recogniser says of a file that it knows and that its architecture does not run.
+
+    Attributes:
+        what: What the file is, after "is": "an original YOLOv5 with anchors".
+        found: By what it was told.
+        runs_with: What runs it, or what to load in its place.
+    """
+
+    what: str
+    found: str
+    runs_with: str
+
+
+Recogniser = Callable[[Any], "ModelCard | NotRunnable | None"]
+"""Looks at a file's facts (`lensmount_reading.FileFacts`); None is for those of something else."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

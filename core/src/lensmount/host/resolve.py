@@ -9,18 +9,21 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lensmount.contracts.finder import Finder, Folder, FolderFinder, Repository, RepositoryFinder
+from lensmount.contracts.requests import NotRunnable, ReadRequest
 from lensmount.errors import AmbiguousModelError, MissingDependencyError, ModelFileError, ModelNotFoundError
 from lensmount.host.hints import BARE_FILES, MARKERS, known_plugin
+from lensmount.specs import ModelCard
 from lensmount.specs.imports import ask as ask_plugin
 from lensmount.specs.imports import call, call_quickly
 from lensmount.store.addresses import path_of, public
 
 if TYPE_CHECKING:
-    from lensmount.contracts.finder import FetchOptions, Finder
+    from lensmount.contracts.finder import FetchOptions
     from lensmount.host.discovery import Index
     from lensmount.host.plan import Ask
     from lensmount.host.site import Name
-    from lensmount.specs import Architecture, ModelCard, Reader
+    from lensmount.specs import Architecture, Reader
 
 MODEL_SUFFIXES = (".onnx", ".pt", ".pth", ".safetensors", ".bin", ".engine", ".plan", ".torchscript")
 
@@ -103,7 +106,8 @@ def _from_id(text: str, index: Index) -> ModelCard:
     distribution, _, rest = text.rpartition(":")
     entries = index.cards.get(rest if distribution else text, [])
     if distribution:
-        entries = [e for e in entries if _same(e.distribution, distribution)]
+        wanted = distribution.lower().replace("_", "-")
+        entries = [e for e in entries if e.distribution.lower().replace("_", "-") == wanted]
     if len(entries) == 1:
         return entries[0].card
     if not entries:
@@ -114,10 +118,6 @@ def _from_id(text: str, index: Index) -> ModelCard:
         found=", ".join(owners),
         fix="name one: " + " or ".join(repr(f"{owner}:{text}") for owner in owners),
     )
-
-
-def _same(a: str, b: str) -> bool:
-    return a.lower().replace("_", "-") == b.lower().replace("_", "-")
 
 
 def _not_found(text: str, index: Index) -> ModelNotFoundError:
@@ -152,9 +152,7 @@ def _looks_like_path(text: str, index: Index) -> bool:
     """Whether a string can only be a path: it starts like one, ends like a model file, or is a folder with a marker."""
     if text.startswith(("file://", "./", "../", "/", "~", ".\\", "..\\")) or text.lower().endswith(MODEL_SUFFIXES):
         return True
-    if not Path(text).is_dir():
-        return False
-    return any(Path(text, marker).exists() for marker in {*_marked(index), *MARKERS})
+    return Path(text).is_dir() and any(Path(text, marker).exists() for marker in {*_marked(index), *MARKERS})
 
 
 def _marked(index: Index) -> dict[str, Reader]:
@@ -196,8 +194,6 @@ def _no_reader(problem: str, distribution: str, index: Index) -> MissingDependen
 
 def _read(reader: Reader, path: Path, index: Index, architecture: str | None, **known: Any) -> ModelCard:
     """The card that a reader gives; `known` is what else the request says: the name, how other files are brought."""
-    from lensmount.contracts.requests import ReadRequest
-    from lensmount.specs import ModelCard
 
     def there(name: str) -> Path | None:
         file = (path if path.is_dir() else path.parent).absolute().joinpath(*name.split("/"))
@@ -220,18 +216,14 @@ def _read(reader: Reader, path: Path, index: Index, architecture: str | None, **
 
 
 def _recognise(architecture: Architecture, facts: Any) -> Any:
-    from lensmount.specs import ModelCard
-
     owner = f"the recogniser of architecture {architecture.name!r}"
-    return call_quickly(architecture.recognise or "", owner, (ModelCard, type(None)), facts)
+    return call_quickly(architecture.recognise or "", owner, (ModelCard, NotRunnable, type(None)), facts)
 
 
 # --- addresses --------------------------------------------------------------------------------------------------------
 
 
 def _from_address(text: str, index: Index, fetch: FetchOptions, architecture: str | None) -> ModelCard:
-    from lensmount.contracts.finder import Finder, Folder, FolderFinder
-
     scheme = text.partition("://")[0]
     source = index.sources.get(scheme)
     if source is None:
@@ -240,8 +232,6 @@ def _from_address(text: str, index: Index, fetch: FetchOptions, architecture: st
             found=public(text),
             expected=", ".join(sorted(index.sources)),
         )
-    from lensmount.specs import ModelCard
-
     owner = f"source {scheme!r}"
     finder: Finder = call(source.finder, owner, Finder)
     card: ModelCard | None = ask_plugin(owner, (ModelCard, type(None)), finder.find, text, fetch)
@@ -274,16 +264,13 @@ def _from_repository(
     finder: Finder, text: str, index: Index, fetch: FetchOptions, architecture: str | None, name: str
 ) -> ModelCard | None:
     """The card of a repository that has the marker of a reader of repositories, else None."""
-    from lensmount.contracts.finder import Repository, RepositoryFinder
-
     readers = {marker: reader for marker, reader in _marked(index).items() if reader.repositories}
     if not readers or not isinstance(finder, RepositoryFinder):
         return None
     owner = f"source {text.partition('://')[0]!r}"
     repository = ask_plugin(owner, (Repository, type(None)), finder.repository, text, fetch)
     for marker, reader in readers.items():
-        path = None if repository is None else repository.bring(marker)
-        if repository is not None and path is not None:
+        if repository is not None and (path := repository.bring(marker)) is not None:
             read = partial(_read, reader, path.parent, index, architecture, name=name)
             return _at(read(bring=repository.bring), path.parent, repository.uri)
     return None

@@ -41,8 +41,8 @@ class Architecture:
         factory: Import string of `factory(context: lensmount.contracts.BuildContext) -> Model`.
         network: Import string of `network(context: lensmount.contracts.NetworkContext) -> TorchNetwork` (or a mapping
             of them, one per session name), for packages of format `torch`; None if there is no torch form.
-        recognise: Import string of `recognise(facts: lensmount_reading.FileFacts) -> ModelCard | None`: looks at a
-            bare file's facts (tensors, graph inputs and outputs, metadata), never at its name.
+        recognise: Import string of a `lensmount.contracts.Recogniser`: looks at a bare file's facts (tensors, graph
+            inputs and outputs, metadata), never at its name.
         options: Import string of the frozen dataclass of load options that this architecture adds.
         exporter: Import string of `export(context: lensmount.contracts.ExportContext) -> Path`.
         float_nodes: Import string of `float_nodes(model: onnx.ModelProto) -> Collection[str]`: names of the nodes of a

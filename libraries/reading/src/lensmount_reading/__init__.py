@@ -4,6 +4,7 @@
 * `read_checkpoint` reads torch, TorchScript and safetensors files into plain containers, lazy tensors and records;
 * `module_state_dict` and `module_records` walk a pickled module tree under torch's own names;
 * `read_onnx` gives a graph's inputs, outputs and metadata; `check_external_data` guards the files it refers to;
+* `first_stranger` tells files that a recogniser knows and its architecture does not run;
 * `read_tflite` gives a TFLite graph: tensors, operators, constants;
 * `copy_member` takes one file out of a zip archive;
 * `as_torch_state_dict` hands tensors to torch; `to_safetensors` writes them.
@@ -31,6 +32,7 @@ _LAZY = {
     "lensmount_reading.onnx_file": ("read_onnx",),
     "lensmount_reading.onnx_graph": ("GraphFile", "inspect_graph", "supply_data"),
     "lensmount_reading.records": ("GlobalName", "Record"),
+    "lensmount_reading.strangers": ("Stranger", "first_stranger"),
     "lensmount_reading.tensors": ("Storage", "TensorRef"),
     "lensmount_reading.text": ("plain_text", "printable"),
     "lensmount_reading.tflite_file": (
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     from lensmount_reading.onnx_file import read_onnx
     from lensmount_reading.onnx_graph import GraphFile, inspect_graph, supply_data
     from lensmount_reading.records import GlobalName, Record
+    from lensmount_reading.strangers import Stranger, first_stranger
     from lensmount_reading.tensors import Storage, TensorRef
     from lensmount_reading.text import plain_text, printable
     from lensmount_reading.tflite_file import Quantisation, TfliteModel, TfliteOperator, TfliteTensor, read_tflite
@@ -57,10 +60,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Checkpoint", "ExternalData", "FileFacts", "GlobalName", "GraphFile", "GraphValue", "OnnxFacts", "Quantisation",
-    "Record", "Storage", "TensorFact", "TensorRef", "TfliteModel", "TfliteOperator", "TfliteTensor",
-    "as_torch_state_dict", "check_external_data", "copy_member", "inspect_file", "inspect_graph", "module_records",
-    "module_state_dict", "plain_text", "printable", "read_checkpoint", "read_onnx", "read_tflite", "require_usable",
-    "submodules", "supply_data", "tensor_to_torch", "to_safetensors",
+    "Record", "Storage", "Stranger", "TensorFact", "TensorRef", "TfliteModel", "TfliteOperator", "TfliteTensor",
+    "as_torch_state_dict", "check_external_data", "copy_member", "first_stranger", "inspect_file", "inspect_graph",
+    "module_records", "module_state_dict", "plain_text", "printable", "read_checkpoint", "read_onnx", "read_tflite",
+    "require_usable", "submodules", "supply_data", "tensor_to_torch", "to_safetensors",
 ]  # fmt: skip
 
 __getattr__, __dir__ = lazy_names(__name__, _LAZY)

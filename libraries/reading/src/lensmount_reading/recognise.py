@@ -5,19 +5,32 @@ from __future__ import annotations
 import re
 import warnings
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lensmount.contracts import NotRunnable
 from lensmount.errors import AmbiguousModelError, LensmountError, PluginError, PluginWarning, UnsupportedModelError
 from lensmount.specs import Artifact
 from lensmount_reading.checkpoint import INDEX_NAME, SINGLE_NAME
 from lensmount_reading.external_data import bring_external_data
 from lensmount_reading.inspection import inspect_file, require_usable
+from lensmount_reading.text import listing, printable
 
 if TYPE_CHECKING:
     from lensmount.contracts import ReadRequest
     from lensmount.specs import ModelCard
     from lensmount_reading.facts import FileFacts
+
+#: Distributions of lensmount that recognise bare files, by their package.
+_RECOGNISING = {
+    "lensmount_yolo": "lensmount-yolo",
+    "lensmount_rfdetr": "lensmount-rfdetr",
+    "lensmount_sam2": "lensmount-sam2",
+    "lensmount_clip": "lensmount-clip",
+    "lensmount_perception_encoder": "lensmount-perception-encoder",
+    "lensmount_owlv2": "lensmount-owlv2",
+}
 
 
 def read(request: ReadRequest) -> ModelCard:
@@ -33,15 +46,18 @@ def read(request: ReadRequest) -> ModelCard:
     path = given.absolute()
     facts = require_usable(inspect_file(given))
     cards: dict[str, ModelCard] = {}
+    known: dict[str, NotRunnable] = {}
     failed: list[LensmountError] = []
     for label, recognise in request.recognisers.items():
         try:
-            card = recognise(facts)
+            answer = recognise(facts)
         except LensmountError as error:  # one that fails or refuses harms no other
             failed.append(error)
             continue
-        if card is not None:
-            cards[label] = card
+        if isinstance(answer, NotRunnable):
+            known[label] = answer
+        elif answer is not None:
+            cards[label] = answer
     broken = [error.details for error in failed if isinstance(error, PluginError)]
     if cards and broken:
         warnings.warn("\n".join(broken), PluginWarning, stacklevel=2)
@@ -57,14 +73,39 @@ def read(request: ReadRequest) -> ModelCard:
     refusals = [error for error in failed if not isinstance(error, PluginError)]
     if refusals or (failed and len(request.recognisers) == 1):
         raise [*refusals, *failed][0]
-    harmed = [text.replace("\n ", ",") for text in broken]
-    install = ["install the plugin of its architecture, e.g. pip install lensmount-yolo"]
+    harmed = [*(text.replace("\n ", ",") for text in broken), *request.left_out]
+    expected = f"a model of: {', '.join(request.recognisers) or 'no architecture is installed'}"
+    if known:
+        first = next(iter(known.values()))
+        raise UnsupportedModelError(
+            f"{path.name} is {' or '.join(dict.fromkeys(answer.what for answer in known.values()))}, "
+            "which is not run here",
+            found=first.found,
+            expected=expected,
+            fix="; or ".join(dict.fromkeys(answer.runs_with for answer in known.values())),
+        )
     raise UnsupportedModelError(
-        f"no installed architecture recognises {path.name}",
+        f"no installed architecture recognises {path.name}{_several_inputs(facts)}",
         found=facts.summary(),
-        expected=f"a model of: {', '.join(request.recognisers) or 'no architecture is installed'}",
-        fix="; ".join([*harmed, *request.left_out] or install),
+        expected=expected,
+        fix="; ".join(harmed or _what_may_help(request)),
     )
+
+
+def _several_inputs(facts: FileFacts) -> str:
+    if len(facts.inputs) < 2:
+        return ""
+    names = listing((printable(value.name, 40) for value in facts.inputs), 6)
+    return f": it is a graph of {len(facts.inputs)} inputs ({names}), and those that are run take a picture alone"
+
+
+def _what_may_help(request: ReadRequest) -> list[str]:
+    """Plugins that recognise further files, where there are any; those that are installed have said no already."""
+    missing = [name for package, name in _RECOGNISING.items() if find_spec(package) is None]
+    if missing and request.architecture is None:
+        return [f"it may be a model of a plugin that is not installed: pip install {' or '.join(missing)}"]
+    further = [] if request.architecture is None else ["leave architecture out: the others are asked then"]
+    return [*further, "run it with the runtime of its format, or write a plugin for it: docs/writing-a-plugin.md"]
 
 
 def _graph_in(path: Path) -> Path:

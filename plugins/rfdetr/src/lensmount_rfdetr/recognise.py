@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lensmount.contracts import NotRunnable
 from lensmount.errors import ModelFileError
 from lensmount.specs import Artifact, ModelCard, ModelPackage
+from lensmount_reading import first_stranger, printable
 from lensmount_rfdetr.head import Head, read_head
 from lensmount_rfdetr.layout import find_variant, is_rfdetr
+from lensmount_rfdetr.strangers import STRANGERS
 
 if TYPE_CHECKING:
     from lensmount_reading import FileFacts
@@ -16,19 +19,18 @@ if TYPE_CHECKING:
 _WEIGHTS = ("torch", "torch-legacy", "safetensors")
 
 
-def recognise(facts: FileFacts) -> ModelCard | None:
-    """A card for a bare RF-DETR file or Hugging Face folder, or None when it is something else.
+def recognise(facts: FileFacts) -> ModelCard | NotRunnable | None:
+    """A card for a bare RF-DETR file or Hugging Face folder, why one near it is not run, or None for other files.
 
     Raises:
         ModelFileError: It is an RF-DETR, but its parts contradict one another.
         UnsupportedModelError: It is an RF-DETR of a kind that is not run here.
     """
-    if facts.kind == "onnx":
-        return _graph(facts)
-    return _weights(facts) if facts.kind in _WEIGHTS else None
+    card = _graph(facts) if facts.kind == "onnx" else _weights(facts) if facts.kind in _WEIGHTS else None
+    return card or first_stranger(facts, STRANGERS)
 
 
-def _graph(facts: FileFacts) -> ModelCard | None:
+def _graph(facts: FileFacts) -> ModelCard | NotRunnable | None:
     from lensmount_rfdetr.names import GRAPH, by_column, describe, from_metadata
 
     ours = facts.metadata.get("lensmount.architecture") == "rfdetr"
@@ -44,8 +46,16 @@ def _graph(facts: FileFacts) -> ModelCard | None:
         if ours:
             raise
         return None
-    if head.columns is None or not (ours or _looks_alike(facts, head)):
+    if not (ours or _looks_alike(facts, head)):
         return None
+    if head.columns is None:
+        labels = next(value for value in facts.outputs if value.name == head.logits)
+        return NotRunnable(
+            "an RF-DETR's graph that leaves open how many classes it has",
+            f"output {printable(labels.name, 40)} of shape ({', '.join(printable(s, 40) for s in labels.shape)})",
+            "load the weights (.pth), or export them again so that the last dimension of labels is a number: rfdetr's "
+            "export(), or `lensmount export MODEL --to onnx`",
+        )
     task = "instance-segmentation" if head.masks else "object-detection"
     where = facts.path.name
     named = describe(by_column(from_metadata(facts.metadata), head.columns, where, GRAPH), head.columns, where)

@@ -5,27 +5,28 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lensmount.specs import Artifact, ModelCard, ModelPackage
+from lensmount_reading import first_stranger
 from lensmount_sam2.checkpoint import CONFIG, official_names
 from lensmount_sam2.geometry import read_geometry, variant
 from lensmount_sam2.hf_keys import is_hf
+from lensmount_sam2.strangers import STRANGERS
 
 if TYPE_CHECKING:
+    from lensmount.contracts import NotRunnable
     from lensmount_reading import FileFacts
 
 _WANTED = ("image_encoder.trunk.pos_embed_window", "sam_mask_decoder.obj_score_token.weight", "no_mem_embed")
 
 
-def recognise(facts: FileFacts) -> ModelCard | None:
-    """A card for a bare weights file, or the folder of one, or None when it is something else.
+def recognise(facts: FileFacts) -> ModelCard | NotRunnable | None:
+    """A card for a bare weights file, or the folder of one; why a file near it is not run; None for anything else.
 
     Raises:
         UnsupportedModelError: It is a SAM 2, but of another size than the released ones, without a configuration.
     """
-    if facts.kind not in ("torch", "safetensors"):
-        return None
     tensors = official_names(facts.tensors)
-    if any(key not in tensors for key in _WANTED):
-        return None
+    if facts.kind not in ("torch", "safetensors") or any(key not in tensors for key in _WANTED):
+        return first_stranger(facts, STRANGERS)
     config = facts.path.parent / CONFIG
     shapes = {key: fact.shape for key, fact in tensors.items()}
     artifacts = [

@@ -21,6 +21,7 @@ from lensmount_yolo.networks.nodes import from_json
 from lensmount_yolo.official import (
     TASK_OF_HEAD,
     Described,
+    class_count,
     describe_official,
     find_model,
     head_of,
@@ -141,7 +142,7 @@ def _without_tree(metadata: Mapping[str, str]) -> dict[str, str]:
 
 def _completed(metadata: Mapping[str, str], tree: Any) -> dict[str, str]:
     """What the tensors themselves tell, below what the header says."""
-    from lensmount_yolo.official import class_count, description
+    from lensmount_yolo.official import description
 
     head = head_of(tree)
     task = TASK_OF_HEAD[head.kind]
@@ -232,4 +233,4 @@ def recognise_weights(facts: FileFacts) -> ModelCard | None:
         if task == "classification"
         else Preprocess(size=metadata.size or (640, 640), channels=input_channels(described.network))
     )
-    return bare_card(facts, metadata, task, "torch", facts.precision, preprocess)
+    return bare_card(facts, metadata, task, "torch", preprocess, class_count(head_of(described.network)))

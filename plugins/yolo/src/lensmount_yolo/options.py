@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lensmount.errors import OptionError
 from lensmount.specs.options import flag, one_of, positive
+from lensmount_vision.models.class_options import first_column, listed_names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +29,10 @@ class LoadOptions:
             those of the whole picture. Refused for packages with a static crop or contrast normalisation.
         activation: What makes probabilities of a classifier's outputs: `softmax`, `sigmoid`, or `none` where they are
             some already. None for what the graph ends without: softmax where it gives logits.
+        classes: Class names in the place of the file's own, from column 0 (or `class_offset`) on; a text is cut at
+            commas. None for the file's.
+        class_offset: Column of the first name, 0 or more. None for what the file says; files whose names fit the
+            network's columns in two ways are refused without.
     """
 
     input_size: int | tuple[int, int] | None = None
@@ -36,6 +42,8 @@ class LoadOptions:
     end_to_end: bool | None = None
     reduced_decode: bool = False
     activation: str | None = None
+    classes: Sequence[str] | None = None
+    class_offset: int | None = None
 
     def __post_init__(self) -> None:
         positive("max_candidates", self.max_candidates)
@@ -47,6 +55,10 @@ class LoadOptions:
             value = getattr(self, name)
             if value is not None and not isinstance(value, bool):
                 raise OptionError(f"{name} should be a flag", found=repr(value), expected="True, False or None")
+        if self.classes is not None:
+            object.__setattr__(self, "classes", listed_names(self.classes))
+        if self.class_offset is not None:
+            object.__setattr__(self, "class_offset", first_column(self.class_offset))
         for side in self.size or ():
             positive("input_size", side)
 

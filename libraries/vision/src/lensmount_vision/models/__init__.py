@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from lensmount.lazy import lazy_names
 
 _LAZY = {
+    "lensmount_vision.models.class_options": ("first_column", "listed_names"),
     "lensmount_vision.models.detector": ("Classes", "Detector", "Filter", "Kept", "read_class_names"),
     "lensmount_vision.models.entries": ("Feed",),
     "lensmount_vision.models.exporting": ("describe_graph", "require_packages", "tail_nodes", "write_checked"),
@@ -20,6 +21,7 @@ _LAZY = {
 }
 
 if TYPE_CHECKING:
+    from lensmount_vision.models.class_options import first_column, listed_names
     from lensmount_vision.models.detector import Classes, Detector, Filter, Kept, read_class_names
     from lensmount_vision.models.entries import Feed
     from lensmount_vision.models.exporting import describe_graph, require_packages, tail_nodes, write_checked
@@ -29,9 +31,9 @@ if TYPE_CHECKING:
     from lensmount_vision.models.streaming import FrameInfo, Policy, Stream, stream
 
 __all__ = [
-    "Classes", "Detector", "Feed", "Filter", "FrameInfo", "Kept", "LoadedModel", "NotFiniteError", "NotPicklableError",
-    "Policy", "SingleGraph", "Stream", "class_of_task", "describe_graph", "read_class_names", "require_packages",
-    "stream", "tail_nodes", "write_checked",
+    "Classes", "Detector", "Feed", "Filter", "FrameInfo", "Kept", "LoadedModel", "NotFiniteError", "NotPicklableError", "Policy",
+    "SingleGraph", "Stream", "class_of_task", "describe_graph", "first_column", "listed_names", "read_class_names",
+    "require_packages", "stream", "tail_nodes", "write_checked",
 ]  # fmt: skip
 
 __getattr__, __dir__ = lazy_names(__name__, _LAZY)
