@@ -121,6 +121,7 @@ def demo_environment(folder: str) -> Environment:
 def dev_environment(folder: str) -> Environment:
     """Everything: all backends that run here, every plugin and example, and the tools."""
     extras = {
+        "plugins/litert": "cpu",
         "plugins/onnx": "cpu",
         "plugins/torch": "torch",
         "libraries/vision": "supervision",

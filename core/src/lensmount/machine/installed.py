@@ -43,6 +43,7 @@ DISTRIBUTIONS = (
     "cuda-bindings",
     "cuda-python",
     "openvino",
+    "ai-edge-litert",
     "safetensors",
     "transformers",
     "supervision",

@@ -214,15 +214,19 @@ class TfliteModel:
         )
 
 
-def read_tflite(path: str | os.PathLike[str]) -> TfliteModel:
+def read_tflite(path: str | os.PathLike[str], *, content: bytes | None = None) -> TfliteModel:
     """Reads the structure of a TFLite file; no constant is touched before it is asked for.
+
+    Args:
+        path: The file.
+        content: Its bytes, for a caller who runs just these; the file is then not opened.
 
     Raises:
         ModelFileError: Not a whole TFLite file.
         UnsafeFileError: Sizes that no honest file has.
         UnsupportedModelError: Another version of the format, several graphs, or an element type that is not read.
     """
-    return _read(MappedFile(path))
+    return _read(MappedFile(path, content))
 
 
 def is_tflite(file: MappedFile) -> bool:
