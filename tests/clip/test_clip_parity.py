@@ -38,11 +38,12 @@ def state_dict(goldens, case: str):
     return {name: torch.from_numpy(value) for name, value in goldens.recipe.weights(goldens.shapes[case]).items()}
 
 
+@pytest.mark.parametrize("backend", ["torch", "onnx"])
 @pytest.mark.parametrize("case", CASES)
-def test_towers_match_the_reference(case: str, embedding_goldens, tmp_path: Path) -> None:
+def test_towers_match_the_reference(case: str, backend: str, embedding_goldens, tmp_path: Path) -> None:
     path = tmp_path / "weights.pt"
     torch.save(state_dict(embedding_goldens, case), path)
-    model = registry.load(path, backend="torch", device="cpu", **CASES[case])
+    model = registry.load(path, backend=backend, device="cpu", **CASES[case])
     assert model.card.architecture == "clip"
     expected_image, expected_text = embedding_goldens.image(case), embedding_goldens.text(case)
     side = model.preprocess_spec.size[0]
@@ -84,9 +85,9 @@ def test_large_weights_lie_next_to_both_graphs(embedding_goldens, tmp_path: Path
     """Graphs beyond protobuf's limit: writing the second one leaves the weights of the first where they are."""
     pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
-    from lensmount_vision.towers import export
+    from lensmount_networks import network
 
-    monkeypatch.setattr(export, "EMBEDDED_BYTES", 0)
+    monkeypatch.setattr(network, "EMBEDDED_BYTES", 0)
     torch.save(state_dict(embedding_goldens, "hf-quick_gelu"), tmp_path / "weights.pt")
     written = registry.export(tmp_path / "weights.pt", to="onnx", output=tmp_path / "pair")
     assert {"visual.onnx.data", "textual.onnx.data"} <= {p.name for p in written.iterdir()}

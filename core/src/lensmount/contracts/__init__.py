@@ -20,7 +20,8 @@ _LAZY = {
     "lensmount.contracts.plan": ("Choice", "LoadPlan", "Reason", "Rejection", "Request", "SelectRequest"),
     "lensmount.contracts.requests": ("BuildRequest", "Builder", "ExportRequest", "ReadRequest", "Recogniser"),
     "lensmount.contracts.session": (
-        "BackendOptions", "OpenRequest", "Session", "TensorSession", "TensorSpec", "TorchNetwork", "check_feeds",
+        "BackendOptions", "GraphNetwork", "OpenRequest", "Session", "TensorSession", "TensorSpec", "TorchNetwork",
+        "check_feeds",
     ),
     "lensmount.machine.environment": ("Environment", "Gpu"),
 }  # fmt: skip
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from lensmount.contracts.requests import Builder, BuildRequest, ExportRequest, ReadRequest, Recogniser
     from lensmount.contracts.session import (
         BackendOptions,
+        GraphNetwork,
         OpenRequest,
         Session,
         TensorSession,
@@ -54,7 +56,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Array", "BackendOptions", "BuildContext", "BuildRequest", "Builder", "Cache", "Choice", "Environment",
     "ExportContext", "ExportRequest", "FetchOptions", "Fetched", "Finder", "Folder", "FolderFinder", "Gpu",
-    "LoadPlan", "Model", "NetworkContext", "OpenRequest", "ReadRequest", "Reason", "Recogniser", "Rejection",
+    "GraphNetwork", "LoadPlan", "Model", "NetworkContext", "OpenRequest", "ReadRequest", "Reason", "Recogniser", "Rejection",
     "Repository", "RepositoryFinder", "Request", "SelectRequest", "Session", "TensorSession", "TensorSpec",
     "TorchNetwork", "check_feeds",
 ]  # fmt: skip

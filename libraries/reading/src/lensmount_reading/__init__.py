@@ -4,7 +4,7 @@
 * `read_checkpoint` reads torch, TorchScript and safetensors files into plain containers, lazy tensors and records;
 * `module_state_dict` and `module_records` walk a pickled module tree under torch's own names;
 * `read_onnx` gives a graph's inputs, outputs and metadata; `check_external_data` guards the files it refers to;
-* `as_torch_state_dict` hands tensors to torch; `to_safetensors` writes them.
+* `as_arrays` hands tensors to numpy, `as_torch_state_dict` to torch; `to_safetensors` writes them.
 
 Nothing here imports torch but `as_torch_state_dict`, and numpy only where arrays are asked for. Names are resolved on
 first use (PEP 562).
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from lensmount.lazy import lazy_names
 
 _LAZY = {
+    "lensmount_reading.arrays": ("as_arrays",),
     "lensmount_reading.checkpoint": ("Checkpoint", "read_checkpoint"),
     "lensmount_reading.convert": ("to_safetensors",),
     "lensmount_reading.external_data": ("check_external_data",),
@@ -34,6 +35,7 @@ _LAZY = {
 }
 
 if TYPE_CHECKING:
+    from lensmount_reading.arrays import as_arrays
     from lensmount_reading.checkpoint import Checkpoint, read_checkpoint
     from lensmount_reading.convert import to_safetensors
     from lensmount_reading.external_data import check_external_data
@@ -49,7 +51,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Checkpoint", "ExternalData", "FileFacts", "GlobalName", "GraphFile", "GraphValue", "OnnxFacts", "Record",
-    "Storage", "TensorFact", "TensorRef", "as_torch_state_dict", "check_external_data", "inspect_file", "inspect_graph",
+    "Storage", "TensorFact", "TensorRef", "as_arrays", "as_torch_state_dict", "check_external_data", "inspect_file", "inspect_graph",
     "module_records", "module_state_dict", "plain_text", "printable", "read_checkpoint", "read_onnx", "require_usable",
     "submodules", "supply_linked_data", "tensor_to_torch", "to_safetensors",
 ]  # fmt: skip
