@@ -128,7 +128,7 @@ UNARY = {
     "take": lambda x: ops.take(x, ops.arange(2, like=x, dtype="int64") + 1, 1),
     "gather": lambda x: ops.gather(x, 3, ops.topk(x, 3, 3)[1]), "matmul": lambda x: x @ x.mT,
     "sized": lambda x: x * x.shape[1], "pad": lambda x: ops.pad(x, (1, 2, 0, 1), value=0.5),
-    "reflect": lambda x: ops.pad(x, (1, 2, 1, 0), "reflect"), "replicate": lambda x: ops.pad(x, (1, 2, 1, 0), "replicate"),
+    "reflect": lambda x: ops.pad(x, (1, 2, 1, 0), "reflect"), "replicate": lambda x: ops.pad(x, (1, 2, 1, 0), "replicate"),  # noqa: E501
 }  # fmt: skip
 
 
@@ -143,7 +143,7 @@ MAPS = {
     "nearest": lambda x: ops.resize(x, scale=2), "bilinear": lambda x: ops.resize(x, scale=2, mode="bilinear"),
     "to": lambda x: ops.resize(x, (9, 13), mode="bilinear"), "nearest_to": lambda x: ops.resize(x, (9, 13)),
     "corners": lambda x: ops.resize(x, (9, 13), mode="bilinear", align_corners=True),
-    "bicubic": lambda x: ops.resize(x, (9, 13), mode="bicubic"), "smaller": lambda x: ops.resize(x, (3, 2), mode="bilinear"),
+    "bicubic": lambda x: ops.resize(x, (9, 13), mode="bicubic"), "smaller": lambda x: ops.resize(x, (3, 2), mode="bilinear"),  # noqa: E501
     "bicubic_smaller": lambda x: ops.resize(x, (3, 2), mode="bicubic"),
     "like": lambda x: ops.resize(x[:, :, ::2, ::2], x.shape[2:], mode="bilinear"),
     "max": lambda x: ops.max_pool2d(x, 5, 1, 2), "max_2": lambda x: ops.max_pool2d(x, 2),
@@ -166,14 +166,14 @@ LAYERS = {
     "linear_4": (lambda: Linear(6, 300), (2, 3, 5, 6)), "layer_norm": (lambda: LayerNorm(6, 1e-6), (2, 5, 6)),
     "group_norm": (lambda: GroupNorm(2, 4), (2, 4, 5, 6)), "batch_norm": (lambda: BatchNorm2d(4, 1e-3), (2, 4, 5, 6)),
     "table": (lambda: Case(lambda s, x: x + s.t[1:3].reshape(-1) + s.c, t=parameter(4, 3), c=constant(SIX)), (5, 6)),
-    "part": (lambda: Case(lambda s, x: ops.linear(x, s.w[4:], s.b[4:]) @ s.w[:6, :2].T.T, w=parameter(10, 6), b=buffer(10)), (2, 3, 6)),
+    "part": (lambda: Case(lambda s, x: ops.linear(x, s.w[4:], s.b[4:]) @ s.w[:6, :2].T.T, w=parameter(10, 6), b=buffer(10)), (2, 3, 6)),  # noqa: E501
     "fixed": (lambda: Case(lambda s, x: (s.w * 2).transpose(0, 1) @ s.w + x, w=parameter(600, 6)), (6, 6)),
     **{
-        f"conv_{k}_{s}_{p}_{d}_{g}": (lambda k=k, s=s, p=p, d=d, g=g: Conv2d(4, 8, k, s, p, dilation=d, groups=g), (2, 4, 9, 8))
-        for k, s, p, d, g in [(1, 1, 0, 1, 1), (3, 2, 1, 1, 1), (3, 1, 2, 2, 1), (3, 1, 1, 1, 4), ((3, 5), (1, 2), (1, 2), 1, 2)]
+        f"conv_{k}_{s}_{p}_{d}_{g}": (lambda k=k, s=s, p=p, d=d, g=g: Conv2d(4, 8, k, s, p, dilation=d, groups=g), (2, 4, 9, 8))  # noqa: E501
+        for k, s, p, d, g in [(1, 1, 0, 1, 1), (3, 2, 1, 1, 1), (3, 1, 2, 2, 1), (3, 1, 1, 1, 4), ((3, 5), (1, 2), (1, 2), 1, 2)]  # noqa: E501
     },
     **{
-        f"up_{k}_{s}_{p}_{o}": (lambda k=k, s=s, p=p, o=o: ConvTranspose2d(4, 6, k, s, p, output_padding=o), (2, 4, 5, 6))
+        f"up_{k}_{s}_{p}_{o}": (lambda k=k, s=s, p=p, o=o: ConvTranspose2d(4, 6, k, s, p, output_padding=o), (2, 4, 5, 6))  # noqa: E501
         for k, s, p, o in [(2, 2, 0, 0), (4, 2, 1, 0), (3, 2, 1, 1)]
     },
 }  # fmt: skip

@@ -56,9 +56,9 @@ if TYPE_CHECKING:
 __all__ = [
     "Array", "BackendOptions", "BuildContext", "BuildRequest", "Builder", "Cache", "Choice", "Environment",
     "ExportContext", "ExportRequest", "FetchOptions", "Fetched", "Finder", "Folder", "FolderFinder", "Gpu",
-    "GraphNetwork", "LoadPlan", "Model", "NetworkContext", "OpenRequest", "ReadRequest", "Reason", "Recogniser", "Rejection",
-    "Repository", "RepositoryFinder", "Request", "SelectRequest", "Session", "TensorSession", "TensorSpec",
-    "TorchNetwork", "check_feeds",
+    "GraphNetwork", "LoadPlan", "Model", "NetworkContext", "OpenRequest", "ReadRequest", "Reason", "Recogniser",
+    "Rejection", "Repository", "RepositoryFinder", "Request", "SelectRequest", "Session", "TensorSession",
+    "TensorSpec", "TorchNetwork", "check_feeds",
 ]  # fmt: skip
 
 __getattr__, __dir__ = lazy_names(__name__, _LAZY)

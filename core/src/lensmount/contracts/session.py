@@ -96,16 +96,10 @@ class GraphNetwork:
     Attributes:
         model: The serialised model. Initializers named below are marked in it as lying outside.
         initializers: Contiguous numpy arrays by name, perhaps views of a mapped file; they must outlive the session.
-        inputs: `TensorSpec`s of the inputs.
-        outputs: `TensorSpec`s of the outputs.
-        metadata: What the model embeds.
     """
 
     model: bytes
     initializers: Mapping[str, Any]
-    inputs: tuple[Any, ...]
-    outputs: tuple[Any, ...]
-    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

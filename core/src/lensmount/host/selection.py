@@ -198,13 +198,13 @@ def _precisions(
     stored = package.precision
     wanted = request.precisions
     asked = f"{' or '.join(wanted)} (asked for)"
-    if package.format != "torch" or as_graph:  # a graph computes in what it was made with
+    if package.format != "torch":  # a graph computes in what it was made with
         if wanted and stored not in wanted:
             fix = f"ask for {stored}, or leave precision out"
             return (), Reason(check="precision", required=asked, found=stored, fix=fix)
         return (stored,), None
     computes: Mapping[str, Sequence[str]] = dict(status.precisions)
-    offered = computes.get(device_kind(device), ("fp32",))
+    offered = ("fp32",) if as_graph else computes.get(device_kind(device), ("fp32",))
     usable = tuple(precision for precision in wanted or ("fp32",) if precision in offered)
     if usable:
         return usable, None

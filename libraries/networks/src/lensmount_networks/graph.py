@@ -12,7 +12,7 @@ import numpy as np
 from lensmount.contracts import GraphNetwork, TensorSpec
 from lensmount_networks.sizes import AnySize, Size
 from lensmount_networks.values import Value
-from lensmount_networks.writer import Attribute, Node, little_endian, model_chunks
+from lensmount_networks.writer import Node, little_endian, model_chunks
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -100,7 +100,7 @@ class Graph:
         shape: Sequence[AnySize] | None = None,
         dtype: str | None = None,
         fold: Fold | None = None,
-        **attributes: Attribute,
+        **attributes: Any,
     ) -> Value:
         """Appends a node with one output.
 
@@ -123,7 +123,7 @@ class Graph:
         operator: str,
         inputs: Sequence[Value | None],
         outputs: Sequence[tuple[Sequence[AnySize], str | None]],
-        **attributes: Attribute,
+        **attributes: Any,
     ) -> list[Value]:
         """Appends a node with several outputs, each a shape and a dtype; see `add`."""
         names = tuple("" if value is None else value.name for value in inputs)
@@ -156,13 +156,7 @@ class Graph:
         large = {name: np.ascontiguousarray(a) for name, a in self._used.items() if a.nbytes > EMBEDDED}
         external = dict.fromkeys(large, (LOCATION, 0))
         chunks = model_chunks(nodes, self._inputs, outputs, {**self._used, **large}, metadata, external=external)
-        return GraphNetwork(
-            model=b"".join(chunks),
-            initializers=large,
-            inputs=tuple(self._inputs),
-            outputs=tuple(outputs),
-            metadata=dict(metadata or {}),
-        )
+        return GraphNetwork(model=b"".join(chunks), initializers=large)
 
     def save(
         self,

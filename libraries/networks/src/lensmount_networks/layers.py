@@ -17,8 +17,8 @@ Write it as a `torch.nn.Module` of inference, with these rules:
 * `x.shape` holds whole numbers, or a `Size` where an axis is free: compute with `+ - * //`, pass it on to `reshape`,
   `expand`, `ops.arange` or `ops.resize`, but never ask `if` about a free size, nor about a tensor.
 * Lists of parts are `Layers`, chains are `Sequential`; parts that may be missing are None.
-* No tensor is changed in place, and none is made from numbers in `forward`: `constant(array)` in `__init__` holds a table
-  that follows from sizes, `ops.arange` and `ops.full` make the others.
+* No tensor is changed in place, and none is made from numbers in `forward`: `constant(array)` in `__init__` holds a
+  table that follows from sizes, `ops.arange` and `ops.full` make the others.
 * Two tensors of one operator have one dtype; numbers take the tensor's.
 
 `lensmount_networks.Network` then makes a `torch.nn.Module` or an ONNX graph of it, with the tensors of a file.
@@ -26,7 +26,7 @@ Write it as a `torch.nn.Module` of inference, with these rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +39,9 @@ __all__ = [
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+Pair = int | tuple[int, int]
+"""One number for both sides, or height and width."""
 
 Tensor = Any
 """A torch tensor or a `Value` of a graph: what a network's code sees is the same."""
@@ -79,9 +82,8 @@ class Layer:
 
     training = False
 
-    def forward(self, *inputs: Any) -> Any:
-        """Computes; a subclass says what."""
-        raise NotImplementedError
+    forward: Callable[..., Any]
+    """Computes; a subclass says what."""
 
     def __call__(self, *inputs: Any, **settings: Any) -> Any:
         """Computes: `forward`."""
@@ -89,7 +91,7 @@ class Layer:
 
 
 class Layers(Layer):
-    """A list of layers, named `0`, `1`, …"""
+    """A list of layers, named by their numbers."""
 
     def __init__(self, parts: Iterable[Any]) -> None:
         self.length = 0
@@ -140,11 +142,11 @@ class Conv2d(Layer):
         self,
         inputs: int,
         outputs: int,
-        kernel: int | Sequence[int],
-        stride: int | Sequence[int] = 1,
-        padding: int | Sequence[int] = 0,
+        kernel: Pair,
+        stride: Pair = 1,
+        padding: Pair = 0,
         *,
-        dilation: int | Sequence[int] = 1,
+        dilation: Pair = 1,
         groups: int = 1,
         bias: bool = True,
     ) -> None:
@@ -249,7 +251,7 @@ class Embedding(Layer):
 
 
 def parts(layer: Layer, prefix: str = "") -> Iterator[tuple[str, Layer]]:
-    """A layer and all that it is made of, by the beginning of their tensors' names: `""`, `mlp.`, `mlp.c_fc.`"""
+    """A layer and all its parts, by the beginning of their tensors' names, as `mlp.c_fc.`; its own is empty."""
     yield prefix, layer
     for name, value in vars(layer).items():
         if isinstance(value, Layer):

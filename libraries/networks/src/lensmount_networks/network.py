@@ -118,4 +118,4 @@ class Network:
 
 
 def _fixed(specs: tuple[TensorSpec, ...], sizes: Mapping[str, int]) -> tuple[TensorSpec, ...]:
-    return tuple(replace(spec, shape=tuple(sizes.get(size, size) for size in spec.shape)) for spec in specs)
+    return tuple(replace(spec, shape=tuple(sizes.get(str(size), size) for size in spec.shape)) for spec in specs)

@@ -67,7 +67,7 @@ class Size:
     def __int__(self) -> int:
         raise TypeError(f"the size {self.text!r} is free: it is no number while a graph is written")
 
-    __index__ = __bool__ = __float__ = __int__  # type: ignore[assignment]  # what would need the number
+    __index__ = __bool__ = __float__ = __int__
 
     def __str__(self) -> str:
         return self.text

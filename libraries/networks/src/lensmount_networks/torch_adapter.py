@@ -28,7 +28,8 @@ def torch_module(layer: Layer, tensors: Mapping[str, Any]) -> torch.nn.Module:
 
 
 def _module(layer: Layer, tensors: Mapping[str, Any], prefix: str) -> torch.nn.Module:
-    kind = _class(type(layer))
+    own: Any = type(layer)
+    kind = _class(own)
     module: torch.nn.Module = kind.__new__(kind)
     torch.nn.Module.__init__(module)
     for name, value in vars(layer).items():
@@ -44,7 +45,7 @@ def _module(layer: Layer, tensors: Mapping[str, Any], prefix: str) -> torch.nn.M
 
 
 @cache
-def _class(kind: type[Layer]) -> type[Any]:
+def _class(kind: Any) -> Any:
     return type(kind.__name__, (kind, torch.nn.Module), {"__call__": torch.nn.Module.__call__, "__doc__": kind.__doc__})
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -17,16 +17,29 @@ from lensmount_networks.sizes import AnySize, Size
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from lensmount_networks.graph import Graph
 
 Shape = tuple[AnySize, ...]
+
+
+class Writer(Protocol):
+    """What a value needs of its graph; see `lensmount_networks.graph.Graph`."""
+
+    reshaped: dict[str, Value]
+
+    add: Callable[..., Value]
+    add_many: Callable[..., list[Value]]
+    constant: Callable[..., Value]
+    integers: Callable[[Sequence[int]], Value]
+    scalar: Callable[[Any, str], Value]
+    sizes: Callable[[Sequence[AnySize]], Value]
+    free: Callable[[str, Value, int], Size]
 
 
 class Value:
     """A tensor of a graph.
 
     Attributes:
-        graph: The graph it belongs to.
+        graph: The `Graph` it belongs to.
         name: Its name in the file.
         shape: Whole numbers, and a `Size` where an axis is free.
         dtype: numpy's name.
@@ -37,7 +50,7 @@ class Value:
     __array_priority__ = 100  # numpy arrays leave operators to us
     __hash__ = object.__hash__
 
-    def __init__(self, graph: Graph, name: str, shape: Shape, dtype: str, array: NDArray[Any] | None = None) -> None:
+    def __init__(self, graph: Writer, name: str, shape: Shape, dtype: str, array: NDArray[Any] | None = None) -> None:
         self.graph = graph
         self.name = name
         self.shape = shape
@@ -169,7 +182,7 @@ class Value:
             target = self.graph.add("Reshape", [self, self.graph.sizes(stated)], wanted)
             named = list(result)
             for place in inferred_free:
-                named[place] = self.graph.free(f"{target.name}[{place}]", target, place)  # type: ignore[call-overload]
+                named[place] = self.graph.free(f"{target.name}[{place}]", target, place)
             target.shape = tuple(named)
             return target
         made = self.graph.add("Reshape", [self, self.graph.sizes(stated)], result)
@@ -179,7 +192,7 @@ class Value:
     def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Value:
         """Joins the axes from `start_dim` to `end_dim`."""
         first, last = start_dim % self.ndim, end_dim % self.ndim
-        size = math.prod(self.shape[first : last + 1])  # type: ignore[arg-type]  # Size multiplies
+        size = math.prod(self.shape[first : last + 1])
         return self.reshape(*self.shape[:first], size, *self.shape[last + 1 :])
 
     def permute(self, *axes: Any) -> Value:
@@ -377,4 +390,5 @@ def _sliced(size: AnySize, part: slice, step: int) -> AnySize:
     if isinstance(stop, int) and stop < 0:
         stop = size + stop
     length: Any = stop if isinstance(start, int) and start == 0 else stop - start
-    return length if step == 1 else (length + (step - 1)) // step
+    made: AnySize = length if step == 1 else (length + (step - 1)) // step
+    return made

@@ -51,9 +51,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Checkpoint", "ExternalData", "FileFacts", "GlobalName", "GraphFile", "GraphValue", "OnnxFacts", "Record",
-    "Storage", "TensorFact", "TensorRef", "as_arrays", "as_torch_state_dict", "check_external_data", "inspect_file", "inspect_graph",
-    "module_records", "module_state_dict", "plain_text", "printable", "read_checkpoint", "read_onnx", "require_usable",
-    "submodules", "supply_linked_data", "tensor_to_torch", "to_safetensors",
+    "Storage", "TensorFact", "TensorRef", "as_arrays", "as_torch_state_dict", "check_external_data", "inspect_file",
+    "inspect_graph", "module_records", "module_state_dict", "plain_text", "printable", "read_checkpoint", "read_onnx",
+    "require_usable", "submodules", "supply_linked_data", "tensor_to_torch", "to_safetensors",
 ]  # fmt: skip
 
 __getattr__, __dir__ = lazy_names(__name__, _LAZY)

@@ -9,20 +9,18 @@ from lensmount_networks.sizes import AnySize, Size
 from lensmount_networks.values import Value
 
 Tensor = Any
-Pair = int | Sequence[int]
+Pair = int | tuple[int, int]
 
 
 def _pair(number: Pair) -> tuple[int, int]:
-    return (number, number) if isinstance(number, int) else (number[0], number[1])
+    return (number, number) if isinstance(number, int) else number
 
 
 def _window(size: AnySize, kernel: int, stride: int, padding: int, dilation: int = 1, ceil: bool = False) -> AnySize:
     """Places of a window along an axis."""
     left: Any = size + (2 * padding - dilation * (kernel - 1) - 1)
-    if not ceil:
-        return left // stride + 1
-    made: Any = (left + (stride - 1)) // stride + 1
-    if isinstance(made, int) and isinstance(size, int) and (made - 1) * stride >= size + padding:
+    made: AnySize = (left + (stride - 1) * ceil) // stride + 1
+    if ceil and isinstance(made, int) and isinstance(size, int) and (made - 1) * stride >= size + padding:
         made -= 1  # a window that begins in the padding at the end is left out
     return made
 
@@ -109,7 +107,7 @@ def avg_pool2d(x: Tensor, kernel: Pair, stride: Pair | None = None, padding: Pai
     return _pool(x, "AveragePool", kernel, stride, padding, False, count_include_pad=1)
 
 
-def _pool(x: Value, operator: str, kernel: Pair, stride: Pair | None, padding: Pair, ceil: bool, **more: int) -> Value:
+def _pool(x: Value, operator: str, kernel: Pair, stride: Pair | None, padding: Pair, ceil: bool, **more: Any) -> Value:
     window, pads = _pair(kernel), _pair(padding)
     steps = _pair(kernel if stride is None else stride)
     sizes = [_window(x.shape[2 + i], window[i], steps[i], pads[i], 1, ceil) for i in (0, 1)]
@@ -143,7 +141,8 @@ def pad(
         import torch
 
         more = {"value": value} if mode == "constant" else {}
-        return torch.nn.functional.pad(x, tuple(amounts), mode, **more)
+        numbers: Any = tuple(amounts)
+        return torch.nn.functional.pad(x, numbers, mode, **more)
     count = len(amounts) // 2
     before = [0] * (x.ndim - count) + [amounts[2 * i] for i in reversed(range(count))]
     after = [0] * (x.ndim - count) + [amounts[2 * i + 1] for i in reversed(range(count))]
@@ -175,7 +174,7 @@ def resize(
         import torch
 
         aligned = None if mode == "nearest" else align_corners
-        to = None if size is None else tuple(size)
+        to: Any = None if size is None else tuple(size)
         return torch.nn.functional.interpolate(x, to, scale, mode, aligned)
     if size is None:
         factor: Any = int(scale) if scale is not None and float(scale).is_integer() else scale

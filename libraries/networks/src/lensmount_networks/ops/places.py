@@ -91,7 +91,8 @@ def arange(count: AnySize, *, like: Tensor, dtype: str | None = None) -> Tensor:
         return like.graph.add("Range", ends, (count,), "int64").to(kind)
     import torch
 
-    return torch.arange(count, device=like.device, dtype=like.dtype if dtype is None else getattr(torch, dtype))
+    number: Any = count
+    return torch.arange(number, device=like.device, dtype=like.dtype if dtype is None else getattr(torch, dtype))
 
 
 def full(shape: Sequence[AnySize], number: float, *, like: Tensor, dtype: str | None = None) -> Tensor:
@@ -104,4 +105,5 @@ def full(shape: Sequence[AnySize], number: float, *, like: Tensor, dtype: str | 
     import torch
 
     kind = like.dtype if dtype is None else getattr(torch, dtype)
-    return torch.full(tuple(shape), number, device=like.device, dtype=kind)
+    sizes: Any = tuple(shape)
+    return torch.full(sizes, number, device=like.device, dtype=kind)

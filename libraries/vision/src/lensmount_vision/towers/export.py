@@ -97,7 +97,8 @@ def _example(network: Network, batch: int, length: int) -> NDArray[Any]:
     random = np.random.default_rng(0)
     shape = network.inputs[0].shape
     if len(shape) == 4:
-        return random.standard_normal((batch, *shape[1:])).astype(np.float32)
+        sides = (size for size in shape[1:] if isinstance(size, int))
+        return random.standard_normal((batch, *sides)).astype(np.float32)
     highest, length = int(network.metadata[VOCABULARY]) - 1, min(length, int(network.metadata[CONTEXT]))
     tokens = random.integers(1, highest, (batch, length))
     tokens[np.arange(batch), random.integers(2, length, batch)] = highest

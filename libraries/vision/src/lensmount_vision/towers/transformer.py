@@ -110,13 +110,14 @@ class Block(Layer):
         heads: Heads.
         hidden: Channels in the MLP.
         activation: See `Mlp`.
+        epsilon: Of the normalisations.
     """
 
-    def __init__(self, width: int, heads: int, hidden: int, activation: Activation) -> None:
+    def __init__(self, width: int, heads: int, hidden: int, activation: Activation, epsilon: float = 1e-5) -> None:
         self.attn = Attention(width, heads)
-        self.ln_1 = LayerNorm(width)
+        self.ln_1 = LayerNorm(width, epsilon)
         self.mlp = Mlp(width, hidden, activation)
-        self.ln_2 = LayerNorm(width)
+        self.ln_2 = LayerNorm(width, epsilon)
 
     def forward(self, x: Tensor, *, causal: bool = False, rope: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """`(B, L, W)` to `(B, L, W)`; see `Attention.forward`."""
@@ -153,10 +154,13 @@ class Transformer(Layer):
         heads: Heads.
         hidden: Channels in the MLPs.
         activation: See `Mlp`.
+        epsilon: Of the normalisations.
     """
 
-    def __init__(self, width: int, layers: int, heads: int, hidden: int, activation: Activation) -> None:
-        self.resblocks = Layers(Block(width, heads, hidden, activation) for _ in range(layers))
+    def __init__(
+        self, width: int, layers: int, heads: int, hidden: int, activation: Activation, epsilon: float = 1e-5
+    ) -> None:
+        self.resblocks = Layers(Block(width, heads, hidden, activation, epsilon) for _ in range(layers))
 
     def forward(self, x: Tensor, rope: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """All tokens: `(B, L, W)`."""
@@ -188,6 +192,7 @@ class TextTower(Layer):
         hidden: Channels in the MLPs.
         dimension: Length of the embedding.
         activation: See `Mlp`.
+        epsilon: Of the normalisations.
     """
 
     def __init__(
@@ -201,11 +206,12 @@ class TextTower(Layer):
         hidden: int,
         dimension: int,
         activation: Activation,
+        epsilon: float = 1e-5,
     ) -> None:
         self.token_embedding = Embedding(vocabulary, width)
         self.positional_embedding = parameter(context, width)
-        self.transformer = Transformer(width, layers, heads, hidden, activation)
-        self.ln_final = LayerNorm(width)
+        self.transformer = Transformer(width, layers, heads, hidden, activation, epsilon)
+        self.ln_final = LayerNorm(width, epsilon)
         self.text_projection = parameter(width, dimension)
 
     def forward(self, tokens: Tensor) -> Tensor:
