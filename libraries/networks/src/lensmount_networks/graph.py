@@ -100,7 +100,7 @@ class Graph:
         shape: Sequence[AnySize] | None = None,
         dtype: str | None = None,
         fold: Fold | None = None,
-        **attributes: Any,
+        **more: Any,
     ) -> Value:
         """Appends a node with one output.
 
@@ -110,12 +110,12 @@ class Graph:
             shape: Of the output; None for that of the first input.
             dtype: Of the output; None for that of the first input.
             fold: Computes it from arrays: used, and no node written, where all inputs are constants.
-            attributes: Of the node.
+            more: Attributes of the node.
         """
         given = [value for value in inputs if value is not None]
         if fold is not None and all(value.array is not None for value in given):
             return self.constant(fold(*(value.array for value in given)), given[0].name)
-        (made,) = self.add_many(operator, inputs, [(given[0].shape if shape is None else shape, dtype)], **attributes)
+        (made,) = self.add_many(operator, inputs, [(given[0].shape if shape is None else shape, dtype)], **more)
         return made
 
     def add_many(
@@ -123,18 +123,18 @@ class Graph:
         operator: str,
         inputs: Sequence[Value | None],
         outputs: Sequence[tuple[Sequence[AnySize], str | None]],
-        **attributes: Any,
+        **more: Any,
     ) -> list[Value]:
         """Appends a node with several outputs, each a shape and a dtype; see `add`."""
         names = tuple("" if value is None else value.name for value in inputs)
-        key = (operator, names, tuple((k, tuple(v) if isinstance(v, list) else v) for k, v in attributes.items()))
+        key = (operator, names, tuple((k, tuple(v) if isinstance(v, list) else v) for k, v in more.items()))
         if key not in self._made:
             first = next(value for value in inputs if value is not None)
             for value in inputs:
                 if value is not None and value.array is not None:
                     self._used[value.name] = value.array
             made = [Value(self, self._unique(operator.lower()), tuple(s), d or first.dtype) for s, d in outputs]
-            self.nodes.append(Node(operator, names, tuple(value.name for value in made), attributes))
+            self.nodes.append(Node(operator, names, tuple(value.name for value in made), more))
             self._made[key] = made
         found: list[Value] = self._made[key]
         return found

@@ -26,13 +26,28 @@ class Writer(Protocol):
 
     reshaped: dict[str, Value]
 
-    add: Callable[..., Value]
-    add_many: Callable[..., list[Value]]
-    constant: Callable[..., Value]
-    integers: Callable[[Sequence[int]], Value]
-    scalar: Callable[[Any, str], Value]
-    sizes: Callable[[Sequence[AnySize]], Value]
-    free: Callable[[str, Value, int], Size]
+    def add(
+        self, operator: str, inputs: Sequence[Any], shape: Any = None, dtype: Any = None, fold: Any = None, **more: Any
+    ) -> Value:
+        """A node with one output."""
+
+    def add_many(self, operator: str, inputs: Sequence[Any], outputs: Sequence[Any], **more: Any) -> list[Value]:
+        """A node with several outputs."""
+
+    def constant(self, array: Any, name: str = "constant") -> Value:
+        """A constant."""
+
+    def integers(self, numbers: Sequence[int]) -> Value:
+        """Known numbers, int64."""
+
+    def scalar(self, number: float, dtype: str) -> Value:
+        """A number without axes."""
+
+    def sizes(self, shape: Sequence[AnySize]) -> Value:
+        """Sizes, int64."""
+
+    def free(self, text: str, value: Value, axis: int) -> Size:
+        """The size of an axis."""
 
 
 class Value:
