@@ -97,6 +97,7 @@ def _open(
     session_options: BackendOptions,
     options: Any,
 ) -> dict[str, Session]:
+    from lensmount.backend.torch_place import settled
     from lensmount.contracts.model import NetworkContext
     from lensmount.contracts.session import GraphNetwork, OpenRequest, Session, TorchNetwork
 
@@ -119,7 +120,8 @@ def _open(
     kind, what = (GraphNetwork, "graph") if choice.as_graph else (TorchNetwork, "network")
     if package.format == "torch" and (named := getattr(architecture, what)) is not None:
         context = NetworkContext(card=card, package=package, files=files, options=options)
-        built = call(named, f"the {what} of architecture {architecture.name!r}", (kind, Mapping), context)
+        with settled(inference=False):
+            built = call(named, f"the {what} of architecture {architecture.name!r}", (kind, Mapping), context)
         networks = dict(built) if isinstance(built, Mapping) else {"network": built}
         requests = {name: request(None, network) for name, network in networks.items()}
     else:
