@@ -21,7 +21,8 @@ _LAZY = {
     "lensmount.contracts.requests":
         ("BuildRequest", "Builder", "ExportRequest", "NotRunnable", "ReadRequest", "Recogniser"),
     "lensmount.contracts.session": (
-        "BackendOptions", "OpenRequest", "Session", "TensorSession", "TensorSpec", "TorchNetwork", "check_feeds",
+        "BackendOptions", "GraphNetwork", "OpenRequest", "Session", "TensorSession", "TensorSpec", "TorchNetwork",
+        "check_feeds",
     ),
     "lensmount.machine.environment": ("Environment", "Gpu"),
 }  # fmt: skip
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from lensmount.contracts.requests import Builder, BuildRequest, ExportRequest, NotRunnable, ReadRequest, Recogniser
     from lensmount.contracts.session import (
         BackendOptions,
+        GraphNetwork,
         OpenRequest,
         Session,
         TensorSession,
@@ -55,9 +57,9 @@ if TYPE_CHECKING:
 __all__ = [
     "Array", "BackendOptions", "BuildContext", "BuildRequest", "Builder", "Cache", "Choice", "Environment",
     "ExportContext", "ExportRequest", "FetchOptions", "Fetched", "Finder", "Folder", "FolderFinder", "Gpu",
-    "LoadPlan", "Model", "NetworkContext", "NotRunnable", "OpenRequest", "ReadRequest", "Reason", "Recogniser",
-    "Rejection", "Repository", "RepositoryFinder", "Request", "SelectRequest", "Session", "TensorSession",
-    "TensorSpec", "TorchNetwork", "check_feeds",
+    "GraphNetwork", "LoadPlan", "Model", "NetworkContext", "NotRunnable", "OpenRequest", "ReadRequest", "Reason",
+    "Recogniser", "Rejection", "Repository", "RepositoryFinder", "Request", "SelectRequest", "Session",
+    "TensorSession", "TensorSpec", "TorchNetwork", "check_feeds",
 ]  # fmt: skip
 
 __getattr__, __dir__ = lazy_names(__name__, _LAZY)

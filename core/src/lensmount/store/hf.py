@@ -225,11 +225,7 @@ class _Repository:
 
 
 def _shards(index: Path) -> list[str]:
-    """The files that an index of shards names.
-
-    Raises:
-        ModelFileError: It is not such an index.
-    """
+    """The files that an index of shards names."""
     try:
         names = set(json.loads(index.read_bytes())["weight_map"].values())
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -8,8 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
+import numpy as np
 
 from lensmount.errors import ModelFileError, UnsupportedModelError
 from lensmount_clip.network import ModifiedResNet, VisionTransformer
@@ -24,11 +23,16 @@ from lensmount_vision.towers.layouts import (
     table,
     whole,
 )
-from lensmount_vision.towers.transformer import Activation, PatchSizes, fold_quick_gelu
+from lensmount_vision.towers.transformer import Activation, PatchSizes
 from lensmount_vision.towers.weights import TowerWeights, read_tensors, transpose_text_projection
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from lensmount_networks import Layer
     from lensmount_reading import Checkpoint
+
+    Arrays = Mapping[str, NDArray[Any]]
 
 #: Channels of a head in the image towers of open_clip that do not have 64, by width (its model_configs).
 HEAD_WIDTHS = {1280: 80, 1408: 88, 1664: 104, 1792: 112}
@@ -111,7 +115,7 @@ def read_settings(files: Mapping[str, Path], checkpoint: Checkpoint, options: Lo
 
 
 def read_weights(checkpoint: Checkpoint, files: Mapping[str, Path], options: LoadOptions) -> TowerWeights:
-    """Both towers' tensors under OpenAI's names, BatchNorm and `quick_gelu` folded.
+    """Both towers' tensors under OpenAI's names, BatchNorm folded.
 
     Raises:
         ModelFileError: A configuration is malformed, or shapes contradict one another.
@@ -132,8 +136,6 @@ def read_weights(checkpoint: Checkpoint, files: Mapping[str, Path], options: Loa
         if kind == "resnet":
             tensors = fold_batch_norms(tensors)
     image_tower, resolution, dimension = image_tower_of(tensors, settings)
-    if settings.activation == "quick_gelu":
-        tensors = fold_quick_gelu(tensors)
     return TowerWeights(
         tensors=tensors,
         image_tower=image_tower,
@@ -145,10 +147,10 @@ def read_weights(checkpoint: Checkpoint, files: Mapping[str, Path], options: Loa
     )
 
 
-def _from_hugging_face(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _from_hugging_face(tensors: Arrays) -> dict[str, NDArray[Any]]:
     made = {_HF_SINGLE[name]: tensor for name, tensor in tensors.items() if name in _HF_SINGLE}
-    made["text_projection"] = tensors["text_projection.weight"].T.contiguous()
-    made["visual.proj"] = tensors["visual_projection.weight"].T.contiguous()
+    made["text_projection"] = np.ascontiguousarray(tensors["text_projection.weight"].T)
+    made["visual.proj"] = np.ascontiguousarray(tensors["visual_projection.weight"].T)
     for theirs, ours in (("text_model.", ""), ("vision_model.", "visual.")):
         for number in range(count_blocks(tensors, f"{theirs}encoder.layers.")):
             source, target = f"{theirs}encoder.layers.{number}.", f"{ours}transformer.resblocks.{number}."
@@ -156,7 +158,7 @@ def _from_hugging_face(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
                 parts = [tensors.get(f"{source}self_attn.{name}_proj.{kind}") for name in "qkv"]
                 if any(part is None for part in parts):
                     raise ModelFileError(f"{source}self_attn lacks a projection", expected="q_proj, k_proj and v_proj")
-                made[f"{target}attn.in_proj_{kind}"] = torch.cat([part for part in parts if part is not None])
+                made[f"{target}attn.in_proj_{kind}"] = np.concatenate([part for part in parts if part is not None])
                 for name, renamed in _HF_BLOCK.items():
                     tensor = tensors.get(f"{source}{name}.{kind}")
                     if tensor is not None:
@@ -164,7 +166,7 @@ def _from_hugging_face(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return made
 
 
-def fold_batch_norms(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def fold_batch_norms(tensors: Arrays) -> dict[str, NDArray[Any]]:
     """Folds each `bnN` (and `downsample.1`) into the convolution before it, in float64."""
     made = dict(tensors)
     for name in tensors:
@@ -177,14 +179,14 @@ def fold_batch_norms(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         parts = [made.pop(f"{norm}.{part}", None) for part in ("weight", "bias", "running_mean", "running_var")]
         if weight is None or any(part is None for part in parts):
             raise ModelFileError(f"the normalisation {norm} is not complete", expected=f"{convolution} before it")
-        gain, shift, mean, variance = (part.double() for part in parts if part is not None)
-        factor = gain / torch.sqrt(variance + _BATCH_NORM_EPS)
-        made[f"{convolution}.weight"] = (weight.double() * factor[:, None, None, None]).float()
-        made[f"{convolution}.bias"] = (shift - mean * factor).float()
+        gain, shift, mean, variance = (part.astype(np.float64) for part in parts if part is not None)
+        factor = gain / np.sqrt(variance + _BATCH_NORM_EPS)
+        made[f"{convolution}.weight"] = (weight * factor[:, None, None, None]).astype(np.float32)
+        made[f"{convolution}.bias"] = (shift - mean * factor).astype(np.float32)
     return made
 
 
-def image_tower_of(tensors: Mapping[str, Tensor], settings: Settings) -> tuple[Callable[[], nn.Module], int, int]:
+def image_tower_of(tensors: Arrays, settings: Settings) -> tuple[Callable[[], Layer], int, int]:
     """What makes the image tower, the side of its input in pixels, and the length of its vectors.
 
     Raises:
