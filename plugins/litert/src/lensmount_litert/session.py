@@ -54,15 +54,13 @@ class Port:
 
 
 def ports(model: TfliteModel, numbers: Sequence[int]) -> tuple[Port, ...]:
-    """The inputs or outputs of a graph. Names that several tensors have get their numbers behind them."""
-    names = [model.tensors[number].name for number in numbers]
+    """The inputs or outputs of a graph."""
     made = []
-    for number, name in zip(numbers, names, strict=True):
+    for number, name in zip(numbers, model.unique_names(numbers), strict=True):
         tensor = model.tensors[number]
-        unique = name if name and names.count(name) == 1 else f"{name}:{number}"
         shape = tuple(None if size < 0 else size for size in tensor.shape)
         scale, zero_point = _linear(tensor.quantisation, tensor.dtype)
-        spec = TensorSpec(printable(unique), shape, tensor.dtype if scale is None else "float32")
+        spec = TensorSpec(name, shape, tensor.dtype if scale is None else "float32")
         made.append(Port(number, spec, tensor.dtype, scale, zero_point))
     return tuple(made)
 
