@@ -13,6 +13,7 @@ from lensmount.errors import ModelFileError, OptionError, UnknownOptionError, Un
 from lensmount_yolo.checkpoint import load_network  # noqa: E402
 from lensmount_yolo.networks.fuse import fuse  # noqa: E402
 from tiny_networks import classifier, lively, official_tree, pyramid, stand_ins  # noqa: E402 - after the skips
+from wrapped import WAYS, wrapped  # noqa: E402 - after the skips
 
 PLANS = {
     "three levels": pyramid(),
@@ -59,6 +60,27 @@ def test_a_bare_state_dict_and_our_safetensors_load_and_agree(tmp_path, plan):
         loaded = load_network(path)
         assert torch.equal(run(loaded.module, picture), expected)
     assert load_network(bare).described.network == load_network(described).described.network
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("plan", ["three levels", "without suppression", "classes"])
+def test_wrappers_of_training_change_nothing(tmp_path, plan, way):
+    _, network = lively(PLANS[plan])
+    torch.save({"ema": wrapped(network.state_dict(), way)}, tmp_path / "wrapped.pt")
+    picture = torch.rand(1, 3, 128, 128)
+    assert torch.equal(run(load_network(tmp_path / "wrapped.pt").module, picture), run(network, picture))
+    assert registry.describe(tmp_path / "wrapped.pt").architecture == "yolo"
+
+
+def test_a_pickled_model_inside_data_parallel(tmp_path):
+    node, network = lively(PLANS["three levels"])
+    with stand_ins() as make:
+        tree = official_tree(make, node, network, names=["a", "b", "c"])
+        tree.model[1] = torch.nn.DataParallel(tree.model[1])
+        tree.model[1].f, tree.model[1].i = tree.model[1].module.f, tree.model[1].module.i
+        torch.save({"model": torch.nn.DataParallel(tree)}, tmp_path / "best.pt")
+    picture = torch.rand(1, 3, 128, 128)
+    assert torch.equal(run(load_network(tmp_path / "best.pt").module, picture), run(network, picture))
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ _LAZY = {
     "lensmount_reading.external_data": ("check_external_data",),
     "lensmount_reading.facts": ("ExternalData", "FileFacts", "GraphValue", "OnnxFacts", "TensorFact"),
     "lensmount_reading.inspection": ("inspect_file", "require_usable"),
-    "lensmount_reading.modules": ("module_records", "module_state_dict", "submodules"),
+    "lensmount_reading.modules": ("module_records", "module_state_dict", "submodules", "unwrapped"),
     "lensmount_reading.onnx_file": ("read_onnx",),
     "lensmount_reading.onnx_graph": ("GraphFile", "inspect_graph", "supply_linked_data"),
     "lensmount_reading.records": ("GlobalName", "Record"),
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from lensmount_reading.external_data import check_external_data
     from lensmount_reading.facts import ExternalData, FileFacts, GraphValue, OnnxFacts, TensorFact
     from lensmount_reading.inspection import inspect_file, require_usable
-    from lensmount_reading.modules import module_records, module_state_dict, submodules
+    from lensmount_reading.modules import module_records, module_state_dict, submodules, unwrapped
     from lensmount_reading.onnx_file import read_onnx
     from lensmount_reading.onnx_graph import GraphFile, inspect_graph, supply_linked_data
     from lensmount_reading.records import GlobalName, Record
@@ -51,7 +51,7 @@ __all__ = [
     "Checkpoint", "ExternalData", "FileFacts", "GlobalName", "GraphFile", "GraphValue", "OnnxFacts", "Record",
     "Storage", "TensorFact", "TensorRef", "as_torch_state_dict", "check_external_data", "inspect_file", "inspect_graph",
     "module_records", "module_state_dict", "plain_text", "printable", "read_checkpoint", "read_onnx", "require_usable",
-    "submodules", "supply_linked_data", "tensor_to_torch", "to_safetensors",
+    "submodules", "supply_linked_data", "tensor_to_torch", "to_safetensors", "unwrapped",
 ]  # fmt: skip
 
 __getattr__, __dir__ = lazy_names(__name__, _LAZY)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lensmount.errors import ModelFileError, UnsupportedModelError
-from lensmount_reading import plain_text, printable
+from lensmount_reading import plain_text, printable, unwrapped
 from lensmount_yolo.networks.nodes import Node
 from lensmount_yolo.networks.records import HEADS, network_node
 
@@ -58,7 +58,7 @@ def find_model(checkpoint: Checkpoint) -> Record | None:
     candidates = [tree.get("ema"), tree.get("model")] if isinstance(tree, dict) else [tree]
     for candidate in candidates:
         if hasattr(candidate, "full_name") and hasattr(candidate, "attributes"):
-            return candidate  # type: ignore[return-value]  # records are told by what they have
+            return unwrapped(candidate)  # type: ignore[arg-type]  # records are told by what they have
     return None
 
 
