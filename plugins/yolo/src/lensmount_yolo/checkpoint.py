@@ -115,8 +115,16 @@ def describe(checkpoint: Checkpoint) -> tuple[Described, Mapping[str, TensorRef]
     """The network of a file, and its tensors under the official names (`model.0.conv.weight`).
 
     Raises:
-        UnsupportedModelError: There is no network that is known here.
+        UnsupportedModelError: There is no network that is known here, or it could not be put together.
     """
+    from lensmount_yolo.networks.parts import require_parts
+
+    described, tensors = _described(checkpoint)
+    require_parts(described.network)
+    return described, tensors
+
+
+def _described(checkpoint: Checkpoint) -> tuple[Described, Mapping[str, TensorRef]]:
     from lensmount_reading import module_state_dict
 
     root = find_model(checkpoint)

@@ -11,26 +11,19 @@ B = TypeVar("B", bound="Block")
 
 
 class Block(nn.Module):
-    """A module that is either constructed with fresh weights, or assembled from given parts.
-
-    Attributes:
-        PARTS: Names of the submodules without which the block cannot run.
-    """
-
-    PARTS: tuple[str, ...] = ()
+    """A module that is either constructed with fresh weights, or assembled from given parts."""
 
     @classmethod
     def assembled(cls: type[B], parts: Mapping[str, nn.Module], settings: Mapping[str, Any]) -> B:
         """The block made of `parts`, with what its constructor would have derived taken from `settings`.
 
+        Which parts each kind needs is in `parts.PARTS`; whoever assembles has seen to it.
+
         Raises:
-            ValueError: A part is missing, or a setting makes no sense.
+            ValueError: A setting makes no sense.
         """
         block = cls.__new__(cls)
         nn.Module.__init__(block)
-        missing = [name for name in cls.PARTS if name not in parts]
-        if missing:
-            raise ValueError(f"{cls.__name__} lacks its part {missing[0]!r}")
         for name, part in parts.items():
             block.add_module(name, part)
         block.configure(settings)

@@ -73,7 +73,6 @@ def flatten_levels(maps: list[Tensor]) -> Tensor:
 class DFL(Block):
     """Mean of a distribution over bins 0, 1, …, as a convolution whose fixed weights are the bins' values."""
 
-    PARTS = ("conv",)
     conv: nn.Conv2d
 
     def __init__(self, reg_max: int = REG_MAX) -> None:
@@ -107,7 +106,6 @@ class Detect(Block):
         reg_max: Bins of each distance; 1 when the distance itself is predicted.
     """
 
-    PARTS: tuple[str, ...] = ("dfl",)
     cv2: nn.ModuleList
     cv3: nn.ModuleList
     one2one_cv2: nn.ModuleList
@@ -134,8 +132,6 @@ class Detect(Block):
         self.reg_max = int(settings.get("reg_max", REG_MAX))
         self.strides = tuple(int(stride) for stride in settings["strides"])
         self.end_to_end = hasattr(self, "one2one_cv2") and hasattr(self, "one2one_cv3")
-        if not self.end_to_end and not (hasattr(self, "cv2") and hasattr(self, "cv3")):
-            raise ValueError("the head lacks its branches")
         if len(self.strides) != len(self.one2one_cv2 if self.end_to_end else self.cv2):
             raise ValueError(f"the head has another number of levels than strides: {self.strides}")
 
@@ -236,7 +232,6 @@ class Proto(Block):
         out_channels: Number of prototypes.
     """
 
-    PARTS = ("cv1", "upsample", "cv2", "cv3")
     cv1: nn.Module
     upsample: nn.Module
     cv2: nn.Module
@@ -267,7 +262,6 @@ class Segment(Detect):
         reg_max: Bins of each distance.
     """
 
-    PARTS = ("dfl", "cv4", "proto")
     cv4: nn.ModuleList
     proto: nn.Module
 

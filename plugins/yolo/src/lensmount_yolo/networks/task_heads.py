@@ -18,7 +18,6 @@ from .heads import Detect, RawOutputs, flatten_levels, sampling_points
 class Pose(Detect):
     """Detection head with keypoints per cell."""
 
-    PARTS = ("dfl", "cv4")
     cv4: nn.ModuleList
 
     def configure(self, settings: Mapping[str, Any]) -> None:
@@ -52,7 +51,6 @@ class Pose(Detect):
 class OBB(Detect):
     """Detection head whose boxes are turned by an angle per cell."""
 
-    PARTS = ("dfl", "cv4")
     cv4: nn.ModuleList
 
     def configure(self, settings: Mapping[str, Any]) -> None:
@@ -85,7 +83,6 @@ class OBB(Detect):
 class Classify(Block):
     """Classification head: convolution, mean over the map, a linear layer."""
 
-    PARTS = ("conv", "pool", "linear")
     conv: nn.Module
     pool: nn.Module
     linear: nn.Linear
