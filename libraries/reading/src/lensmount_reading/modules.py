@@ -137,7 +137,7 @@ def module_records(root: Record) -> Iterator[tuple[str, Record]]:
 
 
 def unwrapped(record: Record) -> Record:
-    """Return the module that wrappers of training (`DataParallel`, …) hold, or the record itself where there are none."""
+    """Return the module that wrappers of training (`DataParallel`, …) hold; the record itself where there are none."""
     for _ in range(limits.MAX_WRAPPERS):
         held = _members(record)
         (name,) = held if len(held) == 1 else ("",)

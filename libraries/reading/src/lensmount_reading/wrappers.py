@@ -1,7 +1,7 @@
 """Names and modules without what training wraps around a network, so that no architecture need know of it.
 
-`DataParallel`, `DistributedDataParallel`, `AveragedModel` and DeepSpeed keep the network as `module`, `torch.compile` as
-`_orig_mod`, FSDP as `_fsdp_wrapped_module`, activation checkpointing as `_checkpoint_wrapped_module`, Fabric as
+`DataParallel`, `DistributedDataParallel`, `AveragedModel` and DeepSpeed keep the network as `module`, `torch.compile`
+as `_orig_mod`, FSDP as `_fsdp_wrapped_module`, activation checkpointing as `_checkpoint_wrapped_module`, Fabric as
 `_forward_module`. A state dict then has these as parts of its keys: in front, one in another, or, where a part of the
 network was wrapped by itself, in the middle. No network of the field has parts of these names.
 """

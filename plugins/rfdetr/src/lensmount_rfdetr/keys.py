@@ -46,8 +46,8 @@ def original_keys(keys: Iterable[str]) -> dict[str, str]:
     """Maps each key of a file to the authors' name for it.
 
     Prefixes that containers add (`model.`, `state_dict.`) are dropped; those of wrappers (`module.`, `_orig_mod.`) the
-    reader has dropped already. Keys of other parts, such as optimisers, keep their names. The split query, key and value of transformers' decoder become
-    `…self_attn.q_proj` and so on, which `weights` puts together.
+    reader has dropped already. Keys of other parts, such as optimisers, keep their names. The split query, key and
+    value of transformers' decoder become `…self_attn.q_proj` and so on, which `weights` puts together.
 
     Args:
         keys: Dotted keys of all tensors in the file.
