@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lensmount_reading import printable
 
-from .base import Block
+from .base import Block, halves
 
 
 def _count(settings: Mapping[str, Any], name: str) -> int:
@@ -76,7 +76,7 @@ class PSA(Block):
 
     def forward(self, x: Tensor) -> Tensor:
         """Keeps the shape of `x`."""
-        kept, seen = self.cv1(x).chunk(2, 1)
+        kept, seen = halves(self.cv1(x))
         seen = seen + self.attn(seen)
         seen = seen + self.ffn(seen)
         out: Tensor = self.cv2(torch.cat((kept, seen), 1))
@@ -92,7 +92,7 @@ class C2PSA(Block):
 
     def forward(self, x: Tensor) -> Tensor:
         """Keeps the shape of `x`."""
-        kept, seen = self.cv1(x).chunk(2, 1)
+        kept, seen = halves(self.cv1(x))
         out: Tensor = self.cv2(torch.cat((kept, self.m(seen)), 1))
         return out
 

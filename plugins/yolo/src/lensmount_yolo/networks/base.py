@@ -5,9 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 
 B = TypeVar("B", bound="Block")
+
+
+def halves(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Cuts `(B, C, …)` into two along the channels.
+
+    One split of fixed sizes in exported graphs: `chunk` becomes two slices of one tensor there, which OpenVINO puts
+    together again, and wrongly if one of them has no end.
+    """
+    half = int(x.shape[1]) // 2
+    first, second = x.split((half, half), 1)
+    return first, second
 
 
 class Block(nn.Module):

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .base import Block
+from .base import Block, halves
 
 #: The released weights were trained with these; torch's own defaults differ.
 BATCH_NORM_EPS = 1e-3
@@ -124,7 +124,7 @@ class C2f(Block):
 
     def forward(self, x: Tensor) -> Tensor:
         """Keeps the size of `x`."""
-        kept = list(self.cv1(x).chunk(2, 1))
+        kept = list(halves(self.cv1(x)))
         for stage in self.m:
             kept.append(stage(kept[-1]))
         out: Tensor = self.cv2(torch.cat(kept, 1))

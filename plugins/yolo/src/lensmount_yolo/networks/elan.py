@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .base import Block
+from .base import Block, halves
 
 
 class RepConv(Block):
@@ -52,7 +52,7 @@ class RepNCSPELAN4(Block):
 
     def forward(self, x: Tensor) -> Tensor:
         """Keeps the size of `x`."""
-        first, second = self.cv1(x).chunk(2, 1)
+        first, second = halves(self.cv1(x))
         third = self.cv2(second)
         out: Tensor = self.cv4(torch.cat((first, second, third, self.cv3(third)), 1))
         return out
@@ -95,7 +95,7 @@ class ADown(Block):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps `(B, C, H, W)` to `(B, C', H / 2, W / 2)`."""
-        near, far = F.avg_pool2d(x, 2, 1, 0).chunk(2, 1)
+        near, far = halves(F.avg_pool2d(x, 2, 1, 0))
         return torch.cat((self.cv1(near), self.cv2(F.max_pool2d(far, 3, 2, 1))), 1)
 
 
