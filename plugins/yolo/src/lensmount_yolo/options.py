@@ -20,8 +20,9 @@ class LoadOptions:
         antialias: Smooth pictures while they are scaled down, as Pillow does and the authors' pipeline does not; for
             weights that were trained so. None for what the package says.
         max_candidates: Boxes that may enter non-maximum suppression, best first.
-        end_to_end: For weights whose head needs no suppression (v10, 26): False runs the branches that do need it,
-            as ultralytics' `end2end=False`; None for what the file says.
+        end_to_end: For weights whose head has branches that need no suppression (v10, 26): True runs those, False the
+            ones that need it. None for what the package says, else for those that need it, as ultralytics does;
+            graphs are what they were exported as.
         reduced_decode: Decode JPEGs that are much larger than the network's input at 1/2, 1/4 or 1/8 of their sides, as
             long as that leaves all the pixels that the network sees. Quicker, and not the same pixels; results stay in
             those of the whole picture. Refused for packages with a static crop or contrast normalisation.
