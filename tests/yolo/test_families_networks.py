@@ -342,3 +342,29 @@ def test_a_file_with_a_block_of_another_form_is_not_described(tmp_path):
     for look in (registry.describe, registry.load):
         with pytest.raises(UnsupportedModelError, match="another form"):
             look(tmp_path / "odd.pt")
+
+
+@pytest.mark.parametrize("where", ["host", "device"])
+@pytest.mark.parametrize(
+    ("plan", "options", "left"),
+    [
+        ("angles", {}, [0]),
+        ("angles", {"suppression": "greedy"}, [0, 2]),
+        ("three levels", {}, [0, 2]),
+        ("three levels", {"suppression": "fast"}, [0]),
+    ],
+)
+def test_suppression_of_a_chain(tmp_path, plan, options, left, where):
+    """Three boxes, each overlapping the next by more than the threshold, the first and the last by less."""
+    _, network = lively(PLANS[plan])
+    torch.save(network.state_dict(), tmp_path / "weights.pt")
+    model = registry.load(tmp_path / "weights.pt", backend="torch", input_size=96, **options)
+    _, geometries = model.preprocess(np.zeros((96, 96, 3), np.uint8))
+    raw = np.zeros((1, 4 + model.head.classes + model.head.extra, 10), np.float32)
+    for i in range(3):
+        raw[0, :5, i] = (20 + 20 * i, 40, 60, 20, 0.9 - 0.1 * i)
+    outputs = {"output0": torch.from_numpy(raw) if where == "device" else raw}
+    (result,) = model.postprocess(outputs, geometries, iou_threshold=0.45)
+    assert np.allclose(result.confidence, [0.9 - 0.1 * i for i in left])
+    with pytest.raises(OptionError, match="suppression"):
+        registry.load(tmp_path / "weights.pt", backend="torch", suppression="quick")

@@ -26,6 +26,7 @@ class YoloOrientedDetector(YoloDetector):
 
     extra = 1
     rotated = True
+    suppression = "fast"
 
     def __init__(self, context: BuildContext) -> None:
         super().__init__(context)
@@ -49,6 +50,7 @@ class YoloOrientedDetector(YoloDetector):
             None if wanted.class_agnostic else kept.class_ids,
             iou_threshold=wanted.iou_threshold,
             max_detections=wanted.max_detections,
+            fast=wanted.fast,
         )
         return take(kept, chosen)
 
