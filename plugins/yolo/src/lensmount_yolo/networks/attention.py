@@ -126,8 +126,8 @@ class AAttn(Block):
             return stretches.reshape(batch * self.area, cells // self.area, -1, parts * self.width).permute(0, 2, 3, 1)
 
         if not self.apart:
-            return list(tokens(self.qkv(x), 3).split(self.width, 2))
-        return [*tokens(self.qk(x), 1).split(self.heads, 1), tokens(self.v(x), 1)]
+            return list(torch.split(tokens(self.qkv(x), 3), self.width, 2))
+        return [*torch.split(tokens(self.qk(x), 1), self.heads, 1), tokens(self.v(x), 1)]
 
     def forward(self, x: Tensor) -> Tensor:
         """Keeps the shape of `x`; its number of cells must be a multiple of `area`."""

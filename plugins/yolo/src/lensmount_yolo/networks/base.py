@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 B = TypeVar("B", bound="Block")
@@ -17,7 +18,7 @@ def halves(x: Tensor) -> tuple[Tensor, Tensor]:
     together again, and wrongly if one of them has no end.
     """
     half = int(x.shape[1]) // 2
-    first, second = x.split((half, half), 1)
+    first, second = torch.split(x, (half, half), 1)
     return first, second
 
 
