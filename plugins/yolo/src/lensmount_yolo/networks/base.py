@@ -18,7 +18,7 @@ def halves(x: Tensor) -> tuple[Tensor, Tensor]:
     together again, and wrongly if one of them has no end.
     """
     half = int(x.shape[1]) // 2
-    first, second = torch.split(x, (half, half), 1)
+    first, second = torch.split(x, [half, half], 1)
     return first, second
 
 

@@ -211,7 +211,7 @@ def best_rows(decoded: Tensor, classes: int, extras: Tensor | None, count: int =
     if torch.onnx.is_in_onnx_export() or decoded.shape[2] < count:
         decoded = nn.functional.pad(decoded, (0, count))
         extras = None if extras is None else nn.functional.pad(extras, (0, count))
-    boxes, scores = torch.split(decoded.transpose(1, 2), (4, classes), 2)
+    boxes, scores = torch.split(decoded.transpose(1, 2), [4, classes], 2)
     first = scores.amax(2).topk(count, 1).indices.unsqueeze(2)
     flat = scores.gather(1, first.expand(-1, -1, classes)).flatten(1)
     values, places = flat.topk(count, 1)

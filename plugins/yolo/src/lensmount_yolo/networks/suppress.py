@@ -85,7 +85,7 @@ class WithSuppression(nn.Module):
 
     def _rows(self, raw: Tensor) -> Tensor:
         extra = int(raw.shape[1]) - 4 - self.classes
-        sizes = (2, 2, self.classes, *([extra] if extra else []))
+        sizes = [2, 2, self.classes, *([extra] if extra else [])]
         centre, size, table, *extras = torch.split(raw.transpose(1, 2), sizes, 2)
         boxes = torch.cat((centre - size / 2, centre + size / 2), 2)
         scores, ids = table.max(2)

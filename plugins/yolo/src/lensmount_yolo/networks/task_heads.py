@@ -42,7 +42,7 @@ class Pose(Detect):
         points, strides = sampling_points(raw.coefficients, raw.strides)
         table = flat.view(batch, count, values, cells)
         # An offset of 0.5 stands for the cell's centre, hence the corner (point - 0.5) as the origin.
-        offsets, *sure = torch.split(table, (2, values - 2) if values == 3 else (2,), 2)
+        offsets, *sure = torch.split(table, [2, values - 2] if values == 3 else [2], 2)
         places = (offsets * 2 + (points - 0.5)) * strides
         return torch.cat((places, *(part.sigmoid() for part in sure)), 2).reshape(batch, count * values, cells)
 
