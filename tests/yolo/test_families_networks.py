@@ -30,6 +30,10 @@ PLANS = {
 PICTURE = np.random.default_rng(5).integers(0, 255, (96, 160, 3), np.uint8)
 
 
+#: Plans with both pairs of branches, of which the second is looked at.
+BOTH = {"without suppression": True, "no bins": True}
+
+
 def run(network, picture):
     with torch.inference_mode():
         out = network(picture)
@@ -58,7 +62,7 @@ def test_a_bare_state_dict_and_our_safetensors_load_and_agree(tmp_path, plan):
     picture = torch.rand(1, 3, 128, 128)
     expected = run(network, picture)
     for path in (bare, described):
-        loaded = load_network(path)
+        loaded = load_network(path, end_to_end=BOTH.get(plan))
         assert torch.equal(run(loaded.module, picture), expected)
     assert load_network(bare).described.network == load_network(described).described.network
 
@@ -69,7 +73,9 @@ def test_wrappers_of_training_change_nothing(tmp_path, plan, way):
     _, network = lively(PLANS[plan])
     torch.save({"ema": wrapped(network.state_dict(), way)}, tmp_path / "wrapped.pt")
     picture = torch.rand(1, 3, 128, 128)
-    assert torch.equal(run(load_network(tmp_path / "wrapped.pt").module, picture), run(network, picture))
+    assert torch.equal(
+        run(load_network(tmp_path / "wrapped.pt", end_to_end=BOTH.get(plan)).module, picture), run(network, picture)
+    )
     assert registry.describe(tmp_path / "wrapped.pt").architecture == "yolo"
 
 
@@ -160,12 +166,14 @@ def test_exports_equal_the_network(tmp_path, plan, options):
     _, network = lively(PLANS[plan])
     torch.save(network.state_dict(), tmp_path / "weights.pt")
     settings = {} if plan == "classes" and options else {"input_size": 160}
+    chosen = {"end_to_end": True} if plan in BOTH else {}
+    settings = {**settings, **chosen}
     written = registry.export(
         tmp_path / "weights.pt", to="onnx", output=tmp_path / "out.onnx", settings=settings, **options
     )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.onnx", "weights.pt"]
     graph = registry.load(written, backend="onnx")
-    weights = registry.load(tmp_path / "weights.pt", backend="torch")
+    weights = registry.load(tmp_path / "weights.pt", backend="torch", **chosen)
     assert graph.card.task == weights.card.task
     assert graph.names == weights.names
     if not options:
@@ -202,7 +210,7 @@ def test_senseless_export_settings_are_refused(tmp_path):
     with pytest.raises(UnknownOptionError, match="nsm"):
         export(tmp_path / "weights.pt", to="onnx", output=out, settings={"nsm": "embedded"})
     with pytest.raises(OptionError, match="embedded"):
-        export(tmp_path / "weights.pt", to="onnx", output=out, settings={"nms": "embedded"})
+        export(tmp_path / "weights.pt", to="onnx", output=out, settings={"nms": "embedded", "end_to_end": True})
     with pytest.raises(OptionError, match="multiples of 32"):
         export(tmp_path / "weights.pt", to="onnx", output=out, settings={"input_size": 100})
     with pytest.raises(OptionError):

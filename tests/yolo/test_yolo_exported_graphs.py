@@ -90,8 +90,8 @@ def test_wrong_rows_are_faults(seed, fault):
 GRAPHS = {
     "boxes": (pyramid(), {}),
     "suppressed": (pyramid(), {"nms": "embedded"}),
-    "rows": (pyramid(single=True), {}),
-    "rows without bins": (pyramid(single=True, bins=1), {}),
+    "rows": (pyramid(single=True), {"end_to_end": True}),
+    "rows without bins": (pyramid(single=True, bins=1), {"end_to_end": True}),
     "keypoints": (pyramid(classes=1, extra=15), {}),
     "keypoints, suppressed": (pyramid(classes=1, extra=15), {"nms": "embedded"}),
     "angles": (pyramid(extra=1), {}),
