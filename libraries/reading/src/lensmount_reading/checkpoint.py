@@ -26,6 +26,7 @@ from lensmount_reading.safetensors_file import read_safetensors, shard_paths
 from lensmount_reading.sniff import sniff
 from lensmount_reading.tensors import TensorRef
 from lensmount_reading.text import printable
+from lensmount_reading.wrappers import without_wrappers
 
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
@@ -53,8 +54,8 @@ class Checkpoint:
 
     @cached_property
     def tensors(self) -> Mapping[str, TensorRef]:
-        """Every tensor under its dotted key, see `modules.flatten`."""
-        return flatten(self.tree)
+        """Every tensor under its dotted key, see `modules.flatten`; without parts of wrappers, see `wrappers`."""
+        return without_wrappers(flatten(self.tree))
 
 
 def read_checkpoint(path: str | os.PathLike[str], *, modules: Literal["refuse", "records"] = "refuse") -> Checkpoint:

@@ -21,6 +21,7 @@ from lensmount_reading.pickles import PickleScan
 from lensmount_reading.sniff import sniff
 from lensmount_reading.tensors import TensorRef
 from lensmount_reading.tflite_file import read_tflite
+from lensmount_reading.wrappers import without_wrappers
 
 
 def inspect_file(path: str | os.PathLike[str]) -> FileFacts:
@@ -120,7 +121,7 @@ def _pickled(facts: FileFacts, scan: PickleScan) -> FileFacts:
     if error is None:
         try:
             check_declared_size(scan, facts.path, facts.size)
-            tensors = _facts_of(flatten(scan.tree))
+            tensors = _facts_of(without_wrappers(flatten(scan.tree)))
         except ModelFileError as problem:
             error = problem
     return dataclasses.replace(facts, tensors=tensors, globals=scan.globals, refused_globals=scan.refused, error=error)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lensmount.errors import ModelFileError, UnsupportedModelError
-from lensmount_reading import plain_text, printable
+from lensmount_reading import plain_text, printable, unwrapped
 from lensmount_yolo.networks.nodes import Node
 from lensmount_yolo.networks.records import HEADS, network_node
 
@@ -66,12 +66,12 @@ def find_model(checkpoint: Checkpoint) -> Record | None:
     """
     tree = checkpoint.tree
     candidates = [tree.get("ema"), tree.get("model")] if isinstance(tree, dict) else [tree]
-    found: Any = next((c for c in candidates if _is_record(c)), None)
+    found: Any = next((unwrapped(c) for c in candidates if _is_record(c)), None)
     for _ in range(_DEEPEST):
         inner = found.get(_INNER.get(found.full_name, "")) if found is not None else None
         if not _is_record(inner):
             break
-        found = inner
+        found = unwrapped(inner)
     record: Record | None = found
     return record
 

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from lensmount_vision.models.streaming import FrameInfo, Policy, Stream, stream
 
 __all__ = [
-    "Classes", "Detector", "Feed", "Filter", "FrameInfo", "Kept", "LoadedModel", "NotFiniteError", "NotPicklableError", "Policy",
-    "SingleGraph", "Stream", "class_of_task", "describe_graph", "first_column", "listed_names", "read_class_names",
-    "require_packages", "stream", "tail_nodes", "write_checked",
+    "Classes", "Detector", "Feed", "Filter", "FrameInfo", "Kept", "LoadedModel", "NotFiniteError", "NotPicklableError",
+    "Policy", "SingleGraph", "Stream", "class_of_task", "describe_graph", "first_column", "listed_names",
+    "read_class_names", "require_packages", "stream", "tail_nodes", "write_checked",
 ]  # fmt: skip
 
 __getattr__, __dir__ = lazy_names(__name__, _LAZY)
