@@ -108,6 +108,14 @@ def read_config(config: Path | None, preprocessor: Path | None = None) -> dict[s
     return {name: value for name, value in facts.items() if value is not None}
 
 
+def says_rfdetr(config: Path) -> bool:
+    """Whether a file is Hugging Face's configuration of an RF-DETR."""
+    try:
+        return _json(config).get("model_type") == "rf_detr"
+    except ModelFileError:
+        return False
+
+
 def _check_fixed(settings: Mapping[str, Any], fixed: Mapping[str, Any], path: Path, prefix: str) -> None:
     for name, value in fixed.items():
         if settings.get(name, value) != value:

@@ -97,8 +97,11 @@ def _weights(facts: FileFacts) -> ModelCard | None:
 
 
 def _is_folder(facts: FileFacts) -> bool:
-    """Hugging Face keeps a model's configuration next to its `model.safetensors`."""
-    return facts.kind == "safetensors" and facts.path.name.startswith("model.")
+    """Whether the configuration in the folder is the file's: by Hugging Face's names of weights, or its own word."""
+    from lensmount_rfdetr.checkpoint import CONFIG, says_rfdetr
+
+    named = facts.kind == "safetensors" and facts.path.name.startswith("model.")
+    return named or says_rfdetr(facts.path.parent / CONFIG)
 
 
 def _artifact(facts: FileFacts, name: str, role: str, *, beside: bool = False) -> Artifact:
