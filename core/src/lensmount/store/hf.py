@@ -34,8 +34,8 @@ LAYOUTS = (
 )
 """Configuration and weights of transformers' and open_clip's repositories."""
 BESIDE = (
-    "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json",
-    "merges.txt",
+    "processor_config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json",
+    "special_tokens_map.json", "vocab.json", "merges.txt",
 )  # fmt: skip
 """Other files that the models read; downloaded where a repository has them."""
 

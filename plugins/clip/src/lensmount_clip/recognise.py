@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lensmount_vision.towers.layouts import has_text_tower, strip_names
-from lensmount_vision.towers.recognise import pair_card, weights_card
+from lensmount_vision.towers.recognise import beside_files, pair_card, weights_card
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -35,11 +35,20 @@ def recognise(facts: FileFacts) -> ModelCard | None:
     """A card for a bare CLIP file, or None when it is something else.
 
     Raises:
-        ModelFileError: It is one half of a pair of graphs, and the other is missing.
+        ModelFileError: It is one half of a pair of graphs, and the other is missing; or a file next to it is malformed.
+        UnsupportedModelError: A file next to it describes towers that work otherwise.
     """
     if facts.kind == "onnx":
         return pair_card(facts, "clip")
     detector = any(name.startswith(("class_head.", "box_head.")) for name in facts.tensors)  # OWL-ViT, OWLv2
-    if detector or layout(strip_names(facts.tensors)) is None:
+    plain = strip_names(facts.tensors)
+    kind = layout(plain)
+    if detector or kind is None:
         return None
-    return weights_card(facts, "clip")
+    from lensmount_clip.settings import GUESSED, check, is_guess
+
+    beside = beside_files(facts.path)
+    notes = check(beside, kind)
+    if is_guess(beside, kind, plain, lambda: facts.tree):
+        notes += (GUESSED,)
+    return weights_card(facts, "clip", notes=notes)

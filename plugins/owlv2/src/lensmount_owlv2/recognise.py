@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from lensmount_owlv2.checkpoint import IMAGE_OUTPUTS
 from lensmount_owlv2.layout import is_owlv2, read_json, read_layout
+from lensmount_vision.models.settings import unknown_note
 from lensmount_vision.towers.recognise import companions, weights_card
 
 if TYPE_CHECKING:
@@ -37,6 +38,9 @@ def recognise(facts: FileFacts) -> ModelCard | None:
         return None
     beside = {artifact.name for artifact in companions(facts.path)}
     config = read_json(facts.path.parent / "config.json") if "config.json" in beside else {}
-    read_layout({name: fact.shape for name, fact in facts.tensors.items()}, config, facts.path.name)
-    notes = () if config else ("no config.json next to the weights: attention heads are taken to be 64 wide",)
+    layout = read_layout({name: fact.shape for name, fact in facts.tensors.items()}, config, facts.path.name)
+    if config:
+        notes = unknown_note(layout.check(config, "config.json"), "config.json")
+    else:
+        notes = ("no config.json next to the weights: attention heads are taken to be 64 wide",)
     return replace(weights_card(facts, "owlv2", notes=notes), task=TASK)
