@@ -227,3 +227,11 @@ def test_turned_boxes_keep_their_corners_under_unequal_scales():
     corners = geometry.points_to_image(xywhr_to_corners(boxes))
     assert np.abs(xywhr_to_corners(boxes_to_image(boxes, geometry)) - corners).max() < 0.3
     assert np.allclose(xywhr_to_corners(boxes_to_image(boxes, geometry))[1:], corners[1:], atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["adapter.0.weight", "model.0.conv.lora_A.weight", "extra"])
+def test_tensors_without_a_place_are_refused(tmp_path, name):
+    _, network = lively(PLANS["three levels"])
+    torch.save({**network.state_dict(), name: torch.ones(3)}, tmp_path / "weights.pt")
+    with pytest.raises(ModelFileError):
+        registry.load(tmp_path / "weights.pt", backend="torch", device="cpu")
