@@ -376,3 +376,11 @@ def test_suppression_of_a_chain(tmp_path, plan, options, left, where):
     assert np.allclose(result.confidence, [0.9 - 0.1 * i for i in left])
     with pytest.raises(OptionError, match="suppression"):
         registry.load(tmp_path / "weights.pt", backend="torch", suppression="quick")
+
+
+@pytest.mark.parametrize("name", ["adapter.0.weight", "model.0.conv.lora_A.weight", "extra"])
+def test_tensors_without_a_place_are_refused(tmp_path, name):
+    _, network = lively(PLANS["three levels"])
+    torch.save({**network.state_dict(), name: torch.ones(3)}, tmp_path / "weights.pt")
+    with pytest.raises(ModelFileError):
+        registry.load(tmp_path / "weights.pt", backend="torch", device="cpu")

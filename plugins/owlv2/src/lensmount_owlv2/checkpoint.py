@@ -11,6 +11,7 @@ from lensmount.contracts.session import TensorSpec, TorchNetwork
 from lensmount.errors import UnsupportedModelError
 from lensmount_owlv2.layout import Layout, Tower, read_json, read_layout
 from lensmount_owlv2.settings import environment_flag
+from lensmount_vision.models.leftovers import Taken
 from lensmount_vision.towers.recognise import CONTEXT, VOCABULARY
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 #: In the metadata of networks and exported graphs: which network it is.
 NETWORK = "lensmount.network"
 IMAGE_OUTPUTS = ("objectness_logits", "boxes", "class_embeds", "logit_shift", "logit_scale")
+#: What CLIP needs and detection does not: its scale, and the projection of pictures.
+UNUSED = (r"^owlv2\.(logit_scale|visual_projection\.weight)$",)
 _HEADS = ("class_head.", "box_head.", "objectness_head.", "layer_norm.")
 
 
@@ -40,7 +43,8 @@ def network(context: NetworkContext) -> dict[str, TorchNetwork]:
     checkpoint = read_checkpoint(path)
     config = read_json(context.files["config.json"]) if "config.json" in context.files else {}
     layout = read_layout({name: ref.shape for name, ref in checkpoint.tensors.items()}, config, path.name)
-    state = as_torch_state_dict(checkpoint, dtype=torch.float32)
+    layout.check(config, "config.json")
+    state = Taken(as_torch_state_dict(checkpoint, dtype=torch.float32))
     try:
         image = load_module(lambda: _image_module(layout), _image_tensors(state, layout))
         text = load_module(lambda: _text_module(layout), _text_tensors(state, layout))
@@ -50,6 +54,7 @@ def network(context: NetworkContext) -> dict[str, TorchNetwork]:
             found=str(error)[:500],
             fix="lensmount inspect FILE shows what is in it",
         ) from error
+    state.require_all(path.name, harmless=UNUSED)
     if environment_flag("OWLV2_COMPILE_MODEL", False):
         image.compile()
     metadata = {
@@ -98,27 +103,19 @@ def _text_network(module: Any, layout: Layout, metadata: Mapping[str, str]) -> T
     )
 
 
-def _set_epsilon(module: Any, epsilon: float) -> Any:
-    from torch import nn
-
-    for part in module.modules():
-        if isinstance(part, nn.LayerNorm):
-            part.eps = epsilon
-    return module
-
-
 def _image_module(layout: Layout) -> Any:
     from lensmount_owlv2.network import ImageTower
+    from lensmount_vision.towers.transformer import set_epsilon
 
     tower = layout.vision
     module = ImageTower(
         side=layout.side, patch=layout.patch, dimension=layout.dimension, **_sizes(tower), activation=_activation(tower)
     )
-    return _set_epsilon(module, tower.epsilon)
+    return set_epsilon(module, tower.epsilon)
 
 
 def _text_module(layout: Layout) -> Any:
-    from lensmount_vision.towers.transformer import TextTower
+    from lensmount_vision.towers.transformer import TextTower, set_epsilon
 
     tower = layout.text
     module = TextTower(
@@ -128,7 +125,7 @@ def _text_module(layout: Layout) -> Any:
         **_sizes(tower),
         activation=_activation(tower),
     )
-    return _set_epsilon(module, tower.epsilon)
+    return set_epsilon(module, tower.epsilon)
 
 
 def _sizes(tower: Tower) -> dict[str, int]:
@@ -151,7 +148,7 @@ def _image_tensors(state: Mapping[str, torch.Tensor], layout: Layout) -> dict[st
     }
     for norm in ("pre_layernorm", "post_layernorm"):
         found |= {f"{norm}.{part}": state[f"{prefix}{norm}.{part}"] for part in ("weight", "bias")}
-    found |= {name: tensor for name, tensor in state.items() if name.startswith(_HEADS)}
+    found |= {name: state[name] for name in state if name.startswith(_HEADS)}
     return found | _blocks(state, prefix, layout.vision)
 
 

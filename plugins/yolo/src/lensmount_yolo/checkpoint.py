@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 #: Key of a safetensors header under which the tree of the network stands.
 NETWORK_KEY = "lensmount.network"
+#: What training keeps next to a network, beyond what all checkpoints do.
+_BESIDE = (r"^(train_\w+|best_fitness|updates|stride|nc|names)(\.|$)",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,9 +139,13 @@ def _described(checkpoint: Checkpoint) -> tuple[Described, Mapping[str, TensorRe
         tree = from_json(text)
         head_of(tree)
         return Described(network=tree, metadata=_without_tree(checkpoint.metadata)), checkpoint.tensors
-    from lensmount_yolo.networks.tensors import measure, official_names
+    from lensmount_vision.models.leftovers import require_all_used
+    from lensmount_yolo.networks.tensors import is_of_network, measure, official_names
 
     tensors = official_names(checkpoint.tensors)
+    require_all_used(
+        checkpoint.tensors, filter(is_of_network, checkpoint.tensors), checkpoint.path.name, harmless=_BESIDE
+    )
     shapes = {name: ref.shape for name, ref in tensors.items()}
     tree = measure(shapes, parse(checkpoint.metadata).keypoints)
     return Described(network=tree, metadata=_completed(checkpoint.metadata, tree)), tensors

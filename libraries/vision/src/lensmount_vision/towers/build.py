@@ -15,10 +15,11 @@ from lensmount.contracts.session import TensorSpec, TorchNetwork
 from lensmount.errors import ModelFileError, OptionError, UnsupportedModelError
 from lensmount.specs.imports import import_string
 from lensmount.specs.options import build_options
+from lensmount_vision.towers.configs import require_size
 from lensmount_vision.towers.export import export_graphs
 from lensmount_vision.towers.model import EmbeddingModel, tower
-from lensmount_vision.towers.recognise import ARCHITECTURE, BIAS, CONTEXT, SCALE, VOCABULARY, metadata_number
-from lensmount_vision.towers.tokens import ClipTokenizer
+from lensmount_vision.towers.recognise import ARCHITECTURE, BIAS, CLEANING, CONTEXT, SCALE, VOCABULARY, metadata_number
+from lensmount_vision.towers.tokens import ClipTokenizer, cleaning_of
 from lensmount_vision.towers.vocabulary import OPENAI_SPECIALS, load_vocabulary
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ class TwoTowers(Generic[M]):
         options: Class of its load options.
         weights: Import string of a function that reads them: `(checkpoint, files, options)` to `TowerWeights`.
         preprocess: How images become the input; the size is that which the image tower takes.
-        configured: Changes `preprocess` as the files next to the weights say.
+        configured: Changes `preprocess` as the files next to the weights say; a size that they name must be the
+            network's.
         specials: Texts of the start and end token; see `ClipTokenizer`.
         context_length: Most tokens of a text, for graphs that do not say.
         logit_scale: Factor of the calibrated scores, for graphs that do not say.
@@ -92,7 +94,12 @@ class TwoTowers(Generic[M]):
         return self.model(
             context,
             self._preprocess(context),
-            ClipTokenizer(vocabulary, int(metadata_number(metadata, CONTEXT, self.context_length)), self.specials),
+            ClipTokenizer(
+                vocabulary,
+                int(metadata_number(metadata, CONTEXT, self.context_length)),
+                self.specials,
+                cleaning=cleaning_of(metadata),
+            ),
             logit_scale=metadata_number(visual.metadata, SCALE, self.logit_scale),
             logit_bias=metadata_number(visual.metadata, BIAS, 0.0),
             image_batch=CPU_BATCH if visual.device == "cpu" else GPU_BATCH,
@@ -105,8 +112,9 @@ class TwoTowers(Generic[M]):
         spec = self.configured(self.preprocess, context.files) if self.configured else self.preprocess
         height, width = tower(context, "visual").inputs[0].shape[-2:]
         if isinstance(height, int) and isinstance(width, int):
+            require_size(spec, (height, width), context.card.id)
             return replace(spec, size=(height, width))
-        return replace(spec, size=(USUAL_SIDE, USUAL_SIDE))
+        return replace(spec, size=spec.size or (USUAL_SIDE, USUAL_SIDE))
 
     def network(self, context: NetworkContext) -> dict[str, TorchNetwork]:
         """Builds both towers from the package's weights.
@@ -122,6 +130,7 @@ class TwoTowers(Generic[M]):
         checkpoint = read_checkpoint(path)
         try:
             weights = read(checkpoint, context.files, context.options or self.options())
+            weights.require_all(path.name)
             images, (texts, sizes) = weights.image_network(), weights.text_network()
             scale, bias = weights.scale_and_bias()
         except (KeyError, IndexError, RuntimeError, ValueError) as error:
@@ -133,7 +142,11 @@ class TwoTowers(Generic[M]):
                 fix="lensmount inspect FILE shows what is in it",
             ) from error
         facts = {ARCHITECTURE: self.architecture, SCALE: repr(scale), BIAS: repr(bias)}
-        lengths = {CONTEXT: str(sizes["context"]), VOCABULARY: str(sizes["vocabulary"])}
+        lengths = {
+            CONTEXT: str(sizes["context"]),
+            VOCABULARY: str(sizes["vocabulary"]),
+            CLEANING: weights.cleaning,
+        }
         side = weights.resolution
         return {
             "visual": TorchNetwork(

@@ -288,6 +288,14 @@ def fold_quick_gelu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
+def set_epsilon(module: nn.Module, epsilon: float) -> nn.Module:
+    """Sets what all LayerNorms of a module add to the variance, and returns the module."""
+    for part in module.modules():
+        if isinstance(part, nn.LayerNorm):
+            part.eps = epsilon
+    return module
+
+
 def load_module(build: Callable[[], nn.Module], tensors: Mapping[str, Tensor]) -> nn.Module:
     """Builds a module on the tensors of a state dict, without filling it at random first, in eval mode.
 

@@ -8,14 +8,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lensmount.errors import UnsupportedModelError
+from lensmount_vision.models.leftovers import Taken, require_all_used
+from lensmount_vision.towers.configs import EPSILON
 from lensmount_vision.towers.layouts import strip_names, text_geometry
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from lensmount_reading import Checkpoint
+    from lensmount_vision.towers.tokens import Cleaning
     from lensmount_vision.towers.transformer import Activation
 
+_SCALES = ("logit_scale", "logit_bias")
+#: Numbers that OpenAI's archives hold among the tensors; all show in the shapes too.
+_OPENAI_FACTS = (r"^(input_resolution|context_length|vocab_size)$",)
 _TEXT = ("transformer.", "ln_final.", "token_embedding.", "positional_embedding", "text_projection")
 
 
@@ -31,6 +37,9 @@ class TowerWeights:
         dimension: Length of the image tower's vectors.
         activation: Of the text tower.
         text_heads: Attention heads of the text tower; None for one for each 64 channels.
+        image_epsilon: What the image tower's LayerNorms add to the variance.
+        text_epsilon: Those of the text tower.
+        cleaning: How texts are cleaned before they are cut into tokens; see `ClipTokenizer`.
     """
 
     tensors: Mapping[str, Tensor]
@@ -40,6 +49,9 @@ class TowerWeights:
     dimension: int
     activation: Activation = "gelu"
     text_heads: int | None = None
+    image_epsilon: float = EPSILON
+    text_epsilon: float = EPSILON
+    cleaning: Cleaning = "openai"
 
     def image_network(self) -> nn.Module:
         """The image tower with its weights.
@@ -47,9 +59,9 @@ class TowerWeights:
         Raises:
             RuntimeError: Names or shapes do not fit.
         """
-        from lensmount_vision.towers.transformer import load_module
+        from lensmount_vision.towers.transformer import load_module, set_epsilon
 
-        return load_module(self.image_tower, self.image_tensors)
+        return set_epsilon(load_module(self.image_tower, self.image_tensors), self.image_epsilon)
 
     def text_network(self) -> tuple[nn.Module, dict[str, int]]:
         """The text tower with its weights, and its sizes (see `text_geometry`).
@@ -58,11 +70,21 @@ class TowerWeights:
             ModelFileError: A tensor is missing or of an impossible shape.
             RuntimeError: Names or shapes do not fit.
         """
-        from lensmount_vision.towers.transformer import TextTower, load_module
+        from lensmount_vision.towers.transformer import TextTower, load_module, set_epsilon
 
         sizes = text_geometry({name: tuple(tensor.shape) for name, tensor in self.tensors.items()}, self.text_heads)
         own = {name: tensor for name, tensor in self.tensors.items() if name.startswith(_TEXT)}
-        return load_module(lambda: TextTower(**sizes, activation=self.activation), own), sizes
+        tower = load_module(lambda: TextTower(**sizes, activation=self.activation), own)
+        return set_epsilon(tower, self.text_epsilon), sizes
+
+    def require_all(self, where: str) -> None:
+        """Refuses tensors that neither tower has.
+
+        Raises:
+            UnsupportedModelError: Naming them.
+        """
+        placed = (name for name in self.tensors if name.startswith(("visual.", *_TEXT)) or name in _SCALES)
+        require_all_used(self.tensors, placed, where, harmless=_OPENAI_FACTS)
 
     def scale_and_bias(self) -> tuple[float, float]:
         """Factor and addend of the calibrated scores.
@@ -80,7 +102,7 @@ def read_tensors(
     label: str,
     expected: str,
     skipped: tuple[str, ...] = (),
-) -> tuple[str, dict[str, Tensor]]:
+) -> tuple[str, Taken[Tensor]]:
     """All tensors of a checkpoint in float32, wrappers stripped from their names.
 
     Args:
@@ -94,7 +116,7 @@ def read_tensors(
         The layout, and copies of the tensors by plain name.
 
     Raises:
-        UnsupportedModelError: The layout is not known.
+        UnsupportedModelError: The layout is not known, or there are tensors beside the towers'.
     """
     import torch
 
@@ -109,11 +131,14 @@ def read_tensors(
             expected=f"image and text towers in the layout of {expected}",
             fix="lensmount inspect says what the file is",
         )
-    return kind, {
-        plain: tensor_to_torch(checkpoint.tensors[name]).to(torch.float32, copy=True)
-        for plain, name in names.items()
-        if not plain.endswith(skipped)
-    }
+    require_all_used(checkpoint.tensors, names.values(), checkpoint.path.name)
+    return kind, Taken(
+        {
+            plain: tensor_to_torch(checkpoint.tensors[name]).to(torch.float32, copy=True)
+            for plain, name in names.items()
+            if not plain.endswith(skipped)
+        }
+    )
 
 
 def transpose_text_projection(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
