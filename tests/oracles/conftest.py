@@ -1,17 +1,18 @@
 """Files that the references' own packages write, loaded here and compared from bytes to results.
 
-These tests are nightly ones, and each is skipped where its reference is not installed. To run them, make an environment that
-has the references and this checkout:
+These tests are nightly ones, and each is skipped where its reference is not installed. To run them, make an
+environment that has the references and this checkout:
 
     python -m venv .venv-oracles
-    .venv-oracles/bin/pip install -r tests/oracles/requirements.txt      # its head says how torch is kept to the CPU
-    .venv-oracles/bin/pip install -c constraints.txt -e core -e libraries/reading -e libraries/vision …
+    .venv-oracles/bin/pip install -r tests/oracles/requirements.txt  # after torch, as its head says
+    .venv-oracles/bin/pip install -e core -e libraries/reading -e libraries/vision -e plugins/torch …
     .venv-oracles/bin/python -m pytest -m "" tests/oracles
 
 Instead of installing this checkout, its `src` folders can be put on the PYTHONPATH: plugins that are not discovered are
-then added here. `--oracle-seeds N` tries N random configurations of each kind (4 by default), `--oracle-outcome FILE` keeps what
-was found: `tests/oracles/outcome.json` is the run that docs/compatibility.md shows (`python docs/tools/tables.py` writes it there).
-Rows of packages that a run does not have stay in the file, so that several environments can write it.
+then added here. `--oracle-seeds N` tries N random configurations of each kind (4 by default), `--oracle-outcome FILE`
+keeps what was found: `tests/oracles/outcome.json` is the run that docs/compatibility.md shows (`python
+docs/tools/tables.py` writes it there). Rows of packages that a run does not have stay in the file, so that several
+environments can write it.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ import os
 from pathlib import Path
 
 import pytest
-from oracle_kit import Outcome
 
 from lensmount import registry
+from oracle_kit import Outcome
 
 ROOT = Path(__file__).resolve().parents[2]
 _outcome = Outcome()

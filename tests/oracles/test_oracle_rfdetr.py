@@ -1,11 +1,11 @@
-"""RF-DETR: files as the training of rfdetr 1.4.1 and of 1.11 leaves them, against `predict` of the version that wrote them.
+"""RF-DETR: files of the trainings of rfdetr 1.4.1 and of 1.11, against `predict` of the version that wrote them.
 
-Two environments: in one with rfdetr up to 1.4.1 its own code writes and reads the older files; see this folder's conftest.
-Only sizes that its settings leave free are drawn: the backbone is always DINOv2's small one with windows.
+Two environments: in one with rfdetr up to 1.4.1 its own code writes and reads the older files; see this folder's
+conftest. Only sizes that its settings leave free are drawn: the backbone is always DINOv2's small one with windows.
 
-Tolerances. The network's input is prepared by torchvision there and by our own resampler here, which differ by 1e-6; thirteen
-random layers, and the places that deformable attention reads at, make 1e-4 pixel of it in boxes and 1e-6 in scores; ten times as
-much is allowed for other processors' kernels.
+Tolerances. The network's input is prepared by torchvision there and by our own resampler here, which differ by 1e-6;
+thirteen random layers, and the places that deformable attention reads at, make 1e-4 pixel of it in boxes and 1e-6 in
+scores; ten times as much is allowed for other processors' kernels.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from oracle_kit import match, picture, png, randomise, written_by
 
 from lensmount import registry
 from lensmount.errors import LensmountError
+from oracle_kit import match, picture, png, randomise, written_by
 
 torch = pytest.importorskip("torch")
 rfdetr = pytest.importorskip("rfdetr")
@@ -93,7 +93,7 @@ def compare(row, model, detector, names, paths, *, masks: bool) -> None:
             row.at_least("masks, share of equal pixels", (dense == expected.mask[right]).mean(), 0.9999)
 
 
-# --- rfdetr 1.11 --------------------------------------------------------------------------------------------------------
+# --- rfdetr 1.11 ------------------------------------------------------------------------------------------------------
 
 
 def trained(seed: int, masks: bool, names: list[str], folder):
@@ -172,14 +172,14 @@ def test_files_of_a_training(seed, masks, form, outcome, tmp_path) -> None:
     compare(row, model, detector, name, pictures(tmp_path, seed, detector.model.resolution), masks=masks)
 
 
-# --- rfdetr 1.4.1 -------------------------------------------------------------------------------------------------------
+# --- rfdetr 1.4.1 -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.skipif(not OLD, reason="needs rfdetr up to 1.4.1")
 @pytest.mark.parametrize("labels", ["roboflow", "yolo"])
 @pytest.mark.parametrize("masks", [False, True], ids=["boxes", "masks"])
 def test_files_of_the_older_training(seed, masks, labels, outcome, tmp_path) -> None:
-    """What its `train` writes: its own settings, its own way to write, and columns as its `train_from_config` counts."""
+    """What its `train` writes: its own settings, way to write, and columns as its `train_from_config` counts."""
     from rfdetr.config import RFDETRNanoConfig, RFDETRSegPreviewConfig, SegmentationTrainConfig, TrainConfig
     from rfdetr.detr import RFDETRNano, RFDETRSegPreview
     from rfdetr.main import populate_args
@@ -228,7 +228,7 @@ def test_files_of_the_older_training(seed, masks, labels, outcome, tmp_path) -> 
     compare(row, model, detector, name, pictures(tmp_path, seed, detector.model.resolution), masks=masks)
 
 
-# --- refused ------------------------------------------------------------------------------------------------------------
+# --- refused ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.skipif(OLD, reason="needs a newer rfdetr")

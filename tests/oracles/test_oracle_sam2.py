@@ -1,17 +1,18 @@
-"""SAM 2 checkpoints in Meta's layout, against Meta's image and video predictors (packages `sam2`, `SAM-2` or `rf-sam-2`).
+"""SAM 2 checkpoints in Meta's layout, against Meta's image and video predictors.
 
-Released trunks of both versions with random weights, at inputs of 256 and 512 pixels. Tolerances: logits and scores of pictures
-differ by the order of sums. Memories of videos are kept in bfloat16 there and here: where a value lies between two of them,
-another last digit takes the other one, 4e-3 of it. Our results cut logits at 32, where Meta's memory cuts them too.
+Released trunks of both versions with random weights, at inputs of 256 and 512 pixels. Tolerances: logits and scores
+of pictures differ by the order of sums. Memories of videos are kept in bfloat16 there and here: where a value lies
+between two of them, another last digit takes the other one, 4e-3 of it. Our results cut logits at 32, where Meta's
+memory cuts them too.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from oracle_kit import installed, picture, png, randomise, written_by
 
 from lensmount import registry
+from oracle_kit import installed, picture, png, randomise, written_by
 
 torch = pytest.importorskip("torch")
 build = pytest.importorskip("sam2.build_sam")
@@ -85,9 +86,7 @@ def test_pictures(seed, outcome, tmp_path) -> None:
         again, scores, logits = predictor.predict(
             point_coords=points, point_labels=labels, mask_input=low, multimask_output=False
         )
-        (found,) = model(
-            path, point_coordinates=points, point_labels=labels, mask_input=low, multi_mask_output=False
-        )
+        (found,) = model(path, point_coordinates=points, point_labels=labels, mask_input=low, multi_mask_output=False)
         row.close("logits", found.logits, logits, LOGITS)
         row.close("scores", found.scores, scores, SCORES)
         row.at_least("masks, least IoU", iou(found.masks.dense(), again.astype(bool)), 0.99)
@@ -123,7 +122,9 @@ def test_videos(seed, later, outcome, tmp_path) -> None:
     size = clip(tmp_path / "frames", seed)
     model = registry.load(tmp_path / "weights.pt", backend="torch", device="cpu", image_size=side)
     row = outcome(
-        WRITER, f"`.pt` in Meta's layout, SAM {version}, {FRAMES} frames: {later}", "tensor names; trunk and version: shapes"
+        WRITER,
+        f"`.pt` in Meta's layout, SAM {version}, {FRAMES} frames: {later}",
+        "tensor names; trunk and version: shapes",
     )
     height, width = size
     point, box = [[0.2 * width, 0.3 * height]], [0.55 * width, 0.4 * height, 0.85 * width, 0.8 * height]

@@ -1,30 +1,36 @@
-"""CLIP folders as transformers' `save_pretrained` writes them, whole and in shards, against its own model and processor.
+"""CLIP folders of transformers' `save_pretrained`, whole and in shards, against its own model and processor.
 
-Tolerances. Vectors differ by the order of sums: 1e-5 of the largest component. transformers has two processors. The one with
-Pillow gives the very pixels that ours does, up to the last digit of a float, where no picture is upright (Pillow 13 then
-resizes down before across). The processor with torchvision has grey values that differ by one from Pillow's here and there,
-and is given pictures of every shape.
+Tolerances. Vectors differ by the order of sums: 1e-5 of the largest component. transformers has two processors. The
+one with Pillow gives the very pixels that ours does, up to the last digit of a float, where no picture is upright
+(Pillow 13 then resizes down before across). The processor with torchvision has grey values that differ by one from
+Pillow's here and there, and is given pictures of every shape.
 """
 
 from __future__ import annotations
 
-import gzip
 from pathlib import Path
 
 import numpy as np
 import pytest
-from oracle_kit import picture, png, randomise, written_by
 
 from lensmount import registry
 from lensmount.errors import LensmountError, UnsupportedModelError
 from lensmount_vision.towers.vocabulary import packaged_vocabulary
+from oracle_kit import picture, png, randomise, written_by
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("transformers.models.clip.image_processing_pil_clip", reason="transformers 5")
 
 WRITER = written_by("transformers")
-TEXTS = ["a photo of a dog", "two dogs running on the beach!", "naïve café — 3 €, don't", "AT&amp;T  \n logo", "x" * 300, ""]
+TEXTS = [
+    "a photo of a dog",
+    "two dogs running on the beach!",
+    "naïve café — 3 €, don't",
+    "AT&amp;T  \n logo",
+    "x" * 300,
+    "",
+]
 VECTORS, PIXELS, GREY = 1e-5, 1e-5, 1.01
 
 
@@ -195,7 +201,7 @@ IMAGES = {
 @pytest.mark.parametrize("name", [*NETWORKS, *IMAGES])
 def test_settings_are_obeyed_or_refused(name, outcome, tmp_path) -> None:
     side = settings(5)["vision_config"]["image_size"]
-    images = {key: value for key, value in IMAGES.get(name, {}).items()}
+    images = dict(IMAGES.get(name, {}))
     if "size" in images:  # numbers stand for shares of the network's input
         images["size"] = {key: int(side * (share or 1)) for key, share in images["size"].items()}
     model, processor = write(tmp_path / "folder", 5, network=NETWORKS.get(name), images=images)
@@ -223,9 +229,13 @@ def test_single_towers_are_refused(kind, outcome, tmp_path) -> None:
 @pytest.mark.parametrize("kind", ["Siglip", "Siglip2", "ChineseCLIP", "Align"])
 def test_other_pairs_of_towers_are_refused(kind, outcome, tmp_path) -> None:
     small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 40}
-    config = getattr(transformers, f"{kind}Config")(
-        text_config={**small, "vocab_size": 100}, vision_config={**small, "image_size": 32, "patch_size": 16}
-    ) if kind != "Align" else transformers.AlignConfig(text_config={**small, "vocab_size": 100})
+    config = (
+        getattr(transformers, f"{kind}Config")(
+            text_config={**small, "vocab_size": 100}, vision_config={**small, "image_size": 32, "patch_size": 16}
+        )
+        if kind != "Align"
+        else transformers.AlignConfig(text_config={**small, "vocab_size": 100})
+    )
     getattr(transformers, f"{kind}Model")(config).save_pretrained(tmp_path / "folder")
     with pytest.raises(LensmountError) as caught:
         registry.load(tmp_path / "folder", backend="torch", device="cpu")

@@ -1,7 +1,8 @@
-"""OWLv2 folders as transformers' `save_pretrained` writes them, whole and in shards, against its own model and processor.
+"""OWLv2 folders of transformers' `save_pretrained`, whole and in shards, against its own model and processor.
 
-Tolerances. Outputs of given inputs differ by the order of sums. From pictures on, transformers' processor with torchvision blurs
-and resizes in float32 what ours does in another order: a twentieth of a grey value, and what random networks make of it.
+Tolerances. Outputs of given inputs differ by the order of sums. From pictures on, transformers' processor with
+torchvision blurs and resizes in float32 what ours does in another order: a twentieth of a grey value, and what random
+networks make of it.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from oracle_kit import match, picture, png, randomise, written_by
 
 from lensmount import registry
 from lensmount.errors import LensmountError, UnsupportedModelError
 from lensmount_vision.towers.vocabulary import packaged_vocabulary
+from oracle_kit import match, picture, png, randomise, written_by
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -22,7 +23,12 @@ pytest.importorskip("transformers.models.owlv2.image_processing_pil_owlv2", reas
 pytest.importorskip("torchvision")
 
 WRITER = written_by("transformers")
-TEXTS = ["a photo of a dog", "a red ball", "grass", "naïve café"]
+TEXTS = [
+    "a photo of a dog",
+    "a red ball",
+    "grass",
+    "naïve café",
+]
 OUTPUTS, BOXES, SCORES, GREY = 2e-5, 0.05, 1e-3, 0.05
 
 

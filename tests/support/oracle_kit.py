@@ -39,17 +39,12 @@ class Row:
         if relative and found.size:
             largest /= float(np.abs(expected).max())
         assert largest <= allowed, f"{quantity}: differs by {largest:.3g}, allowed are {allowed:.3g}"
-        self._note(quantity, largest, allowed)
+        self._kept["largest"][quantity] = max(self._kept["largest"].get(quantity, 0.0), largest)
 
     def at_least(self, quantity: str, value: float, wanted: float) -> None:
         """Fails where a share is below `wanted`."""
         assert value >= wanted, f"{quantity}: {value:.5f}, wanted is {wanted}"
-        kept = self._kept["least"].setdefault(quantity, [1.0, wanted])
-        kept[0] = min(kept[0], float(value))
-
-    def _note(self, quantity: str, largest: float, allowed: float) -> None:
-        kept = self._kept["largest"].setdefault(quantity, [0.0, allowed])
-        kept[0], kept[1] = max(kept[0], largest), max(kept[1], allowed)
+        self._kept["least"][quantity] = min(self._kept["least"].get(quantity, 1.0), float(value))
 
 
 class Outcome:
@@ -130,7 +125,9 @@ def match(
     for j in range(len(expected[0])):
         likely = [i for i in free if names[0][i] == names[1][j]]
         assert likely, f"no detection left for {names[1][j]!r} at {expected[0][j]}"
-        i = min(likely, key=lambda i: float(np.abs(found[0][i] - expected[0][j]).max()) + abs(found[1][i] - expected[1][j]))
+        i = min(
+            likely, key=lambda i: float(np.abs(found[0][i] - expected[0][j]).max()) + abs(found[1][i] - expected[1][j])
+        )
         free.discard(i)
         pairs.append((i, j))
     left, right = (np.array(side, np.int64) for side in zip(*pairs, strict=True)) if pairs else (np.zeros(0, int),) * 2
