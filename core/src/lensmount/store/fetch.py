@@ -86,7 +86,7 @@ def fetch_uri(uri: str, finders: Mapping[str, Finder], options: FetchOptions, *,
         address = parse_web(uri)
         sha256 = address.sha256
         name = name or address.name
-    name = name or uri.rstrip("/").rsplit("/", 1)[-1]
+    name = name or public(uri).rstrip("/").rsplit("/", 1)[-1]
     return fetch_artifact(Artifact(name=safe_name(name), uri=uri, sha256=sha256), finders, options)
 
 

@@ -4,6 +4,8 @@
 * `read_checkpoint` reads torch, TorchScript and safetensors files into plain containers, lazy tensors and records;
 * `module_state_dict` and `module_records` walk a pickled module tree under torch's own names;
 * `read_onnx` gives a graph's inputs, outputs and metadata; `check_external_data` guards the files it refers to;
+* `read_tflite` gives a TFLite graph: tensors, operators, constants;
+* `copy_member` takes one file out of a zip archive;
 * `as_torch_state_dict` hands tensors to torch; `to_safetensors` writes them.
 
 Nothing here imports torch but `as_torch_state_dict`, and numpy only where arrays are asked for. Names are resolved on
@@ -24,14 +26,18 @@ _LAZY = {
     "lensmount_reading.external_data": ("check_external_data",),
     "lensmount_reading.facts": ("ExternalData", "FileFacts", "GraphValue", "OnnxFacts", "TensorFact"),
     "lensmount_reading.inspection": ("inspect_file", "require_usable"),
+    "lensmount_reading.members": ("copy_member",),
     "lensmount_reading.modules": ("module_records", "module_state_dict", "submodules"),
     "lensmount_reading.onnx_file": ("read_onnx",),
     "lensmount_reading.onnx_graph": ("GraphFile", "inspect_graph", "supply_linked_data"),
     "lensmount_reading.records": ("GlobalName", "Record"),
     "lensmount_reading.tensors": ("Storage", "TensorRef"),
     "lensmount_reading.text": ("plain_text", "printable"),
+    "lensmount_reading.tflite_file": (
+        "Quantisation", "TfliteModel", "TfliteOperator", "TfliteTensor", "read_tflite",
+    ),
     "lensmount_reading.torch_bridge": ("as_torch_state_dict", "tensor_to_torch"),
-}
+}  # fmt: skip
 
 if TYPE_CHECKING:
     from lensmount_reading.checkpoint import Checkpoint, read_checkpoint
@@ -39,18 +45,21 @@ if TYPE_CHECKING:
     from lensmount_reading.external_data import check_external_data
     from lensmount_reading.facts import ExternalData, FileFacts, GraphValue, OnnxFacts, TensorFact
     from lensmount_reading.inspection import inspect_file, require_usable
+    from lensmount_reading.members import copy_member
     from lensmount_reading.modules import module_records, module_state_dict, submodules
     from lensmount_reading.onnx_file import read_onnx
     from lensmount_reading.onnx_graph import GraphFile, inspect_graph, supply_linked_data
     from lensmount_reading.records import GlobalName, Record
     from lensmount_reading.tensors import Storage, TensorRef
     from lensmount_reading.text import plain_text, printable
+    from lensmount_reading.tflite_file import Quantisation, TfliteModel, TfliteOperator, TfliteTensor, read_tflite
     from lensmount_reading.torch_bridge import as_torch_state_dict, tensor_to_torch
 
 __all__ = [
-    "Checkpoint", "ExternalData", "FileFacts", "GlobalName", "GraphFile", "GraphValue", "OnnxFacts", "Record",
-    "Storage", "TensorFact", "TensorRef", "as_torch_state_dict", "check_external_data", "inspect_file", "inspect_graph",
-    "module_records", "module_state_dict", "plain_text", "printable", "read_checkpoint", "read_onnx", "require_usable",
+    "Checkpoint", "ExternalData", "FileFacts", "GlobalName", "GraphFile", "GraphValue", "OnnxFacts", "Quantisation",
+    "Record", "Storage", "TensorFact", "TensorRef", "TfliteModel", "TfliteOperator", "TfliteTensor",
+    "as_torch_state_dict", "check_external_data", "copy_member", "inspect_file", "inspect_graph", "module_records",
+    "module_state_dict", "plain_text", "printable", "read_checkpoint", "read_onnx", "read_tflite", "require_usable",
     "submodules", "supply_linked_data", "tensor_to_torch", "to_safetensors",
 ]  # fmt: skip
 

@@ -14,6 +14,7 @@ from lensmount_reading.text import listing, printable
 if TYPE_CHECKING:
     from lensmount.errors import ModelFileError
     from lensmount_reading.checkpoint import Checkpoint
+    from lensmount_reading.tflite_file import TfliteModel
 
 Dimension = int | str | None
 """A size; a name for a size that is free; or None for one that is free and has no name."""
@@ -106,18 +107,19 @@ class FileFacts:
 
     Attributes:
         path: The file.
-        kind: `"onnx"`, `"torch"`, `"torchscript"`, `"torch-legacy"`, `"safetensors"`, `"engine"` (TensorRT),
-            `"pickle"` (bare), `"tar"`, `"hdf5"`, `"gguf"`, `"zip"` (not torch's) or `"unknown"`.
+        kind: `"onnx"`, `"tflite"`, `"torch"`, `"torchscript"`, `"torch-legacy"`, `"safetensors"`, `"engine"`
+            (TensorRT), `"pickle"` (bare), `"tar"`, `"hdf5"`, `"gguf"`, `"zip"` (not torch's) or `"unknown"`.
         size: Bytes of the file; for shards of all of them.
-        inputs: Graph inputs (ONNX).
-        outputs: Graph outputs (ONNX).
-        tensors: Stored tensors by dotted key; an ONNX model's initializers.
+        inputs: Graph inputs (ONNX, TFLite).
+        outputs: Graph outputs (ONNX, TFLite).
+        tensors: Stored tensors by dotted key; an ONNX model's initializers, a TFLite model's constants.
         metadata: Texts stored with the data: ONNX `metadata_props`, safetensors' metadata, TorchScript's extra files.
         globals: Classes and functions that pickles in the file name.
         refused_globals: Those that no reading allows; a file that has any cannot be loaded.
         error: Why the file cannot be read for use (cut, damaged, refused, of no known kind), or None;
             `require_usable` raises it.
         onnx: More about an ONNX model.
+        tflite: More about a TFLite model.
     """
 
     path: Path
@@ -131,6 +133,7 @@ class FileFacts:
     refused_globals: tuple[str, ...] = ()
     error: ModelFileError | None = None
     onnx: OnnxFacts | None = None
+    tflite: TfliteModel | None = None
 
     @cached_property
     def checkpoint(self) -> Checkpoint:
@@ -154,6 +157,8 @@ class FileFacts:
 
         `fp32`, `fp16`, `bf16`, `int8` or `fp64`; `fp32` where there are no weights.
         """
+        if self.tflite is not None and any(tensor.quantisation for tensor in self.tflite.tensors):
+            return "int8"
         if self.onnx is None:
             return _stored_precision(self.tensors)
         edges = tuple(value.dtype for value in (*self.inputs, *self.outputs))
@@ -221,6 +226,7 @@ def _shown(value: GraphValue) -> str:
 
 _KIND_NAMES = {
     "onnx": "an ONNX model",
+    "tflite": "a TFLite model",
     "torch": "a torch checkpoint",
     "torch-legacy": "a torch checkpoint from before 1.6",
     "torchscript": "a TorchScript archive",

@@ -12,7 +12,7 @@ from lensmount.errors import ModelFileError, UnsupportedModelError
 from lensmount_reading import limits
 from lensmount_reading.archive import TorchArchive
 from lensmount_reading.checkpoint import check_declared_size, find_checkpoint, read_checkpoint, scan_bare_pickle
-from lensmount_reading.facts import FileFacts, TensorFact
+from lensmount_reading.facts import FileFacts, GraphValue, TensorFact
 from lensmount_reading.legacy import scan_legacy
 from lensmount_reading.mapped import MappedFile
 from lensmount_reading.modules import flatten
@@ -20,6 +20,7 @@ from lensmount_reading.onnx_file import onnx_facts
 from lensmount_reading.pickles import PickleScan
 from lensmount_reading.sniff import sniff
 from lensmount_reading.tensors import TensorRef
+from lensmount_reading.tflite_file import read_tflite
 
 
 def inspect_file(path: str | os.PathLike[str]) -> FileFacts:
@@ -52,6 +53,8 @@ def inspect_file(path: str | os.PathLike[str]) -> FileFacts:
         return dataclasses.replace(facts, error=facts.error or bare)
     if kind == "protobuf":
         return _onnx(file)
+    if kind == "tflite":
+        return _tflite(facts)
     if kind == "engine":
         return dataclasses.replace(facts, metadata=_engine_metadata(file))
     return dataclasses.replace(facts, error=_unknown(file))
@@ -73,7 +76,7 @@ def _unknown(file: MappedFile) -> UnsupportedModelError:
     return UnsupportedModelError(
         f"{file.path} is no kind of model file known here",
         found=f"{file.size:,} bytes that begin with {begins!r}",
-        expected="an ONNX graph, safetensors, what torch.save or torch.jit.save wrote, or a TensorRT engine",
+        expected="an ONNX or TFLite graph, safetensors, what torch.save or torch.jit.save wrote, or a TensorRT engine",
         fix=next((fix for start, fix in fixes.items() if begins.startswith(start)), None),
     )
 
@@ -139,6 +142,28 @@ def _onnx(file: MappedFile) -> FileFacts:
         tensors=found.initializers,
         metadata=found.metadata,
         onnx=found,
+    )
+
+
+def _tflite(facts: FileFacts) -> FileFacts:
+    try:
+        model = read_tflite(facts.path)
+    except ModelFileError as error:
+        return dataclasses.replace(facts, error=error)
+    inputs, outputs = (
+        tuple(
+            GraphValue(tensor.name, tensor.dtype, tuple(None if size < 0 else size for size in tensor.shape))
+            for tensor in (model.tensors[number] for number in numbers)
+        )
+        for numbers in (model.inputs, model.outputs)
+    )
+    constants = {
+        f"{tensor.index}:{tensor.name}": TensorFact(tensor.shape, tensor.dtype)
+        for tensor in model.tensors
+        if model.is_constant(tensor.index)
+    }
+    return dataclasses.replace(
+        facts, inputs=inputs, outputs=outputs, tensors=constants, metadata=model.metadata, tflite=model
     )
 
 

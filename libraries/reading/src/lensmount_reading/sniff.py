@@ -6,6 +6,7 @@ from lensmount_reading.legacy import magic_end
 from lensmount_reading.mapped import MappedFile
 from lensmount_reading.pickles import scan_pickle
 from lensmount_reading.safetensors_file import looks_like_safetensors
+from lensmount_reading.tflite_file import is_tflite
 
 _HEAD = 4096
 _OLD_PICKLE = 1 << 20
@@ -15,7 +16,8 @@ def sniff(file: MappedFile) -> str:
     """Sort a file by its first bytes.
 
     Returns:
-        `"zip"`, `"torch-legacy"`, `"safetensors"`, `"pickle"`, `"tar"`, `"engine"`, `"hdf5"`, `"gguf"`, `"protobuf"`
+        `"zip"`, `"torch-legacy"`, `"safetensors"`, `"pickle"`, `"tar"`, `"engine"`, `"hdf5"`, `"gguf"`, `"tflite"`,
+        `"protobuf"`
         (perhaps ONNX) or `"unknown"`.
     """
     head = file.data[:_HEAD]
@@ -35,6 +37,8 @@ def sniff(file: MappedFile) -> str:
         return "hdf5"
     if head.startswith(b"GGUF"):
         return "gguf"
+    if is_tflite(file):
+        return "tflite"
     if _ultralytics_engine(head):
         return "engine"
     if _old_pickle(file):

