@@ -380,16 +380,33 @@ def test_names_that_are_unusual_but_harmless(tmp_path):
         assert read_checkpoint(path).tree == {}
 
 
-def test_a_large_checkpoint_is_mapped_not_copied(tmp_path):
+def test_a_large_blob_of_the_store_is_mapped_not_copied(tmp_path):
     torch = pytest.importorskip("torch")
     torch.save({"a": torch.zeros(64 << 20), "b": torch.ones(3)}, tmp_path / "m.pt")
+    blob = tmp_path / "blobs" / "sha256" / "ab" / ("ab" * 32)
+    blob.parent.mkdir(parents=True)
+    (tmp_path / "m.pt").rename(blob)
+    blob.chmod(0o444)
     tracemalloc.start()
-    arrays = {key: tensor.numpy() for key, tensor in read_checkpoint(tmp_path / "m.pt").tensors.items()}
+    arrays = {key: tensor.numpy() for key, tensor in read_checkpoint(blob).tensors.items()}
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert arrays["a"].nbytes == 256 << 20
     assert float(arrays["a"][::1000].sum()) == 0
     assert peak < 10 << 20
+
+
+def test_of_another_large_checkpoint_only_the_tensors_asked_for_are_copied(tmp_path):
+    torch = pytest.importorskip("torch")
+    torch.save({"a": torch.zeros(64 << 20), "b": torch.ones(8 << 20)}, tmp_path / "m.pt")
+    tracemalloc.start()
+    found = read_checkpoint(tmp_path / "m.pt").tensors
+    assert tracemalloc.get_traced_memory()[1] < 10 << 20
+    array = found["b"].numpy()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert float(array.sum()) == 8 << 20
+    assert (32 << 20) <= peak < 42 << 20
 
 
 def test_no_warning_and_no_open_file_is_left(tmp_path):

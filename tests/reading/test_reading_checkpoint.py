@@ -313,15 +313,21 @@ def test_big_endian_archives(tmp_path):
         assert as_torch_state_dict(checkpoint)[key].tolist() == value.tolist()
 
 
-def test_arrays_share_the_file_and_never_change_it(tmp_path):
+@pytest.mark.parametrize("blob", [False, True], ids=["file", "blob"])
+def test_arrays_share_a_blob_of_the_store_and_never_change_the_file(blob, tmp_path):
     path = save({"a": torch.zeros(1000), "b": torch.ones(10, dtype=torch.bfloat16)}, tmp_path / "x.pt")
+    if blob:
+        target = tmp_path / "blobs" / "sha256" / "ab" / ("ab" * 32)
+        target.parent.mkdir(parents=True)
+        path = path.rename(target)
+        path.chmod(0o444)
     before = path.read_bytes()
     checkpoint = read_checkpoint(path)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         tensors = as_torch_state_dict(checkpoint)
     tensors["a"] += 1
-    assert checkpoint.tensors["a"].numpy()[0] == 1  # one mapping, this process's own
+    assert checkpoint.tensors["a"].numpy()[0] == (1 if blob else 0)  # one mapping, this process's own; or a copy
     assert path.read_bytes() == before
     assert read_checkpoint(path).tensors["a"].numpy()[0] == 0
     with pytest.raises(ValueError, match="read-only"):

@@ -281,3 +281,41 @@ def test_command(tiny_folder, tmp_path):
         assert refused.exit_code != 0
         assert isinstance(refused.exception, InputError)
     assert not list(tmp_path.glob("*partial*"))
+
+
+def test_a_stopped_command_keeps_what_was_done(tiny_folder, tmp_path, monkeypatch):
+    import json
+
+    import cv2
+    from typer.testing import CliRunner
+
+    from lensmount.cli.app import app
+    from lensmount_sam2.tracker import Tracker
+
+    video = tmp_path / "in.mp4"
+    writer = cv2.VideoWriter(str(video), cv2.VideoWriter_fourcc(*"mp4v"), 10, (128, 128))
+    for frame in FRAMES[:4]:
+        writer.write(frame)
+    writer.release()
+    out, told = tmp_path / "out.mp4", tmp_path / "out.json"
+    step, steps = Tracker.step, []
+
+    def stopping(self, *arguments, **options):
+        steps.append(self)
+        if len(steps) > stop:
+            raise KeyboardInterrupt
+        return step(self, *arguments, **options)
+
+    monkeypatch.setattr(Tracker, "step", stopping)
+    arguments = ["track", str(tiny_folder), str(video), "--box", "70,50,110,110", "--at", "1"]
+    for stop in (3, 0):
+        steps.clear()
+        done = CliRunner().invoke(app, [*arguments, "--save", str(out), "--json", str(told)])
+        assert done.exit_code == 130, done.output
+        assert f"stopped after {stop} frames" in done.output
+        assert len(json.loads(told.read_text())) == stop
+        assert out.exists() == bool(stop)
+        if stop:
+            assert int(cv2.VideoCapture(str(out)).get(cv2.CAP_PROP_FRAME_COUNT)) == stop
+        out.unlink(missing_ok=True)
+        assert not list(tmp_path.glob("*partial*"))

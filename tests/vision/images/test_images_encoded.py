@@ -100,6 +100,7 @@ def test_mpo_gives_its_first_picture():
     np.testing.assert_allclose(rgb(data).astype(int), pillow_rgb(data), atol=1)
 
 
+@pytest.mark.filterwarnings("ignore::lensmount_vision.images.counting.FirstPictureNotice")
 @pytest.mark.parametrize("fmt", ["GIF", "WEBP", "PNG"])
 def test_animation_gives_its_first_frame(fmt: str):
     frames = [Pillow.fromarray(scene() // divisor) for divisor in (1, 2, 3)]

@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("onnxruntime")
 
 from lensmount import registry
-from lensmount.backend.dtypes import host_array
+from lensmount.backend.tensors import host_array
 from lensmount.errors import ClosedError, ImageError, OptionError, UnknownOptionError
 from lensmount_vision.images.image import Image
 from lensmount_vision.images.sources import Frame

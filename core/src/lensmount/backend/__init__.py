@@ -12,23 +12,21 @@ from lensmount.lazy import lazy_names
 _LAZY = {
     "lensmount.backend.batching": ("batch_policy", "join_batches", "padded_batch", "run_batched"),
     "lensmount.backend.devices": ("requested_device_path", "requested_threads", "session_threads", "split_device"),
-    "lensmount.backend.dtypes": ("ONNXRUNTIME_DTYPES", "host_array"),
-    "lensmount.backend.tensors": ("is_tensor",),
-    "lensmount.backend.torch_place": ("check_device", "import_torch"),
+    "lensmount.backend.tensors": ("host_array", "is_tensor"),
+    "lensmount.backend.torch_place": ("check_device", "import_torch", "settled"),
     "lensmount.machine.system": ("cpu_count",),
 }
 
 if TYPE_CHECKING:
     from lensmount.backend.batching import batch_policy, join_batches, padded_batch, run_batched
     from lensmount.backend.devices import requested_device_path, requested_threads, session_threads, split_device
-    from lensmount.backend.dtypes import ONNXRUNTIME_DTYPES, host_array
-    from lensmount.backend.tensors import is_tensor
-    from lensmount.backend.torch_place import check_device, import_torch
+    from lensmount.backend.tensors import host_array, is_tensor
+    from lensmount.backend.torch_place import check_device, import_torch, settled
     from lensmount.machine.system import cpu_count
 
 __all__ = [
-    "ONNXRUNTIME_DTYPES", "batch_policy", "check_device", "cpu_count", "host_array", "import_torch", "is_tensor",
-    "join_batches", "padded_batch", "requested_device_path", "requested_threads", "run_batched", "session_threads",
+    "batch_policy", "check_device", "cpu_count", "host_array", "import_torch", "is_tensor", "join_batches",
+    "padded_batch", "requested_device_path", "requested_threads", "run_batched", "session_threads", "settled",
     "split_device",
 ]  # fmt: skip
 

@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from lensmount.backend.tensors import is_tensor
 from lensmount.contracts.session import Session
 from lensmount.errors import BackendError
 from lensmount.specs import BatchPolicy
@@ -95,13 +98,9 @@ def _run_chunk(
 
 def padded_batch(array: Any, size: int) -> Any:
     """An array or tensor with zeros behind its rows, `size` rows in all."""
-    from lensmount.backend.tensors import is_tensor
-
     if is_tensor(array):
         padded = array.new_zeros((size, *array.shape[1:]))
     else:
-        import numpy as np
-
         padded = np.zeros((size, *array.shape[1:]), array.dtype)
     padded[: len(array)] = array
     return padded
@@ -111,12 +110,8 @@ def join_batches(parts: Sequence[Any]) -> Any:
     """Arrays, or tensors of one device, one after the other; a single one as it is."""
     if len(parts) == 1:
         return parts[0]
-    from lensmount.backend.tensors import is_tensor
-
     if is_tensor(parts[0]):
         import torch
 
         return torch.cat(list(parts))
-    import numpy as np
-
     return np.concatenate(parts)

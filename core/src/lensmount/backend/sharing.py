@@ -8,6 +8,7 @@ from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 from lensmount.contracts.session import Session, TensorSpec
+from lensmount.errors import ClosedError
 
 
 class _Opened:
@@ -67,8 +68,6 @@ class SharedSession:
         """
         opened = self._opened
         if opened is None:
-            from lensmount.errors import ClosedError
-
             raise ClosedError(f"session {self._name!r} was closed", fix="load the model again")
         return opened.sessions[self._name].run(feeds)
 

@@ -1,4 +1,4 @@
-"""Walking cached values, and moving the torch tensors in them, without importing torch."""
+"""Arrays of torch tensors, and cached values that hold tensors, without importing torch."""
 
 from __future__ import annotations
 
@@ -8,11 +8,21 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 def is_tensor(value: Any) -> bool:
     """Whether a value is a `torch.Tensor` (or a subclass)."""
     return any(kind.__name__ == "Tensor" and kind.__module__ == "torch" for kind in type(value).__mro__)
+
+
+def host_array(value: Any) -> NDArray[Any]:
+    """A host array of an array (itself) or of a tensor on any device; bfloat16 becomes float32."""
+    if is_tensor(value):
+        value = value.detach().cpu()
+        value = (value.float() if str(value.dtype) == "torch.bfloat16" else value).numpy()
+    array: NDArray[Any] = value
+    return array
 
 
 class OnHost(NamedTuple):

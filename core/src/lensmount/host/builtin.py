@@ -10,19 +10,14 @@ from lensmount.specs import CacheProvider, Command, Reader, Source, hookimpl
 @hookimpl
 def lensmount_sources() -> Iterable[Source]:
     """The Hugging Face hub, web addresses, local files and files inside installed packages."""
-    yield Source(scheme="hf", finder="lensmount.store.hf:HubFinder", description="a Hugging Face repository")
-    yield Source(scheme="https", finder="lensmount.store.https:HttpsFinder", description="a web address")
-    yield Source(
-        scheme="http",
-        finder="lensmount.store.https:HttpsFinder",
-        description="an unencrypted web address; refused unless a hash or the user vouches for the file",
-    )
-    yield Source(scheme="file", finder="lensmount.store.local:LocalFinder", description="a file or folder")
-    yield Source(
-        scheme="package",
-        finder="lensmount.store.package:PackageFinder",
-        description="a file inside an installed Python package",
-    )
+    for scheme, finder, text in (
+        ("hf", "hf:HubFinder", "a Hugging Face repository"),
+        ("https", "https:HttpsFinder", "a web address"),
+        ("http", "https:HttpsFinder", "an unencrypted web address; refused unless a hash or the user vouches for it"),
+        ("file", "local:LocalFinder", "a file or folder"),
+        ("package", "package:PackageFinder", "a file inside an installed Python package"),
+    ):
+        yield Source(scheme=scheme, finder=f"lensmount.store.{finder}", description=text)
 
 
 @hookimpl

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lensmount.backend.torch_place import settled
 from lensmount.errors import OptionError, UnsupportedModelError
 from lensmount.host.hints import BUILDERS, EXPORTS
 from lensmount.host.resolve import resolve
@@ -127,6 +128,7 @@ def _loaded(load: Callable[..., Any], ask: Ask, name: Any = None, **options: Any
     return load(name, **{"offline": ask.offline, **options})
 
 
+@settled(inference=False)
 def architecture_export(
     card: ModelCard,
     site: Site,

@@ -97,6 +97,7 @@ def _open(
     session_options: BackendOptions,
     options: Any,
 ) -> dict[str, Session]:
+    from lensmount.backend.torch_place import settled
     from lensmount.contracts.model import NetworkContext
     from lensmount.contracts.session import OpenRequest, Session, TorchNetwork
 
@@ -118,7 +119,8 @@ def _open(
     if package.format == "torch" and architecture.network is not None:
         context = NetworkContext(card=card, package=package, files=files, options=options)
         by = f"the network of architecture {architecture.name!r}"
-        built = call(architecture.network, by, (TorchNetwork, Mapping), context)
+        with settled(inference=False):
+            built = call(architecture.network, by, (TorchNetwork, Mapping), context)
         networks = {"network": built} if isinstance(built, TorchNetwork) else dict(built)
         requests = {name: request(None, network) for name, network in networks.items()}
     else:

@@ -174,7 +174,8 @@ def _read(path: Path, graph: GraphFile, subject: str) -> Any:
     with _beside_its_data(path, graph.data) as place:
         try:
             reader: Any = FrontEndManager().load_by_framework("onnx")
-            return reader.convert(reader.load(str(place)))
+            # False: no data file is mapped. One that somebody shortens later would end the process.
+            return reader.convert(reader.load(str(place), False))
         except Exception as error:
             raise errors.reading(error, subject) from error
 

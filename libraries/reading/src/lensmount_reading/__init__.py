@@ -29,7 +29,7 @@ _LAZY = {
     "lensmount_reading.members": ("copy_member",),
     "lensmount_reading.modules": ("module_records", "module_state_dict", "submodules"),
     "lensmount_reading.onnx_file": ("read_onnx",),
-    "lensmount_reading.onnx_graph": ("GraphFile", "inspect_graph", "supply_linked_data"),
+    "lensmount_reading.onnx_graph": ("GraphFile", "inspect_graph", "supply_data"),
     "lensmount_reading.records": ("GlobalName", "Record"),
     "lensmount_reading.tensors": ("Storage", "TensorRef"),
     "lensmount_reading.text": ("plain_text", "printable"),
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from lensmount_reading.members import copy_member
     from lensmount_reading.modules import module_records, module_state_dict, submodules
     from lensmount_reading.onnx_file import read_onnx
-    from lensmount_reading.onnx_graph import GraphFile, inspect_graph, supply_linked_data
+    from lensmount_reading.onnx_graph import GraphFile, inspect_graph, supply_data
     from lensmount_reading.records import GlobalName, Record
     from lensmount_reading.tensors import Storage, TensorRef
     from lensmount_reading.text import plain_text, printable
@@ -60,7 +60,7 @@ __all__ = [
     "Record", "Storage", "TensorFact", "TensorRef", "TfliteModel", "TfliteOperator", "TfliteTensor",
     "as_torch_state_dict", "check_external_data", "copy_member", "inspect_file", "inspect_graph", "module_records",
     "module_state_dict", "plain_text", "printable", "read_checkpoint", "read_onnx", "read_tflite", "require_usable",
-    "submodules", "supply_linked_data", "tensor_to_torch", "to_safetensors",
+    "submodules", "supply_data", "tensor_to_torch", "to_safetensors",
 ]  # fmt: skip
 
 __getattr__, __dir__ = lazy_names(__name__, _LAZY)

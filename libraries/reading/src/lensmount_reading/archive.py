@@ -141,7 +141,7 @@ class TorchArchive:
 
     def _inflate(self, name: str, entry: ZipEntry, size: int) -> bytes:
         """The first `size` bytes of a deflated entry; no more is ever unpacked."""
-        packed = memoryview(self.file.data)[entry.start : entry.start + entry.stored_size]
+        packed = self.file.data[entry.start : entry.start + entry.stored_size]
         try:
             data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, size) if size else b""
         except zlib.error as error:

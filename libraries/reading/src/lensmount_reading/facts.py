@@ -86,6 +86,8 @@ class OnnxFacts:
         custom_domains: Domains of operators or opsets that are not ONNX's own (`com.microsoft`, …).
         functions: Names of the model's own functions.
         external_data: Tensors whose data lie in other files, wherever they occur.
+        activations: What the values of each output went through last: `softmax`, `log-softmax`, `sigmoid`, `none`; None
+            where the graph does not tell.
     """
 
     ir_version: int
@@ -99,6 +101,7 @@ class OnnxFacts:
     custom_domains: tuple[str, ...]
     functions: tuple[str, ...]
     external_data: tuple[ExternalData, ...]
+    activations: Mapping[str, str | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,7 @@ class Table:
         scalar = _FORMS[form]
         if not 0 <= at <= self._file.size - scalar.size:
             raise self._damaged(f"something should lie at byte {at}")
-        value: int = scalar.unpack_from(self._file.data, at)[0]
+        value: int = scalar.unpack(self._file.data[at : at + scalar.size])[0]
         return value
 
     def _spend(self, steps: int) -> None:

@@ -33,7 +33,7 @@ def magic_end(head: bytes) -> int | None:
 
 
 def scan_legacy(file: MappedFile, policy: str) -> PickleScan:
-    """Read a legacy file's object; storages are bound to the mapped file, nothing is copied.
+    """Read a legacy file's object; storages are bound to the file, nothing is copied.
 
     Args:
         file: The mapped file; it starts with the magic number.

@@ -74,10 +74,10 @@ def copy_member(
 
 
 def _unpacked(file: MappedFile, name: str, entry: ZipEntry) -> Iterator[bytes]:
-    packed = memoryview(file.data)[entry.start : entry.start + entry.stored_size]
+    position, end = entry.start, entry.start + entry.stored_size
     if entry.method == STORED:
-        for start in range(0, len(packed), _CHUNK):
-            yield bytes(packed[start : start + _CHUNK])
+        for start in range(position, end, _CHUNK):
+            yield file.data[start : min(start + _CHUNK, end)]
         return
     if entry.method != DEFLATED:
         raise ModelFileError(
@@ -88,14 +88,17 @@ def _unpacked(file: MappedFile, name: str, entry: ZipEntry) -> Iterator[bytes]:
         )
     unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
     left = entry.size + 1  # one more than promised is enough to see that there is more
-    rest: bytes | memoryview = packed
+    rest = b""
     while left > 0 and not unpacker.eof:
+        if not rest:
+            rest = file.data[position : min(position + _CHUNK, end)]
+            position += len(rest)
         try:
             chunk = unpacker.decompress(rest, min(left, _CHUNK))
         except zlib.error as error:
             raise _damaged(file, name, printable(error)) from error
         rest = unpacker.unconsumed_tail
-        if not chunk and not rest:
+        if not chunk and not rest and position >= end:
             return
         left -= len(chunk)
         yield chunk

@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from lensmount.errors import UnsafeFileError
 from lensmount_reading import limits
+from lensmount_reading.activations import Node, activation
 from lensmount_reading.dtypes import DTYPES, ONNX_NAMES
 from lensmount_reading.facts import Dimension, ExternalData, GraphValue, OnnxFacts, TensorFact
 from lensmount_reading.mapped import MappedFile
@@ -43,6 +44,7 @@ class _Model:
         self.operators: dict[str, int] = {}
         self.domains: dict[str, None] = {}
         self.external: list[ExternalData] = []
+        self.nodes: dict[str, Node] = {}
 
     def read(self, span: Span) -> OnnxFacts:
         ir_version, producer, graph = 0, ["", ""], None
@@ -88,6 +90,7 @@ class _Model:
             custom_domains=tuple(dict.fromkeys(custom)),
             functions=tuple(functions),
             external_data=tuple(self.external),
+            activations={value.name: activation(self.nodes, value.name) for value in outputs},
         )
 
     # --- graphs, nodes, functions ----------------------------------------------------------------------------------
@@ -115,8 +118,11 @@ class _Model:
 
     def _node(self, span: Span, depth: int) -> None:
         operator = domain = ""
+        names: tuple[list[str], list[str]] = ([], [])
         for number, start, stop in self._messages(span):
-            if number == 4:
+            if number in (1, 2) and depth == 0:
+                names[number - 1].append(self.wire.text(start, stop))
+            elif number == 4:
                 operator = self.wire.text(start, stop)
             elif number == 7:
                 domain = self.wire.text(start, stop)
@@ -126,6 +132,7 @@ class _Model:
             self.domains[domain] = None
             operator = f"{domain}::{operator}"
         self.operators[operator] = self.operators.get(operator, 0) + 1
+        self.nodes.update((made, (operator, tuple(names[0]))) for made in names[1])
 
     def _attribute(self, span: Span, depth: int) -> None:
         single: set[int] = set()

@@ -15,6 +15,7 @@ from lensmount.specs.descriptors import ModelPackage
 from lensmount_reading import limits
 from lensmount_reading.external_data import check_external_data
 from lensmount_reading.facts import FileFacts, GraphValue
+from lensmount_reading.mapped import is_blob
 from lensmount_reading.onnx_file import read_onnx
 from lensmount_reading.text import printable
 
@@ -38,10 +39,14 @@ class GraphFile:
         return self.facts.precision
 
     @property
-    def linked(self) -> tuple[tuple[str, Path], ...]:
-        """Those of `data` that do not lie where the graph itself lies, once links are followed."""
+    def supplied(self) -> tuple[tuple[str, Path], ...]:
+        """Those of `data` that onnxruntime had better be handed.
+
+        They do not lie where the graph itself lies, once links are followed; or somebody may shorten or rewrite them
+        while onnxruntime has them mapped, which would end the process.
+        """
         home = self.facts.path.resolve().parent
-        return tuple((name, real) for name, real in self.data if not real.is_relative_to(home))
+        return tuple((name, real) for name, real in self.data if not real.is_relative_to(home) or not is_blob(real))
 
 
 def inspect_graph(path: Path, package: ModelPackage) -> GraphFile:
@@ -96,19 +101,29 @@ def _declared(path: Path, package: ModelPackage) -> dict[str, Path]:
 
 
 @contextlib.contextmanager
-def supply_linked_data(options: Any, linked: tuple[tuple[str, Path], ...]) -> Iterator[None]:
-    """Hands mapped data files to `onnxruntime.SessionOptions`: it follows no links out of the graph's folder.
+def supply_data(options: Any, supplied: tuple[tuple[str, Path], ...]) -> Iterator[None]:
+    """Hands data files to `onnxruntime.SessionOptions`, which follows no links out of the graph's folder.
 
-    Versions that cannot be handed any follow the links themselves.
+    Blobs of the store are mapped, any other file is read whole; onnxruntime copies what it keeps, and the memory is
+    free again when the session is there. Versions that cannot be handed any open the files themselves.
+
+    Raises:
+        ModelFileError: A file cannot be read.
     """
     if not hasattr(options, "add_external_initializers_from_files_in_memory"):
-        linked = ()
+        supplied = ()
     with contextlib.ExitStack() as stack:
-        maps = []
-        for _, path in linked:
-            file = stack.enter_context(path.open("rb"))
-            maps.append(stack.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
-        if maps:
-            names = [name for name, _ in linked]
-            options.add_external_initializers_from_files_in_memory(names, maps, [len(m) for m in maps])
+        contents: list[Any] = []
+        for name, path in supplied:
+            try:
+                file = stack.enter_context(path.open("rb"))
+                if is_blob(path):
+                    contents.append(stack.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
+                else:
+                    contents.append(file.read())
+            except (OSError, ValueError) as error:
+                raise ModelFileError(f"data file {printable(name)!r} cannot be read", found=str(error)) from error
+        if contents:
+            names = [name for name, _ in supplied]
+            options.add_external_initializers_from_files_in_memory(names, contents, [len(c) for c in contents])
         yield

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from lensmount.errors import ModelFileError, UnsafeFileError
 from lensmount_reading import limits
 from lensmount_reading.dtypes import DTYPES, decode
+from lensmount_reading.mapped import FileReads
 from lensmount_reading.text import printable
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class Storage:
         key: Its name in the file.
         dtype: A key of `DTYPES`.
         numel: Number of elements.
-        buffer: The mapped file, bytes that were inside a pickle, or what unpacks compressed ones, called when
+        buffer: The file, mapped or not, bytes that were inside a pickle, or what unpacks compressed ones, called when
             a tensor is first used; None until a legacy file's data is found.
         start: Offset in bytes into `buffer`.
         big_endian: Whether the elements are stored most significant byte first.
@@ -39,7 +40,7 @@ class Storage:
         key: str,
         dtype: str,
         numel: int,
-        buffer: mmap | bytes | bytearray | Callable[[], bytes] | None = None,
+        buffer: mmap | FileReads | bytes | bytearray | Callable[[], bytes] | None = None,
         start: int = 0,
         big_endian: bool = False,
     ) -> None:
@@ -111,11 +112,11 @@ class TensorRef:
         """Return the stored bits in native byte order: `uint16` for bfloat16, `uint8` for float8 and bool.
 
         Returns:
-            Array of `shape`: a private, writable view of the mapped file where the layout allows, else a copy.
-            Writing to a view changes every tensor that shares the storage, in this process only.
+            Array of `shape`: a private, writable view of a mapped file (a blob of the store) where the layout
+            allows, else a copy. Writing to a view changes every tensor that shares the storage, in this process only.
 
         Raises:
-            ModelFileError: The file holds no data for this tensor.
+            ModelFileError: The file holds no data for this tensor, or was changed since it was opened.
         """
         import numpy as np
 
@@ -137,7 +138,10 @@ class TensorRef:
         # Legacy files do not align their data; other libraries may assume that arrays are. The run of elements that
         # the tensor spans is copied, not its elements: an expanded tensor stays as small as its storage.
         span = 1 + sum((length - 1) * step for length, step in zip(self.shape, self.stride, strict=True))
-        flat: NDArray[Any] = np.frombuffer(storage.buffer, code, span, start).astype(row.raw)
+        if isinstance(storage.buffer, FileReads):
+            flat: NDArray[Any] = storage.buffer.array(start, span * row.itemsize).view(code).astype(row.raw, copy=False)
+        else:
+            flat = np.frombuffer(storage.buffer, code, span, start).astype(row.raw)
         return np.lib.stride_tricks.as_strided(flat, self.shape, steps)
 
     def numpy(self) -> NDArray[Any]:

@@ -153,7 +153,9 @@ class TfliteModel:
         dtype = np.dtype(tensor.dtype).newbyteorder("<")
         if size % dtype.itemsize:
             raise self._wrong(tensor, f"{size} bytes")
-        stored = np.frombuffer(self._file.data, dtype, size // dtype.itemsize, start)
+        stored: np.ndarray[Any, np.dtype[Any]] = self._file.array(start, size // dtype.itemsize * dtype.itemsize).view(
+            dtype
+        )
         if tensor.sparse is not None:
             stored = self._dense(tensor, tensor.sparse, stored)
         if stored.size != math.prod(tensor.shape):

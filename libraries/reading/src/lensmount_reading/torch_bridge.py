@@ -25,11 +25,13 @@ def as_torch_state_dict(
             included).
 
     Returns:
-        Tensors by key. Without conversion they share the mapped file's memory, privately: writing to one changes
-        this process's pages alone (and tensors tied to it), never the file.
+        Tensors by key. Without conversion, those of a file of the store share the mapped file's memory, privately:
+        writing to one changes this process's pages alone (and tensors tied to it), never the file. Those of
+        other files, which somebody may rewrite, are copies.
 
     Raises:
         MissingDependencyError: torch is not installed.
+        ModelFileError: The file was changed since it was opened.
         UnsupportedModelError: The installed torch lacks an element type.
     """
     tensors = source.tensors if isinstance(source, Checkpoint) else source

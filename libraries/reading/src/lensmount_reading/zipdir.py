@@ -98,15 +98,15 @@ class _Reader:
         end = self.data.rfind(b"PK\x05\x06", max(0, size - _END.size - 0xFFFF))
         if end < 0:
             self._broken("the directory at its end is missing")
-        _, disk, first_disk, here, count, length, start, comment = _END.unpack_from(self.data, end)
+        _, disk, first_disk, here, count, length, start, comment = _END.unpack(self.data[end : end + _END.size])
         if end + _END.size + comment != size:
             self._broken("there are bytes after its end")
         directory_end = end
         locator = end - _END64_LOCATOR.size
         if locator >= 0 and self.data[locator : locator + 4] == b"PK\x06\x07":
-            _, _, directory_end, disks = _END64_LOCATOR.unpack_from(self.data, locator)
-            signature, _, _, _, disk, first_disk, here, count, length, start = _END64.unpack_from(
-                self.data, min(directory_end, size)
+            _, _, directory_end, disks = _END64_LOCATOR.unpack(self.data[locator : locator + _END64_LOCATOR.size])
+            signature, _, _, _, disk, first_disk, here, count, length, start = _END64.unpack(
+                self.data[directory_end : directory_end + _END64.size]
             )
             if signature != b"PK\x06\x06" or disks > 1:
                 self._broken("its 64-bit directory is missing")
@@ -118,7 +118,7 @@ class _Reader:
 
     def _central(self, position: int, start: int, stop: int) -> tuple[int, tuple[int, str, ZipEntry]]:
         """Read one header of the directory and the local header that it refers to."""
-        fields = _CENTRAL.unpack_from(self.data, position)
+        fields = _CENTRAL.unpack(self.data[position : position + _CENTRAL.size])
         signature, _, _, flags, method, _, _, _, packed, size, name_size, extra_size, comment, disk, _, attributes = (
             fields[:16]
         )
@@ -146,8 +146,8 @@ class _Reader:
         """Check the header in front of an entry's data; return where the data starts."""
         if local + _LOCAL.size > stop:
             self._broken(f"the entry {printable(name)} is missing")
-        signature, _, local_flags, local_method, _, _, _, _, _, name_size, extra_size = _LOCAL.unpack_from(
-            self.data, local
+        signature, _, local_flags, local_method, _, _, _, _, _, name_size, extra_size = _LOCAL.unpack(
+            self.data[local : local + _LOCAL.size]
         )
         name_at = local + _LOCAL.size
         if signature != b"PK\x03\x04":

@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -130,10 +131,15 @@ def _models(
 def _run(
     model: Any, paths: Sequence[Path], label: str, tell: Progress, options: Mapping[str, Any]
 ) -> Iterator[tuple[FrameInfo, Any]]:
+    """One result for each path, with its place among them as `index`."""
     with stream(model, list(paths), **options) as running:
+        place = 0
         for info, result in running:
-            yield info, result
-            tell(label, info.index + 1, len(paths))
+            if info.frame:  # a further picture of an animation or of a TIFF: what is annotated is the first
+                continue
+            yield replace(info, index=place), result
+            place += 1
+            tell(label, place, len(paths))
 
 
 # --- boxes and masks --------------------------------------------------------------------------------------------------

@@ -210,7 +210,11 @@ class _Process:
         self._process = subprocess.Popen(
             self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
-        self.opened = self.ask(self._spec | {"spawned": spawned})
+        try:
+            self.opened = self.ask(self._spec | {"spawned": spawned})
+        except BaseException:
+            self.__exit__(*sys.exc_info())
+            raise
         return self
 
     def ask(self, command: dict[str, Any]) -> dict[str, Any]:

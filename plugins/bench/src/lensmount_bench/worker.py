@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -23,6 +24,7 @@ SYNTHETIC_SIZE = (720, 1280)
 
 def main() -> None:
     """Answers lines of JSON until there are no more."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches this process too: the driving one ends it
     # What libraries print belongs on standard error; the answers keep the real standard output for themselves.
     answers = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)

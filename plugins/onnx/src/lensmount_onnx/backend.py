@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from lensmount.backend import memory, wheels
 from lensmount.backend.device_tensors import tensors_wanted
 from lensmount.backend.devices import session_threads, split_device
-from lensmount.backend.dtypes import ONNXRUNTIME_DTYPES
 from lensmount.contracts.session import OpenRequest, TensorSpec, check_feeds
 from lensmount.errors import (
     BackendError,
@@ -32,7 +31,7 @@ from lensmount_onnx import binding as onnx_binding
 from lensmount_onnx import errors as onnx_errors
 from lensmount_onnx import providers as onnx_providers
 from lensmount_onnx import saturation
-from lensmount_reading import inspect_graph, supply_linked_data
+from lensmount_reading import inspect_graph, supply_data
 
 if TYPE_CHECKING:
     from lensmount.contracts import Environment, Gpu
@@ -40,6 +39,10 @@ if TYPE_CHECKING:
 
 INSTALL = 'pip install "lensmount[onnx]"'
 INSTALL_GPU = 'pip install "lensmount[onnx-gpu]"'
+
+_SAME = ("float16", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool")
+DTYPES = {"float": "float32", "double": "float64", "string": "object", **{name: name for name in _SAME}}
+"""numpy's name by onnxruntime's `tensor(…)`."""
 
 PRECISIONS = {"cpu": ("fp32", "fp16", "int8"), "cuda": ("fp32", "fp16", "bf16", "int8"), "mps": ("fp32", "fp16")}
 """Precisions of graphs by device kind. The CPU stores and loads fp16 and computes most of it in fp32."""
@@ -122,7 +125,7 @@ def open_session(request: OpenRequest) -> OnnxSession:
     if graph.precision == "int8" and saturation.saturates():
         options.add_session_config_entry(saturation.EXACT, "1")
     try:
-        with supply_linked_data(options, graph.linked):
+        with supply_data(options, graph.supplied):
             session = ort.InferenceSession(str(path), options, providers=chosen, enable_fallback=0)
         session.disable_fallback()
     except Exception as error:
@@ -333,8 +336,8 @@ def _contiguous(array: Array) -> Array:
 
 def _spec(node: Any, subject: str) -> TensorSpec:
     kind = str(node.type)
-    dtype = ONNXRUNTIME_DTYPES.get(kind[7:-1]) if kind.startswith("tensor(") else None
-    if dtype is None or dtype == "bfloat16":
+    dtype = DTYPES.get(kind[7:-1]) if kind.startswith("tensor(") else None
+    if dtype is None:
         raise UnsupportedModelError(
             f"{node.name!r} of {subject} is not an array that numpy can hold",
             found=kind,

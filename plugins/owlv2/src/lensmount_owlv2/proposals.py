@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lensmount.backend.dtypes import host_array
-from lensmount.backend.tensors import is_tensor
+from lensmount.backend import settled
+from lensmount.backend.tensors import host_array, is_tensor
 from lensmount_vision.results.boxes import cxcywh_to_xyxy, top_candidates
 
 #: Added to norms before dividing, as the network's class head does.
@@ -93,6 +93,7 @@ def normalise(vectors: NDArray[np.floating]) -> Floats:
     return result
 
 
+@settled()
 def on_host(raw: Mapping[str, Any], count: int | None) -> Mapping[str, NDArray[np.floating]]:
     """Outputs as arrays; of tensors only the rows that will be kept leave the device, all in one download.
 

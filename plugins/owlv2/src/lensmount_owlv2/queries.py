@@ -96,7 +96,7 @@ class QueryModel(SingleGraph):
         )
         self._banks = _cache(caches, "classes", options.classes_kept)
         self._texts = TextEmbedder(
-            context, self._text, _cache(caches, "text", options.text_cache_entries), self._identity
+            context, self._text, _cache(caches, "text", options.text_cache_entries), self._identity, self
         )
 
     # --- words --------------------------------------------------------------------------------------------------------

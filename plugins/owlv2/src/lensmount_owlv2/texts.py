@@ -11,6 +11,7 @@ import numpy as np
 from lensmount.caches.keys import make_key
 from lensmount.errors import InputError
 from lensmount_owlv2.proposals import Floats, normalise
+from lensmount_vision.models.numbers import bad_rows, not_finite
 from lensmount_vision.towers.recognise import CONTEXT, VOCABULARY, metadata_number
 from lensmount_vision.towers.tokens import ClipTokenizer, pad
 from lensmount_vision.towers.vocabulary import load_vocabulary
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from lensmount.contracts.cache import Cache
     from lensmount.contracts.model import BuildContext
     from lensmount.contracts.session import Session
+    from lensmount_vision.models.loaded import LoadedModel
 
 _BATCH = 64
 
@@ -31,9 +33,13 @@ class TextEmbedder:
         session: The text tower.
         cache: Keeps vectors.
         identity: Stands for the network in keys.
+        model: What errors name.
     """
 
-    def __init__(self, context: BuildContext, session: Session, cache: Cache, identity: str) -> None:
+    def __init__(
+        self, context: BuildContext, session: Session, cache: Cache, identity: str, model: LoadedModel
+    ) -> None:
+        self._model = model
         self._session = session
         self.cache = cache
         self._identity = identity
@@ -50,6 +56,7 @@ class TextEmbedder:
 
         Raises:
             InputError: A text has more tokens than the network takes.
+            NotFiniteError: The network gave a text's vector NaN or infinity; those of the others are kept.
         """
         keys = [make_key(self._identity, text) for text in texts]
         found: dict[str, Floats] = {}
@@ -60,16 +67,26 @@ class TextEmbedder:
                 missing[key] = text
             else:
                 found[key] = kept
-        pending = list(missing.items())
+        pending, faults = list(missing.items()), dict[str, str]()
         for start in range(0, len(pending), _BATCH):
             part = pending[start : start + _BATCH]
-            for (key, _), vector in zip(part, self._run([text for _, text in part]), strict=True):
+            made = self._run([text for _, text in part])
+            bad = bad_rows({"text_embeds": made}, len(part))
+            for row, (key, text) in enumerate(part):
+                if row in bad:
+                    faults[text] = bad[row]
+                    continue
+                vector = made[row].copy()
                 vector.flags.writeable = False
                 self.cache.put(key, vector)
                 found[key] = vector
+        if faults:
+            rows = [found.get(key) for key in keys]
+            places = {i: faults[text] for i, text in enumerate(texts) if text in faults}
+            raise not_finite(self._model, places, rows, {i: repr(texts[i])[:80] for i in places}, of="text")
         return np.stack([found[key] for key in keys])
 
-    def _run(self, texts: Sequence[str]) -> list[Floats]:
+    def _run(self, texts: Sequence[str]) -> Floats:
         rows = self._tokenizer.encode(texts)
         for text, row in zip(texts, rows, strict=True):
             if len(row) > self._context:
@@ -82,5 +99,5 @@ class TextEmbedder:
         length = spec.shape[1] if isinstance(spec.shape[1], int) else None
         vectors = self._session.run({spec.name: pad(rows, length)})[output.name].astype(np.float32)
         # The reference normalises twice, first without the small addend.
-        vectors = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
-        return [row.copy() for row in normalise(vectors)]
+        with np.errstate(invalid="ignore", divide="ignore"):  # what is not finite is reported
+            return normalise(vectors / np.linalg.norm(vectors, axis=-1, keepdims=True))

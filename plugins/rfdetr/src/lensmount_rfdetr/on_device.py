@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lensmount.backend import settled
 from lensmount_rfdetr.postprocess import Filter, Kept
 from lensmount_vision.device.masks import resize_logits
 from lensmount_vision.device.ordering import top_k
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from lensmount_vision.results.masks import Masks
 
 
-@torch.inference_mode()
+@settled()
 def keep_pairs(boxes: Tensor, logits: Tensor, wanted: Filter, classes: int) -> list[Kept]:
     """A flat top-K over sigmoid scores; one download of a few kilobytes for each picture.
 
@@ -61,7 +62,7 @@ def _kept(rows: NDArray[np.float32]) -> Kept:
     return Kept(rows[:, :4].copy(), rows[:, 4].copy(), rows[:, 5].astype(np.int64), rows[:, 6].astype(np.int64))
 
 
-@torch.inference_mode()
+@settled()
 def masks(
     maps: Tensor, kept: Sequence[Kept], boxes: Sequence[NDArray[np.float32]] | None, geometries: Sequence[Geometry]
 ) -> list[Masks]:

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from lensmount.caches.keys import make_key
 from lensmount.errors import InputError
+from lensmount_sam2.runner import MAPS
 from lensmount_vision.images.geometry import Geometry, plan
 from lensmount_vision.images.source_keys import image_key
+from lensmount_vision.models.numbers import bad_rows
 
 if TYPE_CHECKING:
     from lensmount.contracts.cache import Cache
@@ -64,15 +66,19 @@ class ImageEmbedder:
         """The cache's key for the maps of a picture, by the picture's key."""
         return make_key("sam2 embedding", self._fingerprint, image)
 
-    def embed(self, pictures: Sequence[Image], use_cache: bool) -> list[ImageEmbedding]:
+    def embed(self, pictures: Sequence[Image], use_cache: bool) -> tuple[list[ImageEmbedding], dict[int, str]]:
         """One embedding per picture; equal pictures are encoded once.
 
         Args:
             pictures: Decoded.
             use_cache: Look the pictures up in the cache, and keep the maps there.
+
+        Returns:
+            The embeddings; and what is wrong with those that are not finite, by place. These are not kept.
         """
         keys = [image_key(picture) for picture in pictures]
         found: dict[str, Any] = {}
+        wrong: dict[str, str] = {}
         if use_cache:
             cached = {key: self.cache.get(self.key(key)) for key in dict.fromkeys(keys)}
             found = {key: tuple(maps) for key, maps in cached.items() if maps is not None}
@@ -83,9 +89,11 @@ class ImageEmbedder:
             batch, _ = self._runner.prepare([pictures[index] for index in indices], spec)
             for index, maps in zip(indices, self._runner.encode(batch), strict=True):
                 found[keys[index]] = maps
-                if use_cache:
+                if fault := bad_rows(dict(zip(MAPS, maps, strict=True)), 1):
+                    wrong[keys[index]] = fault[0]
+                elif use_cache:
                     self.cache.put(self.key(keys[index]), maps)
-        return [
+        made = [
             ImageEmbedding(
                 maps=found[key],
                 geometry=plan(picture.size, spec),
@@ -95,6 +103,7 @@ class ImageEmbedder:
             )
             for picture, key in zip(pictures, keys, strict=True)
         ]
+        return made, {index: wrong[key] for index, key in enumerate(keys) if key in wrong}
 
     def check(self, embeddings: Sequence[Any]) -> None:
         """Refuses what is no embedding, or not of this model.

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lensmount.backend import settled
 from lensmount.errors import ClosedError
 from lensmount_sam2.memory_bank import Recall, Record
 from lensmount_sam2.networks.memory import MASK_BIAS, MASK_SCALE
@@ -16,6 +17,8 @@ from lensmount_sam2.on_device import stability
 from lensmount_sam2.on_host import CLAMP, STABILITY_DELTA, STABILITY_THRESHOLD
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -72,13 +75,13 @@ class Stepper:
         tensor = array if isinstance(array, Tensor) else torch.from_numpy(array)
         return tensor.to(self._memory.cosines.device)
 
-    @torch.inference_mode()
+    @settled()
     def encode(self, batch: NDArray[np.float32] | Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Maps of a frame, without the mark of an image that has no past."""
         encoder = self._encoder
         return encoder.maps(self._tensor(batch).to(encoder.no_mem_embed.dtype))
 
-    @torch.inference_mode()
+    @settled()
     def prompt(
         self,
         maps: tuple[Tensor, Tensor, Tensor],
@@ -103,13 +106,13 @@ class Stepper:
         mask = None if earlier is None else earlier.clamp(-CLAMP, CLAMP)
         return self._decode((embedding, *maps[1:]), self._tensor(points), self._tensor(labels), mask, several)
 
-    @torch.inference_mode()
+    @settled()
     def track(self, maps: tuple[Tensor, Tensor, Tensor], recalls: list[Recall], longest: int) -> Found:
         """Masks of B objects whose recalls have one shape, from their memories alone."""
         embedding = self._condition(maps[0], recalls, longest)
         return self._decode((embedding, *maps[1:]), *self._nowhere(len(recalls)), None, several=True)
 
-    @torch.inference_mode()
+    @settled()
     def adopt(self, maps: tuple[Tensor, Tensor, Tensor], mask: NDArray[np.bool_]) -> tuple[Found, Tensor]:
         """An object's mask `(H, W)` as it is given; and its presence, for `Found` has the decoder's opinion of it."""
         side = self._runner.image_size
@@ -126,7 +129,7 @@ class Stepper:
         presence = torch.full_like(found.presence, float(there))
         return Found(logits.to(maps[0].dtype), found.presence, found.token), presence
 
-    @torch.inference_mode()
+    @settled()
     def record(
         self,
         maps: tuple[Tensor, Tensor, Tensor],
@@ -163,6 +166,15 @@ class Stepper:
             )
             for i in rows
         ]
+
+    @settled()
+    def finite(self, records: Sequence[Record]) -> list[bool]:
+        """Which records hold numbers alone: no others may be remembered."""
+        flags = [
+            torch.stack([part.isfinite().all() for part in (one.memory, one.pointer, one.logits, one.presence)]).all()
+            for one in records
+        ]
+        return cast("list[bool]", torch.stack(flags).tolist())
 
     def _fresh(self, embedding: Tensor) -> Tensor:
         return embedding + self._encoder.no_mem_embed.reshape(1, -1, 1, 1)

@@ -25,7 +25,7 @@ def generate(
 ) -> PromptedMasks:
     """Masks of all that a grid of points finds in an encoded picture; see `lensmount_sam2.model.Sam2.generate`.
 
-    `check` is given the decoder's scores, and refuses what is not finite: no mask would be good then.
+    `check` is given the chosen outputs by name, and refuses what is not finite: no mask would be good then.
     """
     kept: list[tuple[Masks, NDArray[np.float32]]] = []
     points = grid(options.points_per_side, embedding.image_size)

@@ -131,9 +131,14 @@ class Sam2(LoadedModel):
         Raises:
             ImageError: A picture cannot be used.
             BackendError: The runtime failed.
+            NotFiniteError: The network gave a picture's embedding NaN or infinity; it has the others'.
         """
         flag("use_embeddings_cache", use_embeddings_cache)
-        return self._embedder.embed(self.load_images(images, color), use_embeddings_cache)
+        made, faults = self._embedder.embed(self.load_images(images, color), use_embeddings_cache)
+        if faults:
+            good = [None if index in faults else item for index, item in enumerate(made)]
+            raise not_finite(self, faults, good, {index: made[index].path for index in faults})
+        return made
 
     # --- prompts ------------------------------------------------------------------------------------------------------
 
@@ -185,7 +190,7 @@ class Sam2(LoadedModel):
         flag("multi_mask_output", multi_mask_output)
         flag("use_mask_input_cache", use_mask_input_cache)
         threshold = _finite("mask_threshold", mask_threshold)
-        given = self._embeddings_of(images, embeddings, use_embeddings_cache, color)
+        given, faults = self._embeddings_of(images, embeddings, use_embeddings_cache, color)
         count = len(given)
         columns = [
             per_image("point_coordinates", point_coordinates, count, 2),
@@ -201,8 +206,10 @@ class Sam2(LoadedModel):
             for embedding, row in zip(given, rows, strict=True)
         ]
         results: list[PromptedMasks | None] = []
-        faults: dict[int, str] = {}
         for index, (embedding, prompt) in enumerate(zip(given, prompts, strict=True)):
+            if index in faults:
+                results.append(None)
+                continue
             try:
                 results.append(self._segment(embedding, prompt, multi_mask_output, use_mask_input_cache, threshold))
             except NotFiniteError as error:
@@ -216,11 +223,11 @@ class Sam2(LoadedModel):
 
     def _embeddings_of(
         self, images: Any, embeddings: Any, use_cache: bool, color: Color | None
-    ) -> list[ImageEmbedding]:
+    ) -> tuple[list[ImageEmbedding], dict[int, str]]:
         if embeddings is None:
             if images is None:
                 raise InputError("there is no picture", expected="images or embeddings")
-            return self.embed_images(images, use_cache, color=color)
+            return self._embedder.embed(self.load_images(images, color), flag("use_embeddings_cache", use_cache))
         given = [embeddings] if isinstance(embeddings, ImageEmbedding) else list(embeddings)
         self.check_open()
         self._embedder.check(given)
@@ -228,7 +235,7 @@ class Sam2(LoadedModel):
             check_same(given, self.load_images(images, color))
         if not given:
             raise InputError("there is no picture", found="an empty list of embeddings")
-        return given
+        return given, {}
 
     def _segment(
         self, embedding: ImageEmbedding, prompts: Prompts, several: bool, extend: bool, threshold: float
@@ -327,8 +334,8 @@ class Sam2(LoadedModel):
             raise InputError("generate takes one picture at a time", found=f"{len(embeddings)} pictures")
         path = embeddings[0].path
 
-        def check(scores: Floats) -> None:
-            if faults := bad_rows({"scores": scores[None]}, 1):
+        def check(outputs: Mapping[str, Any]) -> None:
+            if faults := bad_rows({name: value[None] for name, value in outputs.items()}, 1):
                 raise not_finite(self, faults, [None], {0: path})
 
         return generate(self.runner, embeddings[0], options, check)

@@ -8,20 +8,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lensmount.backend import settled
 from lensmount_sam2.on_host import CLAMP, STABILITY_DELTA, STABILITY_THRESHOLD
 from lensmount_vision.device.whole_masks import resize_whole
 from lensmount_vision.images.torch_streams import fetch, put
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from lensmount_sam2.on_host import Floats
+    from lensmount_sam2.on_host import Check, Floats
     from lensmount_sam2.options import GenerateOptions
     from lensmount_vision.images.geometry import Geometry
     from lensmount_vision.results.masks import Masks
 
 
-@torch.inference_mode()
+@settled()
 def choose_one(logits: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
     """`lensmount_sam2.selecting.choose` for one mask per prompt: `(P, 4, h, w)` to `(P, 1, h, w)`."""
     steady = stability(logits[:, 0], 0.0, STABILITY_DELTA) >= STABILITY_THRESHOLD
@@ -37,7 +36,7 @@ def stability(logits: Tensor, threshold: float, delta: float) -> Tensor:
     return torch.where(outer > 0, inner / outer, 1.0)
 
 
-@torch.inference_mode()
+@settled()
 def finish(logits: Tensor, scores: Tensor, geometry: Geometry, threshold: float) -> tuple[Masks, Floats, Floats]:
     """See `lensmount_sam2.selecting.finish`."""
     beside = (scores, logits.clamp(-CLAMP, CLAMP))
@@ -46,18 +45,20 @@ def finish(logits: Tensor, scores: Tensor, geometry: Geometry, threshold: float)
     return masks, rated.copy(), clamped.copy()
 
 
-@torch.inference_mode()
+@settled()
 def good_masks(
     logits: Tensor,
     scores: Tensor,
     geometry: Geometry,
     options: GenerateOptions,
-    check: Callable[[Floats], None] | None = None,
+    check: Check,
 ) -> tuple[Masks, Floats]:
     """`lensmount_sam2.selecting.good_masks` for chosen logits `(N, h, w)` and scores `(N,)`."""
-    rated, steady = fetch(scores, stability(logits, options.mask_threshold, options.stability_offset))
-    if check is not None:
-        check(rated)
+    finite = torch.where(logits.isfinite().flatten(1).all(1), 0.0, torch.nan)
+    rated, steady, marked = fetch(
+        scores, stability(logits, options.mask_threshold, options.stability_offset), finite.to(torch.float32)
+    )
+    check({"logits": marked, "scores": rated})
     good = np.flatnonzero((rated > options.predicted_iou_threshold) & (steady >= options.stability_threshold))
     chosen = logits.index_select(0, put(good, logits.device))
     (masks,), _ = resize_whole([chosen], [geometry], threshold=options.mask_threshold)

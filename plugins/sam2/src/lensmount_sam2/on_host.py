@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,13 +11,12 @@ from numpy.typing import NDArray
 from lensmount_vision.results.mask_decoding import resize_logits_in_boxes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from lensmount_sam2.options import GenerateOptions
     from lensmount_vision.images.geometry import Geometry
     from lensmount_vision.results.masks import Masks
 
 Floats = NDArray[np.float32]
+Check = Callable[[Mapping[str, Floats]], None]
 
 STABILITY_DELTA = 0.05
 STABILITY_THRESHOLD = 0.98
@@ -52,11 +52,10 @@ def good_masks(
     scores: Floats,
     geometry: Geometry,
     options: GenerateOptions,
-    check: Callable[[Floats], None] | None = None,
+    check: Check,
 ) -> tuple[Masks, Floats]:
     """`lensmount_sam2.selecting.good_masks` for chosen logits `(N, h, w)` and scores `(N,)`."""
-    if check is not None:
-        check(scores)
+    check({"logits": logits, "scores": scores})
     good = np.flatnonzero(scores > options.predicted_iou_threshold)
     logits, scores = logits[good], scores[good]
     steady = stability(logits, options.mask_threshold, options.stability_offset) >= options.stability_threshold

@@ -39,6 +39,8 @@ class Runner:
         context: What the core hands to a factory.
 
     Attributes:
+        card: The model's card.
+        package: The package that runs.
         name: The model's id, for messages.
         image_size: Side of the square that pictures are squashed to, in pixels.
         preprocess_spec: How pictures become that square.
@@ -48,6 +50,7 @@ class Runner:
     """
 
     def __init__(self, context: BuildContext) -> None:
+        self.card, self.package = context.card, context.package
         self.name = context.card.id
         named = {name.rpartition("/")[2].partition(".")[0]: session for name, session in context.sessions.items()}
         missing = {"encoder", "decoder"} - set(named)
@@ -83,6 +86,21 @@ class Runner:
 
     def _input(self, name: str) -> Any:
         return next(spec for spec in self.decoder.inputs if spec.name == name)
+
+    @property
+    def backend(self) -> str:
+        """Name of the backend."""
+        return self.encoder.backend
+
+    @property
+    def device(self) -> str:
+        """Device that the encoder runs on."""
+        return self.encoder.device
+
+    @property
+    def precision(self) -> str:
+        """Precision that the encoder computes in."""
+        return self.encoder.precision
 
     @property
     def mask_size(self) -> tuple[int, int]:

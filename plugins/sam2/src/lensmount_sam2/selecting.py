@@ -8,9 +8,7 @@ from lensmount.backend.tensors import is_tensor
 from lensmount_sam2 import on_host
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from lensmount_sam2.on_host import Floats
+    from lensmount_sam2.on_host import Check, Floats
     from lensmount_sam2.options import GenerateOptions
     from lensmount_vision.images.geometry import Geometry
     from lensmount_vision.results.masks import Masks
@@ -63,7 +61,7 @@ def good_masks(
     scores: Any,
     geometry: Geometry,
     options: GenerateOptions,
-    check: Callable[[Floats], None] | None = None,
+    check: Check,
 ) -> tuple[Masks, Floats]:
     """The masks of a grid's points that are good and steady, and their scores; two downloads, none of logits.
 
@@ -72,7 +70,8 @@ def good_masks(
         scores: float32 `(P, 4)`.
         geometry: How the picture lies in the network's input.
         options: What `Sam2.generate` was asked for.
-        check: Is given the chosen masks' scores on the host, and raises where they are not finite.
+        check: Is given logits (or NaN for each mask whose logits are not finite) and scores by name, on the host, and
+            raises where they are not finite.
     """
     logits, scores = choose(logits, scores, options.multi_mask_output)
     flat, rated = logits.reshape(-1, *logits.shape[2:]), scores.reshape(-1)

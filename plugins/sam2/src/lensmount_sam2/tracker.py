@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -16,8 +16,11 @@ from lensmount_sam2.geometry import POINTERS
 from lensmount_sam2.memory_bank import Bank, Record
 from lensmount_sam2.on_host import CLAMP
 from lensmount_sam2.prompts import check_prompts
+from lensmount_sam2.runner import MAPS
 from lensmount_vision.images.loading import load_many
 from lensmount_vision.images.source_keys import image_key
+from lensmount_vision.models import NotPicklableError
+from lensmount_vision.models.numbers import bad_rows, not_finite
 from lensmount_vision.results.kinds import VideoMasks
 from lensmount_vision.results.mask_decoding import resize_logits_in_boxes
 
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from lensmount_vision.images.geometry import Geometry
     from lensmount_vision.images.image import Color, Image
 
+NOT_FINITE = "NaN or infinity in its mask or its memory"
 MASK_AREA = "(H, W) or (P, H, W) of the frame's size"
 
 
@@ -84,6 +88,12 @@ class Tracker:
         self._banks: dict[int, Bank] = {}
         self._frame: _Frame | None = None
         self._next = 0
+
+    def __reduce__(self) -> NoReturn:
+        raise NotPicklableError(
+            "a tracker cannot be pickled or copied: it holds networks and their memories",
+            fix="load the model in the worker and call model.track() there",
+        )
 
     @property
     def object_ids(self) -> tuple[int, ...]:
@@ -163,12 +173,16 @@ class Tracker:
             prompts = check_prompts(points, labels, boxes, None, image_size=size, mask_size=(1, 1))
         ids = self._ids(object_id, len(masks) if masks is not None else len(prompts or ()))
         state = self._last() if image is None else self._begin(image, reuse=True)
+        faults: dict[int, str] = {}
         for index, number in enumerate(ids):
+            fine = True
             if masks is not None:
-                self._adopt(state, number, masks[index])
+                fine = self._adopt(state, number, masks[index])
             elif prompts is not None:
-                self._point(state, number, prompts, index)
-        return self._result(state, ids)
+                fine = self._point(state, number, prompts, index)
+            if not fine:
+                faults[number] = NOT_FINITE
+        return self._answer(state, ids, faults)
 
     def step(self, frame: Any, *, color: Color | None = None) -> VideoMasks:
         """Finds every object in the next frame.
@@ -183,6 +197,8 @@ class Tracker:
         Raises:
             ImageError: The frame cannot be used.
             BackendError: The runtime failed.
+            NotFiniteError: The network gave the frame or an object NaN or infinity; the masks of the other objects are
+                in its `results`. Nothing of them is remembered, and the next frame can be given.
         """
         self._runner.check_open()
         image = self._load(frame, color)
@@ -209,14 +225,18 @@ class Tracker:
                 recall = bank.recall(state.number, self._longest)
                 groups.setdefault(recall.shape, []).append((number, recall))
             state.tracked.add(number)
+        faults: dict[int, str] = {}
         for members in groups.values():
             found = self._stepper.track(state.maps, [recall for _, recall in members], self._longest)
             records = self._stepper.record(state.maps, state.number, found, prompted=False)
-            for (number, _), record in zip(members, records, strict=True):
-                self._banks[number].add(record)
-                state.found[number] = record
+            for (number, _), record, fine in zip(members, records, self._stepper.finite(records), strict=True):
+                if fine:
+                    self._banks[number].add(record)
+                    state.found[number] = record
+                else:
+                    faults[number] = NOT_FINITE
         state.stepped = True
-        return self._result(state, list(self._banks))
+        return self._answer(state, list(self._banks), faults)
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
@@ -241,8 +261,11 @@ class Tracker:
     def _open(self, image: Image, key: str, number: int) -> _Frame:
         batch, (geometry,) = self._runner.prepare([image], self._spec)
         self._frame = None  # its maps make room for the next
-        self._frame = _Frame(number, key, geometry, image.path, self._stepper.encode(batch))
         self._next = number + 1
+        maps = self._stepper.encode(batch)
+        if faults := bad_rows(dict(zip(MAPS, maps, strict=True)), 1):
+            raise not_finite(self._runner, {number: faults[0]}, [None], {number: image.path}, of="frame")
+        self._frame = _Frame(number, key, geometry, image.path, maps)
         return self._frame
 
     def _ids(self, given: int | Sequence[int] | None, count: int) -> list[int]:
@@ -259,7 +282,7 @@ class Tracker:
             )
         return [int(i) for i in ids]
 
-    def _point(self, state: _Frame, number: int, prompts: Prompts, index: int) -> None:
+    def _point(self, state: _Frame, number: int, prompts: Prompts, index: int) -> bool:
         points, labels = prompts.encode(state.geometry)
         earlier = state.found.get(number)
         corrects = number in state.tracked and number in self._banks and not self._conditions(state, number)
@@ -272,18 +295,21 @@ class Tracker:
             self._longest,
         )
         (record,) = self._stepper.record(state.maps, state.number, found, prompted=True)
-        self._keep(state, number, record, conditions=not corrects)
+        return self._keep(state, number, record, conditions=not corrects)
 
-    def _adopt(self, state: _Frame, number: int, mask: NDArray[np.bool_]) -> None:
+    def _adopt(self, state: _Frame, number: int, mask: NDArray[np.bool_]) -> bool:
         found, stated = self._stepper.adopt(state.maps, mask)
         (record,) = self._stepper.record(state.maps, state.number, found, prompted=True, stated=stated)
         corrects = number in state.tracked and number in self._banks and not self._conditions(state, number)
-        self._keep(state, number, record, conditions=not corrects)
+        return self._keep(state, number, record, conditions=not corrects)
 
     def _conditions(self, state: _Frame, number: int) -> bool:
         return state.number in self._banks[number].prompted
 
-    def _keep(self, state: _Frame, number: int, record: Record, *, conditions: bool) -> None:
+    def _keep(self, state: _Frame, number: int, record: Record, *, conditions: bool) -> bool:
+        """Remembers a record of finite numbers; whether it is one."""
+        if self._stepper.finite([record]) != [True]:
+            return False
         bank = self._banks.get(number)
         if bank is None:
             bank = Bank(self._stepper.reach, POINTERS, self._attended, self._capacity, self._direction)
@@ -293,6 +319,14 @@ class Tracker:
             bank.condition(record)
         else:
             bank.add(record)
+        return True
+
+    def _answer(self, state: _Frame, ids: Sequence[int], faults: dict[int, str]) -> VideoMasks:
+        """The masks of objects on the present frame; an error that has them where others have none."""
+        result = self._result(state, [number for number in ids if number not in faults])
+        if faults:
+            raise not_finite(self._runner, faults, [result], of=f"frame {state.number}, object")
+        return result
 
     def _result(self, state: _Frame, ids: Sequence[int]) -> VideoMasks:
         if not ids:

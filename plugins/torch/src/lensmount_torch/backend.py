@@ -8,7 +8,7 @@ What it decides, and why:
 * `torch.set_num_threads` holds for the whole process, so it is called only when `threads=` or `LENSMOUNT_THREADS`
   asks for it; the last session that asks decides for all.
 * `cuda_graphs` records each shape of the input once (`torch_graphs`).
-* The caller's autocast, default device and default dtype do not reach the network (`settled`).
+* The caller's autocast, default device and default dtype do not reach the network (`lensmount.backend.settled`).
 * On CUDA in fp32, torch's own setting decides whether convolutions may use TF32; `provider` says so when they may.
 """
 
@@ -20,13 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 from lensmount.backend import torch_errors, wheels
 from lensmount.backend.devices import requested_device_path, requested_threads, split_device
-from lensmount.backend.torch_place import INSTALL, check_device, import_torch
+from lensmount.backend.torch_place import INSTALL, check_device, import_torch, settled
 from lensmount.contracts.session import OpenRequest, TensorSpec, check_feeds
 from lensmount.errors import BackendError, ClosedError, LensmountError, ModelFileError, OptionError
 from lensmount.specs import BackendStatus
 from lensmount_torch import memory as torch_memory
 from lensmount_torch.placing import check_compiler, may_use_tf32, place, read_back
-from lensmount_torch.settled import settled
 
 if TYPE_CHECKING:
     from lensmount.contracts import Environment, Gpu
@@ -82,6 +81,7 @@ def _capability(text: str | None) -> tuple[int, ...]:
     return tuple(int(part) for part in (text or "0").split("."))
 
 
+@settled(inference=False)
 def open_session(request: OpenRequest) -> TorchSession:
     """Places a network on a device; the network's module is moved and cast in place, not copied.
 
@@ -225,7 +225,7 @@ class TorchSession:
     def _failure(self, error: Exception, feeds: Mapping[str, Any]) -> LensmountError:
         """The error for a run that failed; where memory ran out, with the batch that would fit."""
         if torch_errors.is_memory(error):
-            with self._torch.inference_mode():
+            with settled():
                 return torch_memory.shortage(
                     self._torch, error, self._subject, self.device, self.inputs, feeds, self._forward
                 )
@@ -241,7 +241,7 @@ class TorchSession:
         call = self._call
         if call is None:
             raise ClosedError(f"the session of {self._subject} was closed", fix="load the model again")
-        with settled(self._torch, self._place):
+        with settled():
             results = call(*(self._to_device(feeds[spec.name]) for spec in self.inputs))
         values = [results] if isinstance(results, self._torch.Tensor) else list(results)
         if len(values) != len(self._names) or not all(isinstance(value, self._torch.Tensor) for value in values):

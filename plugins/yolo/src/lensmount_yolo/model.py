@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lensmount.backend.dtypes import host_array
-from lensmount.backend.tensors import is_tensor
+from lensmount.backend.tensors import host_array, is_tensor
 from lensmount.errors import OptionError, UnsupportedModelError
 from lensmount.specs import ModelPackage, Preprocess
 from lensmount.specs.options import flag, fraction, positive

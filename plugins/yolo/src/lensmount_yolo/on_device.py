@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lensmount.backend import settled
 from lensmount.errors import InputError
 from lensmount_vision.device.ordering import top_k
 from lensmount_vision.device.suppression import Overlapping, box_overlaps, rotated_overlaps, suppress
@@ -25,7 +26,7 @@ CANDIDATES = 512
 """Boxes of a picture that are looked at without asking the device how many there are."""
 
 
-@torch.inference_mode()
+@settled()
 def keep_boxes(
     output: Tensor, head: Head, wanted: Filter, geometries: Sequence[Geometry], *, rotated: bool = False
 ) -> list[Kept]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lensmount.errors import OptionError
-from lensmount.specs.options import flag, positive
+from lensmount.specs.options import flag, one_of, positive
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +25,8 @@ class LoadOptions:
         reduced_decode: Decode JPEGs that are much larger than the network's input at 1/2, 1/4 or 1/8 of their sides, as
             long as that leaves all the pixels that the network sees. Quicker, and not the same pixels; results stay in
             those of the whole picture. Refused for packages with a static crop or contrast normalisation.
+        activation: What makes probabilities of a classifier's outputs: `softmax`, `sigmoid`, or `none` where they are
+            some already. None for what the graph ends without: softmax where it gives logits.
     """
 
     input_size: int | tuple[int, int] | None = None
@@ -33,11 +35,14 @@ class LoadOptions:
     max_candidates: int = 30_000
     end_to_end: bool | None = None
     reduced_decode: bool = False
+    activation: str | None = None
 
     def __post_init__(self) -> None:
         positive("max_candidates", self.max_candidates)
         flag("rectangular", self.rectangular)
         flag("reduced_decode", self.reduced_decode)
+        if self.activation is not None:
+            one_of("activation", self.activation, ("softmax", "sigmoid", "none"))
         for name in ("antialias", "end_to_end"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, bool):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from lensmount.errors import ModelFileError
@@ -51,7 +52,20 @@ def _onnx(facts: FileFacts) -> ModelCard | None:
         if task == "classification"
         else Preprocess(size=size, channels=shape[1] if isinstance(shape[1], int) else 3)
     )
-    return bare_card(facts, metadata, task, "onnx", facts.precision, preprocess)
+    card = bare_card(facts, metadata, task, "onnx", facts.precision, preprocess)
+    return replace(card, notes=(*card.notes, *_notes(facts))) if task == "classification" else card
+
+
+def _notes(facts: FileFacts) -> list[str]:
+    """What is done to a classifier's outputs, where the graph leaves that open."""
+    ends = facts.onnx.activations if facts.onnx is not None else {}
+    said = {
+        "none": "the graph gives logits: they go through softmax (activation= says otherwise)",
+        "log-softmax": "the graph gives logarithms of probabilities: they go through softmax",
+        "sigmoid": "the graph ends in sigmoid: each class has a probability of its own",
+        None: "the graph does not tell whether it gives probabilities: they are taken for such (activation=)",
+    }
+    return [said[end] for end in ends.values() if end in said]
 
 
 def _size(shape: Sequence[Any], metadata: GraphMetadata) -> tuple[int, int]:

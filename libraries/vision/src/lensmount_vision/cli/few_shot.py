@@ -77,10 +77,7 @@ def few_shot(
         if save_detector is not None:
             detector.save(save_detector)
         sinks = Sinks(detector, save=save, json_file=json_file, coco=coco)
-        failed = run(stream(detector, source, max_frames=max_frames), sinks)
-    sinks.finish()
-    if failed:
-        raise typer.Exit(1)
+        run(stream(detector, source, max_frames=max_frames), sinks)
 
 
 def read_references(path: Path) -> list[dict[str, Any]]:

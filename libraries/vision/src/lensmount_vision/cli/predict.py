@@ -85,10 +85,7 @@ def predict(
         **extra,
     ) as loaded:
         sinks = Sinks(loaded, save=save, json_file=json_file, coco=coco)
-        failed = run(stream(loaded, source, max_frames=max_frames, **call), sinks)
-    sinks.finish()
-    if failed:
-        raise typer.Exit(1)
+        run(stream(loaded, source, max_frames=max_frames, **call), sinks)
 
 
 def _classes(text: str | None) -> list[str | int] | None:
@@ -98,32 +95,52 @@ def _classes(text: str | None) -> list[str | int] | None:
     return [int(part) if part.isdigit() else part for part in parts]
 
 
-def run(work: Stream, sinks: Sinks) -> int:
-    """Predicts item by item; returns how many failed."""
+def run(work: Stream, sinks: Sinks) -> None:
+    """Predicts item by item, and writes what is written at the end.
+
+    Raises:
+        typer.Exit: With status 1 where a picture failed; with 130 where Ctrl-C ended what had an end of its own. What
+            was done until then is written all the same. A camera has no end: stopping it is no failure.
+    """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from lensmount.cli.output import err, see
+    from lensmount_vision.cli.stopping import leave, uninterrupted
 
     failed: list[str] = []
     console = err()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     hidden = not console.is_terminal or (work.total is not None and work.total < 3)
+    done, stopped = 0, False
     with Progress(*columns, console=console, disable=hidden, transient=True) as progress, work:
         task = progress.add_task("predict", total=work.total)
         try:
             for info, result in work:
-                if info.error is None:
-                    sinks.add(info, result)
-                else:
-                    failed.append(info.error.page)
-                    text = info.error.details
-                    text = text if info.source in info.error.problem else f"{info.name}: {text}"
-                    console.print(text, style="red", markup=False, soft_wrap=True)
-                progress.advance(task)
-        except KeyboardInterrupt:  # a camera has no end: stopping it is not a failure
-            console.print("stopped")
+                with uninterrupted():
+                    if info.error is None:
+                        sinks.add(info, result)
+                    else:
+                        failed.append(info.error.page)
+                        text = info.error.details
+                        text = text if info.source in info.error.problem else f"{info.name}: {text}"
+                        console.print(text, style="red", markup=False, soft_wrap=True)
+                    done += 1
+                    if work.total is None or not info.frame:  # an animation counts as one of the total
+                        progress.advance(task)
+        except KeyboardInterrupt:
+            stopped = True
         except LensmountError:
             sinks.abort()
             raise
+    try:
+        sinks.finish()
+    except KeyboardInterrupt:
+        sinks.abort()
+        raise
+    if stopped and not work.live:
+        leave(done, work.total, "pictures" if work.total is not None else "pictures and frames")
+    if stopped:
+        console.print("stopped")
     see(failed)
-    return len(failed)
+    if failed:
+        raise typer.Exit(1)

@@ -80,7 +80,8 @@ class Sinks:
         # A picture that was decoded reduced for the network is drawn on in full.
         reduced = info.image is not None and info.image.reduced is not None
         picture = draw(info.source if reduced else info.image, result)
-        if info.frame is not None:
+        # Pages of a TIFF are pictures of their own, of any size.
+        if info.frame is not None and not info.source.lower().endswith((".tif", ".tiff")):
             if info.source not in self._videos:
                 if not info.live:  # videos come one after the other, cameras side by side
                     self._close_videos()
@@ -128,27 +129,49 @@ class Sinks:
             self._videos.popitem()[1].discard()
 
 
+LONGEST = 10.0
+"""Seconds that one picture of a video is shown at most, whatever the source's times say."""
+
+
 class VideoWriter:
-    """Writes an annotated video next to its final name, and renames it when it is whole."""
+    """Writes an annotated video next to its final name, and renames it when it is whole.
+
+    Its rate is that of the first two pictures. One that is shown for longer in the source is written several times, so
+    that videos of uneven rates keep their length.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._partial = path.with_name(f".{path.stem}.partial{path.suffix}")
         self._writer: Any = None
         self._held: list[Any] = []
-        self._last = 0.0
+        self._first = 0.0
+        self._rate = 0.0
+        self._written = 0
+        self._previous: Any = None
 
     def write(self, picture: Any, seconds: float | None) -> None:
         """Takes the next picture and its time in the source."""
         if self._writer is None:
             self._held.append(picture)  # the rate is known from the second frame on
             if len(self._held) == 1:
-                self._last = seconds or 0.0
+                self._first = seconds or 0.0
                 return
-            gap = (seconds or 0.0) - self._last
+            gap = (seconds or 0.0) - self._first
             self._open(1 / gap if 0.001 < gap < 1 else 25.0)
         else:
-            self._writer.write(picture)
+            behind = round(((seconds or 0.0) - self._first) * self._rate) - self._written
+            most = round(LONGEST * self._rate)
+            if behind > most:
+                self._first += (behind - most) / self._rate
+            for _ in range(min(behind, most)):
+                self._put(self._previous)
+            self._put(picture)
+
+    def _put(self, picture: Any) -> None:
+        self._writer.write(picture)
+        self._written += 1
+        self._previous = picture
 
     def _open(self, rate: float) -> None:
         from lensmount_vision.images.decoding import import_cv2
@@ -160,8 +183,9 @@ class VideoWriter:
         )
         if not self._writer.isOpened():
             raise InputError(f"cannot write video {self.path}", expected="an OpenCV build with an mp4 encoder")
+        self._rate = rate
         for picture in self._held:
-            self._writer.write(picture)
+            self._put(picture)
         self._held.clear()
 
     def close(self) -> None:

@@ -96,6 +96,8 @@ def _follow(
 ) -> None:
     from lensmount.cli.output import err, out, write_json
     from lensmount_vision.cli.sinks import VideoWriter
+    from lensmount_vision.cli.stopping import leave, uninterrupted
+    from lensmount_vision.models.entries import is_live
 
     writer = None
     if save is not None:
@@ -104,7 +106,7 @@ def _follow(
         save.parent.mkdir(parents=True, exist_ok=True)
         writer = VideoWriter(save)
     results: list[dict[str, Any]] = []
-    seen, quiet = 0, json_file == "-"
+    seen, quiet, stopped = 0, json_file == "-", False
     try:
         for frame in frames:
             if frame.number == at:
@@ -113,27 +115,36 @@ def _follow(
                 for given in points:
                     tracker.prompt(frame.image, points=[given])
             result = tracker.step(frame.image)
-            seen += 1
-            if json_file is not None:
-                results.append({"source": source, "seconds": frame.seconds, **result.to_dict()})
-            if writer is not None:
-                writer.write(result.draw(frame.image), frame.seconds)
-            if not quiet:
-                shown = zip(result.object_ids.tolist(), result.scores.tolist(), result.masks.area.tolist(), strict=True)
-                text = ", ".join(f"#{number} {score:.2f} {area} px" for number, score, area in shown)
-                out().print(f"{source}#{frame.number}: {text or 'nothing yet'}", markup=False, soft_wrap=True)
-    except KeyboardInterrupt:  # a camera has no end: stopping it is not a failure
-        err().print("stopped")
+            with uninterrupted():
+                seen += 1
+                if json_file is not None:
+                    results.append({"source": source, "seconds": frame.seconds, **result.to_dict()})
+                if writer is not None:
+                    writer.write(result.draw(frame.image), frame.seconds)
+                if not quiet:
+                    shown = zip(
+                        result.object_ids.tolist(), result.scores.tolist(), result.masks.area.tolist(), strict=True
+                    )
+                    text = ", ".join(f"#{number} {score:.2f} {area} px" for number, score, area in shown)
+                    out().print(f"{source}#{frame.number}: {text or 'nothing yet'}", markup=False, soft_wrap=True)
+    except KeyboardInterrupt:
+        stopped = True
     except LensmountError:
         if writer is not None:
             writer.discard()
         raise
-    if seen <= at:
+    if seen <= at and not stopped:
         if writer is not None:
             writer.discard()
         raise InputError("the video ends before --at", found=f"{seen} frames", expected=f"more than {at}")
-    if writer is not None and save is not None:
+    if writer is not None and save is not None and not seen:
+        writer.discard()
+    elif writer is not None and save is not None:
         writer.close()
         err().print(f"saved {save}", markup=False, soft_wrap=True)
     if json_file is not None:
         write_json(results, json_file)
+    if stopped and not is_live(source):
+        leave(seen, None, "frames")
+    if stopped:  # a camera has no end: stopping it is no failure
+        err().print("stopped")

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lensmount.backend import settled
 from lensmount.errors import InputError
 from lensmount_vision.images.checks import as_array, as_boxes
 from lensmount_vision.images.geometry import Geometry
@@ -31,7 +32,7 @@ Floats = NDArray[np.float32]
 Axes = tuple[Axis, Axis]
 
 
-@torch.inference_mode()
+@settled()
 def decode_prototypes(
     coefficients: Sequence[Floats], prototypes: Tensor, boxes: Sequence[Floats], geometries: Sequence[Geometry]
 ) -> list[Masks]:
@@ -62,7 +63,7 @@ def decode_prototypes(
     return _collect(queued)
 
 
-@torch.inference_mode()
+@settled()
 def resize_logits(
     logits: Tensor, boxes: Sequence[Floats], geometries: Sequence[Geometry], *, threshold: float = 0.0
 ) -> list[Masks]:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lensmount.backend import settled
 
+
+@settled()
 def top_k(scores: Tensor, k: int, allowed: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The `k` best of each row.
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from lensmount.backend import settled
 from lensmount.backend.batching import run_batched
 from lensmount.contracts.session import Session, TensorSession
 from lensmount.specs import BatchPolicy, Preprocess
@@ -50,7 +50,7 @@ class DevicePath:
         self, pictures: Sequence[Image], gate: AbstractContextManager[Any] | None = None
     ) -> tuple[dict[str, Tensor], list[Geometry]]:
         """Pictures of one network size to outputs on the device; see `SingleGraph.infer_pictures`."""
-        with self.runtime.current(), torch.inference_mode():
+        with self.runtime.current(), settled():
             batch, geometries = self.prepare(pictures)
             with gate or nullcontext():
                 return self.forward(batch), geometries

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lensmount.backend import settled
 from lensmount.specs import Preprocess
 from lensmount_vision.device.resampling import Resampler
 from lensmount_vision.device.staging import Staging
@@ -44,6 +45,7 @@ class DevicePreparer:
         OptionError: The spec cannot be carried out.
     """
 
+    @settled()
     def __init__(self, spec: Preprocess, runtime: Runtime, dtype: DType, *, channels_last: bool = False) -> None:
         check_spec(spec, dtype)
         self.spec = spec
@@ -74,7 +76,7 @@ class DevicePreparer:
             InputError: No pictures, or pictures whose network sizes differ.
             ImageTooLargeError: `pad-square` would make a picture beyond the limit on pixels.
         """
-        with self._runtime.current(), torch.inference_mode():
+        with self._runtime.current(), settled():
             return self._prepare(pictures)
 
     def _prepare(self, pictures: Sequence[Image]) -> tuple[Tensor, list[Geometry]]:

@@ -12,6 +12,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from lensmount.backend import settled as _settled
+
 ROUNDS = 8  # without looking; then one more tells whether it has settled
 BLOCK = 1024  # boxes whose pairs are compared at once
 
@@ -19,6 +21,7 @@ Overlapping = Callable[[slice, slice], Tensor]
 """From rows and columns to bool `(B, rows, columns)`: whether the pair is too much of an overlap."""
 
 
+@_settled()
 def suppress(alive: Tensor, overlapping: Overlapping, *, certain: bool) -> tuple[Tensor, Tensor]:
     """Which boxes stay.
 

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lensmount.backend import settled
 from lensmount.errors import InputError
 from lensmount_vision.images.torch_streams import fetch, put
 from lensmount_vision.results.mask_sampling import Axis, GeometryLike, axes
@@ -24,7 +25,7 @@ from lensmount_vision.results.masks import Crop, Masks
 VALUES = 32 * 2**20
 
 
-@torch.inference_mode()
+@settled()
 def resize_whole(
     logits: Sequence[Tensor],
     geometries: Sequence[GeometryLike],

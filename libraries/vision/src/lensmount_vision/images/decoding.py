@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensmount.errors import ImageError, ImageTooLargeError, MissingDependencyError, OptionError
-from lensmount_vision.images.headers import FORMATS, Header, read_header
+from lensmount_vision.images.counting import notice
+from lensmount_vision.images.headers import FORMATS, Header, count_scans, read_header
 from lensmount_vision.images.reduced_decode import Reduced, denominator
 
 if TYPE_CHECKING:
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
 
 DEFAULT_MAX_PIXELS = 200_000_000
 MAX_PIXELS_VARIABLE = "LENSMOUNT_MAX_PIXELS"
+
+#: Scans of a JPEG: never more than this many; and, from `_SCANS` on, no more than so many passes over a picture of the
+#: pixel limit. Progressive encoders write about ten, an optimiser's search (jpegrescan, mozjpeg) up to a few dozen.
+MAX_SCANS = 200
+_SCANS, _PASSES = 24, 20
 
 _TRANSPOSED = frozenset([5, 6, 7, 8])
 #: What is flipped after transposing, horizontally and vertically, by EXIF orientation (EXIF 2.32, tag 0x0112).
@@ -89,7 +95,7 @@ def check_size(size: tuple[int, int], name: str, limit: int) -> None:
 
 
 def decode(
-    data: bytes, name: str, limit: int, reduced_for: Preprocess | None = None
+    data: bytes, name: str, limit: int, reduced_for: Preprocess | None = None, *, told: bool = False
 ) -> tuple[NDArray[np.uint8], Reduced | None]:
     """Decodes an image file's bytes.
 
@@ -101,13 +107,14 @@ def decode(
         name: What to call it in errors.
         limit: Most pixels allowed, checked on the header.
         reduced_for: How the network wants its input, where a JPEG may be decoded at a fraction of its size.
+        told: Whether the caller knows that the file may hold more pictures than the first; else a notice says so.
 
     Returns:
         `(H, W, 3)` uint8, BGR; and what reduced pixels show, None for the whole picture.
 
     Raises:
         ImageError: Empty, not an image, truncated or corrupt.
-        ImageTooLargeError: The header declares more pixels than `limit`.
+        ImageTooLargeError: The header declares more pixels than `limit`, or a JPEG has absurdly many scans.
         MissingDependencyError: The installed OpenCV does not read this format and Pillow is not installed.
     """
     if not data:
@@ -123,6 +130,7 @@ def decode(
         if min(header.size) < 1:
             raise _unreadable(name, header, f"a header of size {header.size[1]}x{header.size[0]}")
         check_size(header.size, name, limit)
+        _check_work(data, header, name, limit)
     if not header.complete:
         raise ImageError(
             f"{name} is truncated",
@@ -130,6 +138,10 @@ def decode(
             expected="a whole file",
             fix="copy or download it again",
         )
+    if header.size is None:
+        raise _unreadable(name, header, f"a {header.format} of {len(data)} bytes whose header gives no size")
+    if not told:
+        notice(data, header.format, name)
     if reduced_for is not None and header.format == "JPEG":
         found = _decode_reduced(data, header, reduced_for)
         if found is not None:
@@ -141,7 +153,25 @@ def decode(
     if pixels is None:
         raise _unreadable(name, header, f"a {header.format} of {len(data)} bytes that OpenCV cannot decode")
     check_size((pixels.shape[0], pixels.shape[1]), name, limit)
-    return _orient(pixels, header.orientation), None
+    return oriented(pixels, header.orientation), None
+
+
+def _check_work(data: bytes, header: Header, name: str, limit: int) -> None:
+    """Refuses what a decoder would work or allocate for far beyond the picture's pixels."""
+    assert header.size is not None
+    if header.tile is not None:
+        check_size(header.tile, f"a tile of {name}", limit)
+    if header.format != "JPEG":
+        return
+    pixels = header.size[0] * header.size[1]
+    most = min(MAX_SCANS, max(_SCANS, _PASSES * limit // max(pixels, 1)))
+    if count_scans(data, most) > most:
+        raise ImageTooLargeError(
+            f"{name} would take too long to decode; nothing was decoded",
+            found=f"a JPEG of {pixels / 1e6:,.1f} million pixels in more than {most} scans, each a pass over all of it",
+            expected=f"at most {most} scans for this size; encoders write about ten",
+            fix="open it in an image editor and save it again",
+        )
 
 
 def _decode_reduced(data: bytes, header: Header, spec: Preprocess) -> tuple[NDArray[np.uint8], Reduced] | None:
@@ -159,7 +189,7 @@ def _decode_reduced(data: bytes, header: Header, spec: Preprocess) -> tuple[NDAr
     # A decoder that rounds otherwise than libjpeg, or a header whose size is not the picture's, is decoded in full.
     if pixels.shape[:2] != tuple(-(-side // step) for side in header.size):
         return None
-    pixels = _orient(pixels, header.orientation)
+    pixels = oriented(pixels, header.orientation)
     covered = (pixels.shape[0] * step, pixels.shape[1] * step)
     flip_x, flip_y = _FLIPPED.get(header.orientation, (False, False))
     origin = (size[1] - covered[1] if flip_x else 0, size[0] - covered[0] if flip_y else 0)
@@ -212,7 +242,7 @@ def _decode_pillow(data: bytes, name: str, header: Header) -> NDArray[np.uint8] 
         return None
 
 
-def _orient(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+def oriented(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
     """Applies an EXIF orientation."""
     if orientation == 1:
         return pixels

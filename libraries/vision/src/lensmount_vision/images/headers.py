@@ -13,9 +13,12 @@ import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from lensmount_vision.images.tiff import directories, of_bytes
+
 FORMATS = ("JPEG", "PNG", "WebP", "GIF", "BMP", "TIFF", "PNM", "JPEG 2000", "AVIF")
 
-_ORIENTATION_TAG = 0x0112
+#: A marker that ends entropy-coded data: neither a stuffed 0xFF nor a restart (ISO/IEC 10918-1, B.1.1.5).
+_MARKER = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]", re.DOTALL)
 _SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 # each separator can match in one way only, so that the time is linear in the file's length
 _PNM = re.compile(rb"P([1-6])(?:\s|#[^\n]*\n)+(\d{1,9})(?:\s|#[^\n]*\n)+(\d{1,9})\s")
@@ -30,12 +33,14 @@ class Header:
         size: `(height, width)` in pixels as stored, before orientation; None where the header does not say.
         orientation: EXIF orientation, 1..8; 1 when there is none.
         complete: False when the file is certainly cut short.
+        tile: `(height, width)` of the tiles of a TIFF, which decoders hold whole, whatever the picture's size.
     """
 
     format: str
     size: tuple[int, int] | None
     orientation: int = 1
     complete: bool = True
+    tile: tuple[int, int] | None = None
 
 
 def read_header(data: bytes) -> Header | None:
@@ -148,10 +153,9 @@ def _bmp(data: bytes) -> Header:
 
 
 def _tiff(data: bytes) -> Header:
-    tags = _tiff_tags(data)
-    size = (tags[257], tags[256]) if 256 in tags and 257 in tags else None
+    first = next(directories(of_bytes(data)), None)
     # OpenCV turns TIFFs itself, whatever the flags: no orientation is reported, lest it be applied twice.
-    return Header("TIFF", size)
+    return Header("TIFF", first.size, tile=first.tile) if first is not None else Header("TIFF", None, complete=False)
 
 
 def _pnm(data: bytes) -> Header:
@@ -168,42 +172,41 @@ def _jpeg2000(data: bytes) -> Header:
 
 
 def _avif(data: bytes) -> Header:
-    start = data.find(b"ispe", 0, 1 << 16)
-    if start < 0:
+    # A picture made of tiles names the size of these as well; the whole is the largest.
+    starts = [found.start() for found in re.finditer(b"ispe", data[: 1 << 16])]
+    sizes = [struct.unpack_from(">II", data, start + 8) for start in starts]
+    if not sizes:
         return Header("AVIF", None)
-    width, height = struct.unpack_from(">II", data, start + 8)
+    width, height = max(sizes, key=lambda size: size[0] * size[1])
     return Header("AVIF", (height, width))
 
 
 def _exif_orientation(tiff: bytes) -> int:
     try:
-        value = _tiff_tags(tiff).get(_ORIENTATION_TAG, 1)
+        first = next(directories(of_bytes(tiff)), None)
     except (struct.error, ValueError, OverflowError):
         return 1
-    return value if 1 <= value <= 8 else 1
+    return first.orientation if first is not None else 1
 
 
-def _tiff_tags(data: bytes) -> dict[int, int]:
-    """First values of the integer tags in the first directory of a TIFF structure (also BigTIFF)."""
-    order = {b"II": "<", b"MM": ">"}.get(data[:2])
-    if order is None:
-        raise ValueError("no TIFF byte order mark")
-    (version,) = struct.unpack_from(order + "H", data, 2)
-    if version == 43:
-        (directory,) = struct.unpack_from(order + "Q", data, 8)
-        (count,) = struct.unpack_from(order + "Q", data, directory)
-        start, step, value_at = directory + 8, 20, 12
-    else:
-        (directory,) = struct.unpack_from(order + "I", data, 4)
-        (count,) = struct.unpack_from(order + "H", data, directory)
-        start, step, value_at = directory + 2, 12, 8
-    tags: dict[int, int] = {}
-    for entry in range(start, start + min(count, 4096) * step, step):
-        tag, kind = struct.unpack_from(order + "HH", data, entry)
-        code = {1: "B", 3: "H", 4: "I", 16: "Q"}.get(kind)
-        if code is not None:
-            (tags[tag],) = struct.unpack_from(order + code, data, entry + value_at)
-    return tags
+def count_scans(data: bytes, enough: int) -> int:
+    """How many scans a JPEG has: each is a pass over all blocks of the picture, however few bytes it takes.
+
+    Args:
+        data: The whole file.
+        enough: Where to stop counting.
+    """
+    if data.count(b"\xff\xda") <= enough:  # quick, and never too few
+        return data.count(b"\xff\xda")
+    position, scans = 2, 0
+    while scans <= enough and (found := _MARKER.search(data, position)) is not None:
+        position, marker = found.end(), data[found.end() - 1]
+        if marker == 0xD9:  # what comes after the end is another file: MPO, a phone's film
+            break
+        scans += marker == 0xDA
+        if marker not in (0x01, 0xD8):  # these have no length
+            position += int.from_bytes(data[position : position + 2], "big")
+    return scans
 
 
 _READERS: tuple[tuple[str, Callable[[bytes], bool], Callable[[bytes], Header]], ...] = (

@@ -186,7 +186,7 @@ def _from_text(text: str, limit: int, spec: Preprocess | None) -> Image:
             expected="a path, http://, https:// or data:",
             fix="a stream is read with lensmount_vision.images.video_frames" if scheme in ("rtsp", "rtmp") else None,
         )
-    return _decoded(_read_file(text, limit), text, limit, spec, text)
+    return _decoded(read_file(text, limit), text, limit, spec, text)
 
 
 def _data_uri(text: str) -> bytes:
@@ -203,7 +203,12 @@ def _data_uri(text: str) -> bytes:
         ) from error
 
 
-def _read_file(text: str, limit: int) -> bytes:
+def read_file(text: str, limit: int) -> bytes:
+    """A picture's file, whole.
+
+    Raises:
+        ImageError: It is missing, no file, larger than any picture within the limit, or cannot be read.
+    """
     path = Path(text)
     try:
         status = path.stat()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import glob
 import http.client
+import math
 import os
 import time
 import urllib.error
@@ -200,7 +201,8 @@ class Frame(NamedTuple):
 
     Attributes:
         number: Counts from 0.
-        seconds: Time since the start.
+        seconds: Time since the start: of files as the container has it, so that frames may lie unevenly; of cameras and
+            streams since they were opened.
         image: The picture, BGR.
     """
 
@@ -250,8 +252,10 @@ def _frames(capture: Any, cv2: Any, text: str, stride: int) -> Iterator[Frame]:
     rate = float(capture.get(cv2.CAP_PROP_FPS) or 0)
     start = time.monotonic()
     live = "://" in text or not Path(text).exists()
+    clock = _Clock(1 / rate if rate > 0 else 0.0)
     index = 0
     while capture.grab():
+        now = time.monotonic() - start if live else clock.read(float(capture.get(cv2.CAP_PROP_POS_MSEC)) / 1000)
         if index % stride == 0:
             ok, pixels = capture.retrieve()
             if not ok or pixels is None:
@@ -259,13 +263,38 @@ def _frames(capture: Any, cv2: Any, text: str, stride: int) -> Iterator[Frame]:
             if pixels.ndim == 2:
                 pixels = cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR)
             pixels.flags.writeable = False
-            seconds = time.monotonic() - start if live or rate <= 0 else index / rate
-            yield Frame(index, seconds, Image(pixels, "bgr", text))
+            yield Frame(index, now, Image(pixels, "bgr", text))
         index += 1
     if index == 0:
         raise ImageError(
             f"{shown(text)} has no frame that can be read", fix="it may be truncated, or of an unknown codec"
         )
+
+
+class _Clock:
+    """Times of a file's frames: the container's, and the rate's where it has none or starts anew.
+
+    Args:
+        step: Seconds between frames by the file's rate; 0 where it does not say.
+    """
+
+    def __init__(self, step: float) -> None:
+        self._step = step or 0.04
+        self._stamp = -math.inf
+        self._seconds = 0.0
+
+    def read(self, stamp: float) -> float:
+        """The time of the next frame, later than that of the last one, by what the container says of it in seconds."""
+        if not math.isfinite(stamp):
+            stamp = self._stamp
+        if self._stamp == -math.inf:
+            self._seconds = stamp if 0 < stamp < math.inf else 0.0
+        elif stamp > self._stamp:
+            self._seconds += stamp - self._stamp
+        else:  # no time stamps, or those of several recordings one after the other
+            self._seconds += self._step
+        self._stamp = max(stamp, -1.0)
+        return self._seconds
 
 
 def _no_video(text: str, camera: bool, found: str | None) -> ImageError:

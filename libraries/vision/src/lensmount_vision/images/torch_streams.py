@@ -61,7 +61,7 @@ class HostRuntime:
 
     def pinned(self, count: int) -> Tensor:
         """Plain memory."""
-        return torch.empty(count, dtype=torch.uint8)
+        return torch.empty(count, dtype=torch.uint8, device="cpu")
 
     def mark(self) -> Marker:
         """A place that was reached already."""
@@ -86,7 +86,7 @@ class CudaRuntime:
 
     def pinned(self, count: int) -> Tensor:
         """Page-locked memory."""
-        return torch.empty(count, dtype=torch.uint8, pin_memory=True)
+        return torch.empty(count, dtype=torch.uint8, device="cpu", pin_memory=True)
 
     def mark(self) -> Marker:
         """An event on the current stream."""

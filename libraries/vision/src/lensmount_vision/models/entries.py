@@ -15,6 +15,7 @@ from lensmount.specs.options import is_whole
 from lensmount_vision.images.arrays import is_array
 from lensmount_vision.images.image import Color, Image
 from lensmount_vision.images.loading import load, several
+from lensmount_vision.images.pages import pictures, several_in
 from lensmount_vision.images.sources import STREAM_SCHEMES, Frame, expand_sources, is_video, shown, video_frames
 
 if TYPE_CHECKING:
@@ -61,6 +62,8 @@ class Item:
 def entries_of(source: Any) -> tuple[Iterable[Any], int | None]:
     """A source as single pictures and feeds, and how many pictures that is, where it is known; nothing is opened.
 
+    A file that holds several pictures counts as one here: that is known when its turn comes.
+
     Raises:
         ImageError: A folder or glob holds no pictures.
     """
@@ -82,10 +85,14 @@ def _expanded(entries: list[Any]) -> tuple[list[Any], int | None]:
     return found, None if any(isinstance(entry, Feed) for entry in found) else len(found)
 
 
-def _video(name: str | int) -> Feed:
+def is_live(name: str | int) -> bool:
+    """Whether a video's name is that of a camera or a network stream, which have no end of their own."""
     text = str(name)
-    camera = text.isdecimal() and not Path(text).exists()
-    return Feed(text, partial(video_frames, name), live=camera or text.lower().startswith(STREAM_SCHEMES))
+    return (text.isdecimal() and not Path(text).exists()) or text.lower().startswith(STREAM_SCHEMES)
+
+
+def _video(name: str | int) -> Feed:
+    return Feed(str(name), partial(video_frames, name), live=is_live(name))
 
 
 def items_of(
@@ -97,6 +104,9 @@ def items_of(
             yield from _frames(entry, color, max_frames)
         elif isinstance(entry, (str, os.PathLike)) and is_video(entry):  # from a generator
             yield from _frames(_video(os.fspath(entry)), color, max_frames)
+        elif several_in(entry):  # an animation, pages
+            name = os.fspath(entry) if isinstance(entry, (str, os.PathLike)) else f"image {index}"
+            yield from _frames(Feed(name, partial(pictures, entry)), color, max_frames)
         else:
             name = os.fspath(entry) if isinstance(entry, (str, os.PathLike)) else getattr(entry, "path", None)
             yield Item(str(name or f"image {index}"), partial(load, entry, color=color, reduced_for=reduced_for))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from lensmount.errors import ClosedError, UnsupportedModelError
+from lensmount.errors import ClosedError, InputError, UnsupportedModelError
 from lensmount.specs.logs import log
+from lensmount.store import path_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -17,6 +19,10 @@ if TYPE_CHECKING:
     from lensmount_vision.images.image import Color, Image
 
 T = TypeVar("T")
+
+
+class NotPicklableError(InputError, TypeError):
+    """A model, or what follows from one, cannot go to another process; what would make it there can."""
 
 
 class LoadedModel(ABC):
@@ -97,6 +103,14 @@ class LoadedModel(ABC):
         self._closed = True
         self._runs.close()
 
+    def __reduce__(self) -> NoReturn:
+        raise NotPicklableError(
+            f"model {self._card.id!r} cannot be pickled or copied: it holds a runtime's session",
+            found=repr(self),
+            expected=f"its specification: {specification(self)!r}",
+            fix="give it to the worker with the options that you gave, and load there: registry.load(**specification)",
+        )
+
     def __enter__(self) -> Self:
         return self
 
@@ -105,6 +119,20 @@ class LoadedModel(ABC):
 
     def __repr__(self) -> str:
         return f"<{self._card.id} {self._card.task} on {self.backend} {self.device} {self.precision}>"
+
+
+def specification(model: Any) -> dict[str, str]:
+    """What `registry.load` takes to load a model again; options of the family are for the caller to add."""
+    uris = [artifact.uri for artifact in model.package.artifacts]
+    given = model.card.id
+    if all(uri.startswith("file://") for uri in uris):  # a file, or a folder of several
+        given = os.path.commonpath([path_of(uri) for uri in uris])
+    return {
+        "id_or_path": given,
+        "backend": model.backend,
+        "device": model.device,
+        "precision": model.precision,
+    }
 
 
 def closed_error(model_id: str) -> ClosedError:

@@ -13,7 +13,7 @@ from lensmount.backend.tensors import is_tensor
 from lensmount.errors import ModelFileError, OptionError
 from lensmount_vision.images.reduced_decode import check
 from lensmount_vision.models.loaded import LoadedModel
-from lensmount_vision.models.numbers import NotFiniteError, not_finite
+from lensmount_vision.models.numbers import NotFiniteError, Unusable, not_finite
 from lensmount_vision.models.numbers import finish as finish_outputs
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ class SingleGraph(LoadedModel):
         self,
         images: Any,
         color: Color | None,
-        finish: Callable[[dict[str, Any], list[Geometry], list[str | None]], Sequence[R]],
+        finish: Callable[[dict[str, Any], list[Geometry], list[str | None]], Sequence[R | Unusable]],
         size: int = BATCH,
     ) -> list[R]:
         """What a call does once its options are checked: pictures, batches of them, results in the pictures' order.
@@ -197,7 +197,8 @@ class SingleGraph(LoadedModel):
         Args:
             images: Whatever the caller passed.
             color: As in `preprocess`.
-            finish: Makes one result for each picture of a batch, of raw outputs, geometries and paths.
+            finish: Makes one result for each picture of a batch, of raw outputs, geometries and paths; an `Unusable`
+                where none can be made.
             size: The most pictures that are prepared at once.
 
         Returns:

@@ -12,12 +12,13 @@ import threading
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from lensmount.backend import cpu_count
 from lensmount.errors import ImageError, LensmountError
 from lensmount.specs.options import check_names, one_of, positive
 from lensmount_vision.models.entries import Item
+from lensmount_vision.models.loaded import NotPicklableError
 from lensmount_vision.models.numbers import NotFiniteError, finish, not_finite
 from lensmount_vision.models.pipeline import in_order
 from lensmount_vision.models.readers import Reader
@@ -38,7 +39,7 @@ class FrameInfo:
         index: Place in the stream, from 0; frames left out are not counted.
         source: Path, address, camera or name.
         image: The decoded picture, reduced where the model was loaded with `reduced_decode`; None with an error.
-        frame: Number of the frame, for videos and cameras.
+        frame: Number of the frame, for videos, cameras, animations and pages.
         seconds: Its time in the video, or since the camera was opened.
         live: Whether it comes from a live source.
         dropped: Frames of this source left out just before it, because nobody had time for them.
@@ -67,7 +68,8 @@ class Stream(Iterator[Pair]):
     """Iterator over `(FrameInfo, result)`; `with` or `close()` stops its threads early.
 
     Attributes:
-        total: Number of pictures, None where it is not known before.
+        live: Whether some of it comes from a camera or a network stream, and so has no end of its own.
+        total: Number of pictures, None where it is not known before; a GIF or TIFF of several counts as one.
         batch_size: Pictures in one run.
         workers: Groups of pictures processed at once.
         concurrency: Of these, the most in the network at once.
@@ -76,6 +78,7 @@ class Stream(Iterator[Pair]):
     def __init__(self, reader: Reader, work: _Work, batch_size: int, workers: int, concurrency: int) -> None:
         self._reader = reader
         self._run = _run(reader, work, batch_size, workers)
+        self.live = reader.live
         self.total = reader.total
         self.batch_size = batch_size
         self.workers = workers
@@ -83,6 +86,12 @@ class Stream(Iterator[Pair]):
 
     def __next__(self) -> Pair:
         return next(self._run)
+
+    def __reduce__(self) -> NoReturn:
+        raise NotPicklableError(
+            "a stream cannot be pickled or copied: it holds threads and a model",
+            fix="load the model in the worker and call model.stream(source) there",
+        )
 
     def close(self) -> None:
         """Stops reading and running, and waits for the threads; a second call does nothing."""
@@ -113,7 +122,8 @@ def stream(
     Args:
         model: Any loaded model; one with `preprocess`, `forward` and `postprocess` has its stages overlapped finely.
         source: A path, folder, glob, URL, video, stream address, camera number, picture, `Feed`, a list of such, or
-            an iterable of pictures. An iterable is drawn from in a thread of the stream's, as results are taken.
+            an iterable of pictures. Of an animation or a TIFF with pages (a path or its bytes) all pictures are taken,
+            as frames. An iterable is drawn from in a thread of the stream's, as results are taken.
         batch_size: Pictures in one run; `"auto"` is a static graph's own size, else 1 on the CPU (where more gains
             nothing) and for live sources, else 8.
         workers: Groups of pictures processed at once; None to choose by the machine.
@@ -121,7 +131,7 @@ def stream(
             the gaps that the other leaves), else 1.
         policy: `"all"` runs every frame and makes sources wait; `"latest"` leaves frames out so that a result is never
             of an old one; `"auto"` is `"latest"` for cameras and network streams, `"all"` for the rest.
-        max_frames: Most frames of one video or camera.
+        max_frames: Most frames of one video, camera or animation.
         color: Channel order of arrays and tensors, `"bgr"` or `"rgb"`.
         **options: The model's call options; a wrong one is an error at once.
 

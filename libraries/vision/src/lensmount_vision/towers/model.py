@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from lensmount.backend.dtypes import host_array
+from lensmount.backend.tensors import host_array
 from lensmount.errors import InputError, LensmountError, ModelFileError
 from lensmount.specs.options import flag, positive
 from lensmount_vision.models.numbers import NotFiniteError, bad_rows, not_finite
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     Vectors = NDArray[np.float32]
 
+R = TypeVar("R")
 TEMPLATES = ("a photo of a {}.",)
 TEXT_BATCH = 64
 
@@ -104,7 +105,24 @@ class EmbeddingModel(SingleGraph):
     ) -> list[Embeddings]:
         """Embeds pictures: a list with one result of one row for each; see `embed_images`."""
         flag("normalize", normalize)
+
+        def make(batch: EmbeddedBatch) -> list[Embeddings]:
+            made = self._result(batch.vectors, normalize)
+            return [made[[row]] for row in range(len(made))]
+
+        return self._each(images, batch_size, color, make)
+
+    def _each(
+        self, images: Any, size: int | None, color: Color | None, make: Callable[[EmbeddedBatch], list[R]]
+    ) -> list[R]:
+        """A result for each picture.
+
+        Raises:
+            NotFiniteError: The network gave a picture's vector NaN or infinity; it has the others' results.
+        """
         faults: dict[int, str] = {}
+        names: dict[int, str | None] = {}
+        by_place: dict[int, R] = {}
 
         def failed(name: str, error: LensmountError) -> None:
             if not isinstance(error, NotFiniteError):
@@ -112,11 +130,8 @@ class EmbeddingModel(SingleGraph):
             faults.update(error.faults)
             names.update(dict.fromkeys(error.faults, name))
 
-        names: dict[int, str | None] = {}
-        by_place: dict[int, Embeddings] = {}
-        for batch in self.embed_batches(images, batch_size=batch_size, color=color, on_error=failed):
-            made = self._result(batch.vectors, normalize)
-            by_place.update((index, made[[row]]) for row, index in enumerate(batch.indices))
+        for batch in self.embed_batches(images, batch_size=size, color=color, on_error=failed):
+            by_place.update(zip(batch.indices, make(batch), strict=True))
         if faults:
             raise not_finite(self, faults, [by_place.get(i) for i in range(len(by_place) + len(faults))], names)
         return [by_place[i] for i in range(len(by_place))]
@@ -180,13 +195,17 @@ class EmbeddingModel(SingleGraph):
         return stream(self, images, size=size, color=color, progress=progress, on_error=on_error)
 
     def forward_images(self, batch: NDArray[Any]) -> Vectors:
-        """Runs the image tower: `(B, C, H, W)` as `preprocess` made it to `(B, D)` float32, not normalised."""
-        return self._checked(next(iter(self.forward(batch).values())))
+        """Runs the image tower: `(B, C, H, W)` as `preprocess` made it to `(B, D)` float32, not normalised.
+
+        Raises:
+            NotFiniteError: A picture's vector holds NaN or infinity; those of the others are in its `results`.
+        """
+        return self._finite(self._checked(next(iter(self.forward(batch).values()))), "picture")
 
     def forward_pictures(self, pictures: Sequence[Image]) -> Vectors:
         """Prepares pictures and runs the image tower: `(B, D)` float32, not normalised."""
         raw, _ = self.infer_pictures(pictures)
-        return self._checked(host_array(next(iter(raw.values()))))
+        return self._finite(self._checked(host_array(next(iter(raw.values())))), "picture")
 
     # --- texts --------------------------------------------------------------------------------------------------------
 
@@ -202,7 +221,7 @@ class EmbeddingModel(SingleGraph):
     def forward_text(self, tokens: NDArray[np.integer[Any]]) -> Vectors:
         """Runs the text tower: ids `(B, L)` to `(B, D)` float32, not normalised."""
         self.check_open()
-        return self._checked(self.text_encoder.forward(tokens))
+        return self._finite(self._checked(self.text_encoder.forward(tokens)), "text")
 
     def embed_text(
         self, texts: str | Sequence[str], *, batch_size: int | None = None, normalize: bool = True
@@ -227,7 +246,8 @@ class EmbeddingModel(SingleGraph):
         words = as_texts(texts)
         vectors = self.text_encoder.vectors(words, size, self.dimension)
         if faults := bad_rows({"vectors": vectors}, len(words)):
-            raise not_finite(self, faults, names={i: repr(words[i])[:80] for i in faults}, of="text")
+            good = [None if i in faults else self._result(vectors[[i]], normalize) for i in range(len(words))]
+            raise not_finite(self, faults, good, {i: repr(words[i])[:80] for i in faults}, of="text")
         return self._result(self._checked(vectors), normalize)
 
     # --- both ---------------------------------------------------------------------------------------------------------
@@ -291,14 +311,15 @@ class EmbeddingModel(SingleGraph):
         if not names:
             raise InputError("there are no labels to choose from", found="an empty list", expected="two or more")
         words = self.embed_labels(names, templates)
-        results = []
-        for batch in self.embed_batches(images, batch_size=batch_size, color=color):
+
+        def make(batch: EmbeddedBatch) -> list[Classification]:
             scores = self.compare(Embeddings(vectors=batch.vectors, normalized=False), words).probabilities
-            results += [
+            return [
                 Classification(probabilities=row, class_names=names, image_size=size, path=path)
                 for row, size, path in zip(scores, batch.image_sizes, batch.paths, strict=True)
             ]
-        return results
+
+        return self._each(images, batch_size, color, make)
 
     def warmup(self) -> None:
         """Runs both towers once."""
@@ -315,6 +336,11 @@ class EmbeddingModel(SingleGraph):
         if not flag("normalize", normalize):
             return made
         return made.normalize() if len(made) else replace(made, normalized=True)
+
+    def _finite(self, vectors: Vectors, of: str) -> Vectors:
+        if faults := bad_rows({"vectors": vectors}, len(vectors)):
+            raise not_finite(self, faults, [None if i in faults else v for i, v in enumerate(vectors)], of=of)
+        return vectors
 
     def _checked(self, vectors: NDArray[Any]) -> Vectors:
         if vectors.ndim != 2 or vectors.shape[1] != self.dimension:

@@ -19,7 +19,7 @@ from lensmount_vision.images.image import Image
 from lensmount_vision.images.loading import is_single, load, several
 from lensmount_vision.images.sources import expand_sources, is_video
 from lensmount_vision.images.transforms import prepare
-from lensmount_vision.models.numbers import bad_rows, not_finite
+from lensmount_vision.models.numbers import NotFiniteError, not_finite
 from lensmount_vision.models.pipeline import batched, count_of, in_order
 
 if TYPE_CHECKING:
@@ -153,13 +153,13 @@ def stream(
         held = np.empty((rows, spec.channels, height, width), dtype)
         for group in batched(ready(), size):
             if on_device:
-                vectors = model.forward_pictures([item.picture for item in group if item.picture is not None])
+                pictures = [item.picture for item in group if item.picture is not None]
+                vectors, faults = _looked_at(model.forward_pictures, pictures)
             else:
                 for target, item in zip(held, group, strict=False):
                     target[...] = item.input
-                vectors = model.forward_images(held[: len(group)])
+                vectors, faults = _looked_at(model.forward_images, held[: len(group)])
             advance(len(group))
-            faults = bad_rows({"vectors": vectors}, len(group))
             if faults:
                 names = {item.index: item.path for item in group}
                 error = not_finite(model, {group[i].index: why for i, why in faults.items()}, names=names)
@@ -189,3 +189,12 @@ def _bar(stack: ExitStack, total: int | None) -> Callable[[int], None]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     shown = stack.enter_context(Progress(*columns, console=console, disable=not console.is_terminal, transient=True))
     return partial(shown.advance, shown.add_task("embed", total=total))
+
+
+def _looked_at(forward: Callable[[Any], NDArray[np.float32]], given: Any) -> tuple[NDArray[np.float32], dict[int, str]]:
+    """Vectors, with zeros for those that are not finite; and what is wrong with these, by row."""
+    try:
+        return forward(given), {}
+    except NotFiniteError as error:
+        blank = np.zeros_like(next((row for row in error.results if row is not None), np.zeros(0, np.float32)))
+        return np.stack([blank if row is None else row for row in error.results]), error.faults

@@ -42,14 +42,12 @@ def bench(
     offline: Offline = False,
 ) -> None:
     """Measure start-up, stages, tail, throughput and memory; variants take turns in processes of their own."""
-    from rich.progress import Progress
-
     from lensmount.cli.output import err, out, write_json
     from lensmount_bench import harness as harness
+    from lensmount_bench.cli.stopping import measuring
 
     console = err()
-    with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
-        task = progress.add_task("", total=None)
+    with measuring(console, "measurements", begun=1) as tell:
         report = harness.run(
             model,
             source=source,
@@ -65,7 +63,7 @@ def bench(
             seconds=seconds,
             rounds=rounds,
             cold=cold,
-            progress=lambda text, done, total: progress.update(task, description=text, completed=done - 1, total=total),
+            progress=tell,
         )
     if json_file is not None:
         write_json(report.to_dict(), json_file)

@@ -46,17 +46,17 @@ def evaluate(
     offline: Offline = False,
 ) -> None:
     """Average precision (COCO) of boxes and masks, accuracy of classifiers, and what is confused."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
     from lensmount.cli.output import err, out, write_json
     from lensmount_bench.accuracy import evaluate as run
     from lensmount_bench.cli.bench import words
+    from lensmount_bench.cli.stopping import measuring
 
     console = err()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     load: dict[str, Any] = {"architecture": architecture, "threads": threads, "offline": offline or None}
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
-        bar = progress.add_task("", total=None)
+    with measuring(console, "pictures", *columns) as tell:
         report = run(
             model,
             images,
@@ -69,7 +69,7 @@ def evaluate(
             limit=limit,
             renamed=_pairs(renamed or []),
             load=load,
-            progress=lambda text, done, total: progress.update(bar, description=text, completed=done, total=total),
+            progress=tell,
         )
     if json_file is not None:
         write_json(report.to_dict(), json_file)

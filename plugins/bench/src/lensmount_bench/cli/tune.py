@@ -54,16 +54,14 @@ def tune(
         return
     if model is None:
         raise InputError("tune wants a model", fix="lensmount tune MODEL; lensmount models lists them")
-    from rich.progress import Progress
-
     from lensmount.cli.catalogue import show_plan
     from lensmount.specs import to_dict
+    from lensmount_bench.cli.stopping import measuring
     from lensmount_bench.tuning import tune as run
 
     console = err()
     extra: dict[str, Any] = {} if threads is None else {"threads": threads}
-    with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
-        task = progress.add_task("", total=None)
+    with measuring(console, "measurements", begun=1) as tell:
         found = run(
             model,
             device=device,
@@ -74,7 +72,7 @@ def tune(
             batch=batch,
             seconds=seconds,
             rounds=rounds,
-            progress=lambda text, done, total: progress.update(task, description=text, completed=done - 1, total=total),
+            progress=tell,
             **extra,
         )
     if json_file is not None:
