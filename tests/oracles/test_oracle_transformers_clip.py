@@ -143,7 +143,8 @@ def compare(row, folder: Path, model, processor, paths) -> None:
     own = found.embed_images(lying, normalize=False).vectors
     row.close("image vectors of pictures", own, images, VECTORS, relative=True)
     other = transformers.CLIPImageProcessor.from_pretrained(folder)
-    grey = 255 * (np.array(other.image_std)[:, None, None] if other.do_normalize else 1)
+    grey = np.array(other.image_std)[:, None, None] if other.do_normalize else np.ones(1)
+    grey = grey / (other.rescale_factor if other.do_rescale else 1)
     theirs = other([Image.open(p) for p in paths], return_tensors="pt")["pixel_values"].numpy()
     row.close("prepared pictures, torchvision's processor, grey values", prepared * grey, theirs * grey, GREY)
     row.close("text vectors of texts", found.embed_text(TEXTS, normalize=False).vectors, texts, VECTORS, relative=True)

@@ -77,7 +77,9 @@ def compare(row, folder: Path, model, processor, paths) -> None:
 
     found = registry.load(folder, backend="torch", device="cpu")
     assert found.card.architecture == "owlv2"
-    std = np.array(processor.image_processor.image_std)[:, None, None]
+    prepared = processor.image_processor
+    grey = np.array(prepared.image_std)[:, None, None] if prepared.do_normalize else np.ones(1)
+    grey = grey / (prepared.rescale_factor if prepared.do_rescale else 1)
     for path in paths:
         image = Image.open(path)
         inputs = processor(text=[TEXTS], images=image, return_tensors="pt", padding="max_length", max_length=16)
@@ -85,7 +87,7 @@ def compare(row, folder: Path, model, processor, paths) -> None:
             theirs = model(**inputs)
         batch, _ = found.preprocess(path)
         pixels = inputs["pixel_values"].numpy()
-        row.close("prepared pictures, grey values", batch * std * 255, pixels * std * 255, GREY)
+        row.close("prepared pictures, grey values", batch * grey, pixels * grey, GREY)
         raw = found.forward(pixels)
         row.close("objectness", raw["objectness_logits"], theirs.objectness_logits, OUTPUTS, relative=True)
         row.close("boxes, share of the picture", raw["boxes"], theirs.pred_boxes, 1e-5)
