@@ -146,7 +146,7 @@ def test_what_a_graph_cannot_know_is_refused() -> None:
     x = graph.input(TensorSpec("x", ("batch", 4), "float32"))
     with pytest.raises(TypeError, match="is free"):
         range(x.shape[0])
-    with pytest.raises(TypeError, match="choose with ops.where"):
+    with pytest.raises(TypeError, match="choose with ops"):
         bool(x > 0)
     with pytest.raises(TypeError, match="two dtypes"):
         x + ops.arange(4, like=x, dtype="int64")

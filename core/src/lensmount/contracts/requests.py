@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from lensmount.contracts.finder import Repository
 from lensmount.specs import Architecture, ModelCard, ModelPackage
 
 
@@ -45,6 +46,8 @@ class ReadRequest:
         left_out: One line on each plugin that could not be loaded, for errors that this may explain.
         bring: Brings another file of the folder, which is downloaded where the folder is a repository's; answers with
             its path, or None when there is no such file.
+        repository: Where the folder is a repository's. Without a marker its model is to be found by the names of its
+            files and brought, and `path` is only a name.
     """
 
     path: Path
@@ -54,6 +57,7 @@ class ReadRequest:
     architecture: str | None = None
     recognisers: Mapping[str, Recogniser] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
+    repository: Repository | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

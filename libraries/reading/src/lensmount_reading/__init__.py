@@ -29,7 +29,7 @@ _LAZY = {
     "lensmount_reading.facts": ("ExternalData", "FileFacts", "GraphValue", "OnnxFacts", "TensorFact"),
     "lensmount_reading.inspection": ("inspect_file", "require_usable"),
     "lensmount_reading.members": ("copy_member",),
-    "lensmount_reading.modules": ("module_records", "module_state_dict", "submodules"),
+    "lensmount_reading.modules": ("module_records", "module_state_dict", "submodules", "unwrapped"),
     "lensmount_reading.onnx_file": ("read_onnx",),
     "lensmount_reading.onnx_graph": ("GraphFile", "inspect_graph", "supply_data"),
     "lensmount_reading.records": ("GlobalName", "Record"),
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from lensmount_reading.facts import ExternalData, FileFacts, GraphValue, OnnxFacts, TensorFact
     from lensmount_reading.inspection import inspect_file, require_usable
     from lensmount_reading.members import copy_member
-    from lensmount_reading.modules import module_records, module_state_dict, submodules
+    from lensmount_reading.modules import module_records, module_state_dict, submodules, unwrapped
     from lensmount_reading.onnx_file import read_onnx
     from lensmount_reading.onnx_graph import GraphFile, inspect_graph, supply_data
     from lensmount_reading.records import GlobalName, Record
@@ -65,7 +65,7 @@ __all__ = [
     "Record", "Storage", "Stranger", "TensorFact", "TensorRef", "TfliteModel", "TfliteOperator", "TfliteTensor",
     "as_arrays", "as_torch_state_dict", "check_external_data", "copy_member", "first_stranger", "inspect_file",
     "inspect_graph", "module_records", "module_state_dict", "plain_text", "printable", "read_checkpoint", "read_onnx",
-    "read_tflite", "require_usable", "submodules", "supply_data", "tensor_to_torch", "to_safetensors",
+    "read_tflite", "require_usable", "submodules", "supply_data", "tensor_to_torch", "to_safetensors", "unwrapped",
 ]  # fmt: skip
 
 __getattr__, __dir__ = lazy_names(__name__, _LAZY)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from lensmount_clip.strangers import STRANGERS
 from lensmount_reading import first_stranger
 from lensmount_vision.towers.layouts import has_text_tower, strip_names
-from lensmount_vision.towers.recognise import pair_card, weights_card
+from lensmount_vision.towers.recognise import beside_files, pair_card, weights_card
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -38,13 +38,22 @@ def recognise(facts: FileFacts) -> ModelCard | NotRunnable | None:
     """A card for a bare CLIP file, why one near it is not run, or None when it is something else.
 
     Raises:
-        ModelFileError: It is one half of a pair of graphs, and the other is missing.
+        ModelFileError: It is one half of a pair of graphs, and the other is missing; or a file next to it is malformed.
+        UnsupportedModelError: A file next to it describes towers that work otherwise.
     """
     if facts.kind == "onnx":
         return pair_card(facts, "clip") or first_stranger(facts, STRANGERS)
     detector = any(name.startswith(("class_head.", "box_head.")) for name in facts.tensors)  # OWL-ViT, OWLv2
+    plain = strip_names(facts.tensors)
+    kind = layout(plain)
     if detector:
         return None
-    if layout(strip_names(facts.tensors)) is None:
+    if kind is None:
         return first_stranger(facts, STRANGERS)
-    return weights_card(facts, "clip")
+    from lensmount_clip.settings import GUESSED, check, is_guess
+
+    beside = beside_files(facts.path)
+    notes = check(beside, kind)
+    if is_guess(beside, kind, plain, lambda: facts.tree):
+        notes += (GUESSED,)
+    return weights_card(facts, "clip", notes=notes)

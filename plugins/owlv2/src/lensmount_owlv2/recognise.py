@@ -8,6 +8,7 @@ from lensmount_owlv2.checkpoint import IMAGE_OUTPUTS
 from lensmount_owlv2.layout import is_owlv2, read_json, read_layout
 from lensmount_owlv2.strangers import STRANGERS
 from lensmount_reading import first_stranger
+from lensmount_vision.models.settings import unknown_note
 from lensmount_vision.towers.recognise import companions, weights_card
 
 if TYPE_CHECKING:
@@ -40,6 +41,9 @@ def recognise(facts: FileFacts) -> ModelCard | NotRunnable | None:
         return first_stranger(facts, STRANGERS)
     beside = {artifact.name for artifact in companions(facts.path)}
     config = read_json(facts.path.parent / "config.json") if "config.json" in beside else {}
-    read_layout({name: fact.shape for name, fact in facts.tensors.items()}, config, facts.path.name)
-    notes = () if config else ("no config.json next to the weights: attention heads are taken to be 64 wide",)
+    layout = read_layout({name: fact.shape for name, fact in facts.tensors.items()}, config, facts.path.name)
+    if config:
+        notes = unknown_note(layout.check(config, "config.json"), "config.json")
+    else:
+        notes = ("no config.json next to the weights: attention heads are taken to be 64 wide",)
     return replace(weights_card(facts, "owlv2", notes=notes), task=TASK)

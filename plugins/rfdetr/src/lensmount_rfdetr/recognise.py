@@ -75,17 +75,18 @@ def _looks_alike(facts: FileFacts, head: Head) -> bool:
 
 
 def _weights(facts: FileFacts) -> ModelCard | None:
-    from lensmount_rfdetr.checkpoint import CONFIG, PREPROCESSOR, layout_of, read_config, read_contents
+    from lensmount_rfdetr.checkpoint import BESIDE, check_folder, layout_of, read_config, read_contents
     from lensmount_rfdetr.keys import original_keys
     from lensmount_rfdetr.names import describe
 
     names = original_keys(facts.tensors)
     if not is_rfdetr({name: facts.tensors[key].shape for key, name in names.items()}):
         return None
-    beside = {name: facts.path.parent / name for name in (CONFIG, PREPROCESSOR)} if _is_folder(facts) else {}
+    beside = {name: facts.path.parent / name for name in BESIDE} if _is_folder(facts) else {}
     beside = {name: path for name, path in beside.items() if path.is_file()}
-    contents = read_contents(facts.checkpoint, read_config(beside.get(CONFIG), beside.get(PREPROCESSOR)))
+    contents = read_contents(facts.checkpoint, read_config(beside))
     layout = layout_of(contents, facts.path.name)
+    notes = check_folder(beside, contents, layout, facts.path.name)
     artifacts = [_artifact(facts, facts.path.name if beside else "weights.bin", "weights", beside=bool(beside))]
     artifacts += [
         Artifact(name=name, uri=path.absolute().as_uri(), role="data", size=path.stat().st_size, confidence="official")
@@ -93,12 +94,15 @@ def _weights(facts: FileFacts) -> ModelCard | None:
     ]
     named = describe(contents.said, layout.columns, facts.path.name)
     variant = find_variant(layout)
-    return _card(facts, "torch", layout.task, named, tuple(artifacts), variant.name if variant else None)
+    return _card(facts, "torch", layout.task, named, tuple(artifacts), variant.name if variant else None, notes)
 
 
 def _is_folder(facts: FileFacts) -> bool:
-    """Hugging Face keeps a model's configuration next to its `model.safetensors`."""
-    return facts.kind == "safetensors" and facts.path.name.startswith("model.")
+    """Whether the configuration in the folder is the file's: by Hugging Face's names of weights, or its own word."""
+    from lensmount_rfdetr.checkpoint import CONFIG, says_rfdetr
+
+    named = facts.kind == "safetensors" and facts.path.name.startswith("model.")
+    return named or says_rfdetr(facts.path.parent / CONFIG)
 
 
 def _artifact(facts: FileFacts, name: str, role: str, *, beside: bool = False) -> Artifact:
@@ -119,6 +123,7 @@ def _card(
     named: tuple[tuple[str, ...], str],
     artifacts: tuple[Artifact, ...],
     variant: str | None,
+    notes: tuple[str, ...] = (),
 ) -> ModelCard:
     """The card of a file that came without one; the core fills in where it lies."""
     package = ModelPackage(
@@ -132,5 +137,5 @@ def _card(
         description=f"RF-DETR ({variant})" if variant else "RF-DETR",
         settings=(("variant", variant),) if variant else (),
         packages=(package,),
-        notes=(named[1],),
+        notes=(named[1], *notes),
     )

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 from lensmount.specs import Artifact, ModelCard, ModelPackage
 from lensmount_reading import first_stranger
-from lensmount_sam2.checkpoint import CONFIG, official_names
-from lensmount_sam2.geometry import read_geometry, variant
+from lensmount_sam2.checkpoint import CONFIG, check_folder, official_names
+from lensmount_sam2.geometry import IMAGE_SIZE, read_geometry, variant
 from lensmount_sam2.hf_keys import is_hf
 from lensmount_sam2.strangers import STRANGERS
+from lensmount_vision.models.processors import PROCESSOR_FILES
 
 if TYPE_CHECKING:
     from lensmount.contracts import NotRunnable
@@ -32,12 +33,20 @@ def recognise(facts: FileFacts) -> ModelCard | NotRunnable | None:
     artifacts = [
         Artifact(name="weights.bin", uri=facts.path.absolute().as_uri(), role="weights", confidence="official")
     ]
+    notes: tuple[str, ...] = ()
     if is_hf(facts.tensors) and config.is_file():
         from lensmount_sam2.checkpoint import read_config_file
 
         configured = read_config_file(config)
         geometry = read_geometry(shapes, configured[0] if configured else None)
-        artifacts.append(Artifact(name=CONFIG, uri=config.absolute().as_uri(), role="data", confidence="official"))
+        side = configured[1] if configured else IMAGE_SIZE
+        beside = {CONFIG: config, **{name: config.with_name(name) for name in PROCESSOR_FILES}}
+        beside = {name: path for name, path in beside.items() if path.is_file()}
+        notes = check_folder(beside, geometry, side)
+        artifacts += [
+            Artifact(name=name, uri=path.absolute().as_uri(), role="data", confidence="official")
+            for name, path in beside.items()
+        ]
     else:
         geometry = read_geometry(shapes)
     name = variant(shapes)
@@ -52,5 +61,5 @@ def recognise(facts: FileFacts) -> ModelCard | NotRunnable | None:
         packages=(package,),
         description=f"{version}, {name or 'of a size of its own'}",
         settings=(("version", geometry.version), ("variant", name or "custom")),
-        notes=() if geometry.tracking else ("the file has no parts for video",),
+        notes=notes if geometry.tracking else ("the file has no parts for video", *notes),
     )

@@ -18,7 +18,7 @@ from lensmount_yolo.head import Head, read_head
 from lensmount_yolo.metadata import GraphMetadata, parse
 from lensmount_yolo.names import LAYOUT, Placed, place
 from lensmount_yolo.options import LoadOptions
-from lensmount_yolo.postprocess import Filter, Kept, keep_boxes
+from lensmount_yolo.postprocess import Filter, Kept, keep_boxes, take
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -95,6 +95,7 @@ class YoloDetector(Detector[Filter, Kept]):
 
     extra = 0
     rotated = False
+    suppression = "greedy"
 
     def __init__(self, context: BuildContext) -> None:
         metadata = parse(context.session.metadata)
@@ -196,6 +197,7 @@ class YoloDetector(Detector[Filter, Kept]):
             max_detections=positive("max_detections", max_detections),
             max_candidates=self._options.max_candidates,
             class_agnostic=flag("class_agnostic", class_agnostic),
+            fast=(self._options.suppression or self.suppression) == "fast",
         )
 
     def _choose(self, raw: Mapping[str, Any], geometries: Sequence[Geometry], wanted: Filter) -> Sequence[Kept]:
@@ -240,3 +242,12 @@ class YoloSegmenter(YoloDetector):
             decode_prototypes(part.extra, prototypes[i].astype(np.float32, copy=False), boxes[i], geometry)
             for i, (part, geometry) in enumerate(zip(kept, geometries, strict=True))
         ]
+
+    def _result(
+        self, kept: Kept, boxes: NDArray[Any], masks: Masks | None, geometry: Geometry, path: str | None
+    ) -> Any:
+        if masks is not None and not self._options.empty_masks:
+            seen = np.flatnonzero(masks.area)
+            if len(seen) < len(masks):
+                kept, boxes, masks = take(kept, seen), boxes[seen], masks[seen]
+        return super()._result(kept, boxes, masks, geometry, path)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from lensmount.errors import ModelFileError, UnsupportedModelError
-from lensmount_reading import plain_text, printable
+from lensmount_reading import plain_text, printable, unwrapped
 from lensmount_yolo.networks.nodes import Node
 from lensmount_yolo.networks.records import HEADS, network_node
 
@@ -66,17 +66,16 @@ def find_model(checkpoint: Checkpoint) -> Record | None:
     """
     tree = checkpoint.tree
     candidates = [tree.get("ema"), tree.get("model")] if isinstance(tree, dict) else [tree]
-    found: Any = next((c for c in candidates if _is_record(c)), None)
+    found = next((unwrapped(candidate) for candidate in candidates if _is_record(candidate)), None)
     for _ in range(_DEEPEST):
         inner = found.get(_INNER.get(found.full_name, "")) if found is not None else None
         if not _is_record(inner):
             break
-        found = inner
-    record: Record | None = found
-    return record
+        found = unwrapped(inner)
+    return found
 
 
-def _is_record(value: Any) -> bool:
+def _is_record(value: Any) -> TypeGuard[Record]:
     """Records are told by what they have."""
     return hasattr(value, "full_name") and hasattr(value, "attributes")
 

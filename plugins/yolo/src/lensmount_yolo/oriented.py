@@ -24,6 +24,7 @@ class YoloOrientedDetector(YoloDetector):
 
     extra = 1
     rotated = True
+    suppression = "fast"
 
     def _keep(self, output: NDArray[Any], wanted: Filter, geometry: Geometry) -> Kept:
         """Boxes of the survivors stay unturned (`xyxy` about the same centre), angles are in `extra`."""
@@ -39,6 +40,7 @@ class YoloOrientedDetector(YoloDetector):
             None if wanted.class_agnostic else kept.class_ids,
             iou_threshold=wanted.iou_threshold,
             max_detections=wanted.max_detections,
+            fast=wanted.fast,
         )
         return take(kept, chosen)
 

@@ -26,12 +26,14 @@ class Filter(detector.Filter):
         max_detections: Most boxes kept per picture.
         max_candidates: Most boxes that enter suppression.
         class_agnostic: Suppress across classes.
+        fast: Boxes that go themselves take others out too.
     """
 
     iou_threshold: float
     max_detections: int
     max_candidates: int
     class_agnostic: bool
+    fast: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,7 @@ def keep_boxes(output: NDArray[Any], head: Head, wanted: Filter, geometry: Geome
         groups,
         iou_threshold=wanted.iou_threshold,
         max_detections=wanted.max_detections,
+        fast=wanted.fast,
     )
     return take(kept, chosen)
 
