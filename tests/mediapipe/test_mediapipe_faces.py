@@ -176,7 +176,7 @@ def test_a_graph_of_something_else_is_refused(tmp_path):
 
 def test_cards_name_files_that_are_pinned():
     cards = list(read_catalog("lensmount_mediapipe"))
-    assert [card.id for card in cards][0] == "mediapipe/face-full"
+    assert cards[0].id == "mediapipe/face-full"
     for card in cards:
         (package,) = card.packages
         (artifact,) = package.artifacts

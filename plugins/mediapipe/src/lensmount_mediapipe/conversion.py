@@ -64,7 +64,7 @@ def _write(tensors: Tensors, operator: TfliteOperator) -> None:
             f"{tensors.model.path.name} has an operator that is not brought to ONNX here",
             found=printable(operator.kind, 60),
             expected=", ".join(sorted(OPERATORS)),
-            fix='pip install "lensmount[litert]", and load it with backend=\'litert\'',
+            fix="pip install \"lensmount[litert]\", and load it with backend='litert'",
         )
     if len(operator.outputs) != 1 or tensors.made(operator.outputs[0]):
         tensors.wrong(operator, "several outputs, or one that is there already", "one, written once")

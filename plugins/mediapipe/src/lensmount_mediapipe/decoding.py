@@ -8,7 +8,7 @@ sigmoid clipped to ±100, suppression at an overlap of 0.3 in its weighted form.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +50,7 @@ class FaceFilter(Filter):
     max_detections: int | None
 
 
-@lru_cache(maxsize=None)
+@cache
 def anchors(side: int, count: int) -> Floats:
     """Centres of the anchors `(N, 2)`, x and y in the input's pixels, row by row of each map, coarser maps later.
 

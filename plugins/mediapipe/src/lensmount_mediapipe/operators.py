@@ -96,7 +96,7 @@ def _depthwise(tensors: Tensors, operator: TfliteOperator, output: int) -> None:
     _convolution(tensors, operator, output, deep=True)
 
 
-def _pool(kind: str, **more: int) -> Write:
+def _pool(kind: str, **more: Any) -> Write:
     def write(tensors: Tensors, operator: TfliteOperator, output: int) -> None:
         x = _picture(tensors, operator)
         strides, kernel = tensors.steps(operator, 2, 1), tensors.steps(operator, 4, 3)
@@ -219,9 +219,7 @@ def _depth_to_space(tensors: Tensors, operator: TfliteOperator, output: int) -> 
     if channels % (block * block):
         tensors.wrong(operator, f"{channels} channels in blocks of {block}", "a multiple")
     shape = (batch, channels // (block * block), height * block, width * block)
-    tensors.give(
-        operator, output, tensors.graph.add("DepthToSpace", [x], shape, blocksize=block, mode="DCR"), "first"
-    )
+    tensors.give(operator, output, tensors.graph.add("DepthToSpace", [x], shape, blocksize=block, mode="DCR"), "first")
 
 
 def _constant(tensors: Tensors, operator: TfliteOperator, output: int) -> None:

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
     from lensmount_reading import FileFacts
 
+    Shape = Sequence[int | str | None]
+
 #: Strides of the maps that anchors lie on, and anchors at each of their cells, by the input's side and by their number.
 LAYOUTS: dict[tuple[int, int], tuple[tuple[int, int], ...]] = {
     (128, 896): ((8, 2), (16, 6)),
@@ -21,7 +23,7 @@ VALUES = 16
 """Of a face: box centre and size, then six points, each x and y."""
 
 
-def layout(picture: Sequence[int | str | None], outputs: Sequence[Sequence[int | str | None]]) -> tuple[int, int] | None:
+def layout(picture: Shape, outputs: Sequence[Shape]) -> tuple[int, int] | None:
     """The key of `LAYOUTS` that a graph has, or None where it is no BlazeFace."""
     if len(picture) != 4 or picture[1] != picture[2] or picture[3] != 3 or len(outputs) != 2:
         return None

@@ -187,7 +187,7 @@ class Tensors:
                 f"{self.model.path.name}: {self._named(number)} is not computed in float32",
                 found=tensor.dtype,
                 expected="float32",
-                fix='pip install "lensmount[litert]", and load it with backend=\'litert\'',
+                fix="pip install \"lensmount[litert]\", and load it with backend='litert'",
             )
 
     def spec(self, number: int, name: str) -> TensorSpec:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lensmount_vision.device.path import DevicePath
     from lensmount_vision.images.geometry import Geometry
     from lensmount_vision.images.image import Color, Image
-    from lensmount_vision.images.transforms import DType
+    from lensmount_vision.images.transforms import DType, Layout
     from lensmount_vision.models.streaming import Policy, Stream
 
 BATCH = 16
@@ -144,8 +144,8 @@ class SingleGraph(LoadedModel):
     ) -> tuple[NDArray[Any], list[Geometry]]:
         from lensmount_vision.images.transforms import prepare
 
-        layout = "nhwc" if self._last else "nchw"
-        return prepare(pictures, self.preprocess_spec, dtype=self._dtype, layout=layout, out=out)
+        spec, layout = self.preprocess_spec, self._layout
+        return prepare(pictures, spec, dtype=self._dtype, layout=layout, out=out)
 
     def forward(self, batch: Any) -> dict[str, Any]:
         """Runs the network; a static graph gets the batch in chunks, the last one padded.
@@ -242,6 +242,10 @@ class SingleGraph(LoadedModel):
         batch, geometries = self._prepare(pictures)
         self._buffers.batch = batch if batch.nbytes <= _LARGEST_BUFFER else None
         return batch, geometries
+
+    @property
+    def _layout(self) -> Layout:
+        return "nhwc" if self._last else "nchw"
 
     def _frame(self, batch: NDArray[Any]) -> tuple[int, ...]:
         """Height and width of a batch."""

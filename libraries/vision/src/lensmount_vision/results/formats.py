@@ -87,7 +87,7 @@ def coco_category(class_id: int, category_ids: Mapping[int, int] | Sequence[int]
 
 
 def coco_keypoints(points: NDArray[np.float32]) -> dict[str, Any]:
-    """COCO's flat x, y, v: 2 for visible, 1 for a point that is placed but probably hidden. Visible where nothing is said."""
+    """COCO's flat x, y, v: 2 for visible, 1 for a point that is placed but probably hidden. 2 where nothing is said."""
     values: list[float] = []
     for x, y, *confidence in points:
         values += [float(str(x)), float(str(y)), 2 if not confidence or confidence[0] >= 0.5 else 1]

@@ -61,7 +61,7 @@ class Keypoints(Detections):
     @property
     def point_values(self) -> int:
         """Values of a point: 3, or 2 where the model says nothing of visibility."""
-        return self.keypoints.shape[2]
+        return int(self.keypoints.shape[2])
 
     @classmethod
     def fields_of(cls, data: Mapping[str, Any]) -> dict[str, Any]:
