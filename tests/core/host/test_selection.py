@@ -233,9 +233,8 @@ def test_a_format_that_no_backend_opens():
         check="backend", required="a backend that opens 'paddle'", found="backends: onnx"
     )
     assert reasons(plan([package("paddle")], []), "paddle")["backend"].found == "backends: none"
-    assert (
-        reasons(plan([package("tflite")], [(ONNX, CPU)]), "tflite")["backend"].fix == 'pip install "lensmount[litert]"'
-    )
+    found = reasons(plan([package("tflite")], [(ONNX, CPU)]), "tflite")["backend"]
+    assert found.fix == 'pip install "lensmount[litert]"'
 
 
 def test_a_backend_that_is_not_installed_names_the_command():
