@@ -140,7 +140,16 @@ def fuzz_environment(folder: str) -> Environment:
     """What the fuzz targets read with, and the engine, which has wheels for few machines: apart from the others."""
     return Environment(
         ROOT / folder,
-        ("./core", "./libraries/reading", "./libraries/vision", "./plugins/yolo", "./plugins/roboflow"),
+        (
+            "./core",
+            "./libraries/networks",
+            "./libraries/reading",
+            "./libraries/vision",
+            "./plugins/mediapipe",
+            "./plugins/pypi",
+            "./plugins/roboflow",
+            "./plugins/yolo",
+        ),
         FUZZ_REQUIREMENTS,
     )
 
