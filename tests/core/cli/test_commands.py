@@ -230,7 +230,7 @@ def test_a_command_that_is_not_installed_names_the_pip_line(known, lensmount, na
 
 
 def test_a_word_that_is_near(others, lensmount):
-    done = lensmount("servee")
+    done = lensmount("listenn")
     assert done.status == 2
     assert "Did you mean listen?" in done.err
     done = lensmount("modles")

@@ -29,7 +29,7 @@ def make_server(app: Any, settings: Settings) -> uvicorn.Server:
         ws="none",
         loop="asyncio",
         lifespan="on",
-        access_log=False,  # it would write queries, and keys with them
+        access_log=False,
         log_config=None,
         server_header=False,
         proxy_headers=False,
@@ -75,6 +75,7 @@ def _limited(settings: Settings) -> type[asyncio.Protocol]:
             nonlocal count
             count += 1
             self._counted = True
+            self.access_log = False  # it writes queries, whatever the configuration says where the root has handlers
             super().connection_made(transport)
             if count > settings.max_connections:
                 transport.abort()
