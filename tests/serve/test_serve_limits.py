@@ -322,7 +322,8 @@ def web():
 
 def test_a_public_picture_and_its_redirects(monkeypatch, web):
     names = {
-        "pictures.example": ("93.184.216.34",), "inner.example": ("10.0.0.7",), "mixed.example": ("8.8.8.8", "10.0.0.1"),
+        "pictures.example": ("93.184.216.34",), "inner.example": ("10.0.0.7",),
+        "mixed.example": ("8.8.8.8", "10.0.0.1"),
         "127.0.0.1": ("127.0.0.1",),
     }  # fmt: skip
     looked, asked = answers(monkeypatch, names, web)

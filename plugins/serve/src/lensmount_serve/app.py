@@ -40,6 +40,7 @@ def make_app(models: Iterable[str], settings: Settings, registry: Registry | Non
     # Here and not above: a test may have put another registry in the place of the default one.
     from lensmount.registry import default
     from lensmount_serve.routes import routers
+    from lensmount_serve.routes.sam2 import Remembered
 
     registry = default() if registry is None else registry
     metrics = Metrics()
@@ -75,6 +76,7 @@ def make_app(models: Iterable[str], settings: Settings, registry: Registry | Non
     )
     app.state.service = service
     app.state.metrics = metrics
+    app.state.remembered = Remembered()
     app.state.uuid = str(uuid4())
     for router in routers():
         app.include_router(router)

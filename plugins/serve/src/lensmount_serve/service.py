@@ -30,10 +30,12 @@ class Call:
     Attributes:
         method: Of the model: `__call__`, `segment_images`.
         options: Names and hashable values; requests with equal ones share runs.
+        shared: False where what it asks is of one picture: prompts.
     """
 
     method: str = "__call__"
     options: tuple[tuple[str, Any], ...] = ()
+    shared: bool = True
 
     def __call__(self, model: Any, pictures: list[Any]) -> Sequence[Any]:
         """Runs it; one result per picture."""
@@ -116,7 +118,7 @@ class Service:
         sources: Sequence[Source],
         call: Callable[[Held], Call],
         *,
-        prepare: Callable[[Held], None] | None = None,
+        prepare: Callable[[Held], None],
     ) -> Answer:
         """Runs a model on a request's pictures, together with those of other requests.
 
@@ -128,24 +130,36 @@ class Service:
         """
         deadline = self.deadline()
         async with self.pool.using(name, deadline) as held:
-            if prepare is not None:
-                prepare(held)
+            prepare(held)
             wanted = call(held)
             check_options(held, wanted)
             with held.batcher.admitted():
                 start = time.monotonic()
                 pictures = await self.pictures(sources)
                 decoded = time.monotonic() - start
-                job = Job(wanted, pictures, freeze((wanted.method, wanted.options)), deadline)
+                job = Job(wanted, pictures, wanted if wanted.shared else None, deadline)
                 results, waited, took = await self._result(held, job)
             return self._answer(results, pictures, held, decoded, waited, took)
 
     async def alone(
-        self, name: str, sources: Sequence[Source], work: Callable[[Any, list[Any]], Any]
+        self,
+        name: str,
+        sources: Sequence[Source],
+        work: Callable[[Any, list[Any]], Any],
+        *,
+        prepare: Callable[[Held], None],
     ) -> tuple[Any, Answer]:
-        """Runs work on a model, shared with nobody; what it returned, and an answer without results."""
+        """Runs work on a model, shared with nobody; what it returned, and an answer without results.
+
+        Args:
+            name: The client's name of the model.
+            sources: Pictures of the request.
+            work: Called with the model and pixels, where models run.
+            prepare: Checks what the request asks of this model.
+        """
         deadline = self.deadline()
         async with self.pool.using(name, deadline) as held:
+            prepare(held)
             with held.batcher.admitted():
                 start = time.monotonic()
                 pictures = await self.pictures(sources)
