@@ -192,7 +192,7 @@ class Service:
 def known_options(model: Any, method: str = "__call__") -> list[str]:
     """Names of the options that a call of a model takes."""
     call = model.__call__ if method == "__call__" else getattr(model, method)
-    return [name for name, item in inspect.signature(call).parameters.items() if item.kind is item.KEYWORD_ONLY]
+    return list(inspect.signature(call).parameters)[1:]  # the first are the pictures
 
 
 def check_options(held: Held, call: Call) -> None:

@@ -108,12 +108,12 @@ def _prompts(given: PromptSet | list[Prompt] | Prompt) -> list[Prompt]:
 
 
 def _segment(model: Any, embedding: Any, prompts: Sequence[Prompt], several: bool, extend: bool) -> list[Any]:
-    """The best mask of each prompt. Prompts of one form are decoded together."""
+    """The best mask of each prompt. Prompts of one form are decoded together: filling points up changes masks."""
     made: dict[int, Any] = {}
-    for with_box in (False, True):
-        places = [i for i, prompt in enumerate(prompts) if (prompt.box is not None) is with_box]
-        if not places:
-            continue
+    forms: dict[tuple[bool, int], list[int]] = {}
+    for i, prompt in enumerate(prompts):
+        forms.setdefault((prompt.box is not None, len(prompt.points or ())), []).append(i)
+    for (with_box, _), places in forms.items():
         found = model.segment_images(
             embeddings=embedding,
             **_arrays([prompts[i] for i in places], with_box),
@@ -125,9 +125,8 @@ def _segment(model: Any, embedding: Any, prompts: Sequence[Prompt], several: boo
 
 
 def _arrays(prompts: Sequence[Prompt], with_box: bool) -> dict[str, Any]:
-    """Prompts as arrays; those of fewer points are filled up with points that do not count."""
-    most = max(len(prompt.points or ()) for prompt in prompts)
-    most = most if with_box else max(most, 1)
+    """Prompts of one form as arrays; a prompt of nothing is a point that does not count."""
+    most = max(len(prompts[0].points or ()), 0 if with_box else 1)
     arrays: dict[str, Any] = {}
     if most:
         points = np.zeros((len(prompts), most, 2), np.float32)
