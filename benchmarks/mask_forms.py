@@ -2,9 +2,9 @@
 
     python benchmarks/mask_forms.py [--objects 300] [--runs 5] [--check]
 
-Made-up objects (filled ellipses of 60 to 400 px) in a picture of 3840x2160. Memory is what Python's allocations reach at
-most beyond what was there before and what the form itself holds; each form is first made once. `--check` exits 1 when
-`to_supervision()` takes more than 100 ms or 100 MB.
+Made-up objects (filled ellipses of 60 to 400 px) in a picture of 3840x2160. Memory is what Python's allocations reach
+at most beyond what was there before and what the form itself holds; each form is first made once. `--check` exits 1
+when `to_supervision()` takes more than 100 ms or 100 MB.
 """
 
 from __future__ import annotations
