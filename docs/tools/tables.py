@@ -7,6 +7,7 @@ A page holds the place of a table between two comments, and the table itself, so
     <!-- table: fields MODULE:CLASS -->   fields of a dataclass with their meaning
     <!-- table: call MODULE:CLASS.NAME --> parameters of a call
     <!-- table: extras -->                extras of the core
+    <!-- table: moving PARAMETERS -->     parameters of inference-models, and what becomes of them
     <!-- end -->
 
 tests/docs/test_tables.py fails while a page says something else than the code.
@@ -129,7 +130,17 @@ def extras() -> str:
     return table(("extra", "installs"), rows)
 
 
-TABLES: dict[str, Callable[..., str]] = {f.__name__: f for f in (ids, fields, load, call, extras)}
+def moving(name: str) -> str:
+    """Parameters of inference-models, and what becomes of them."""
+    words = {"translated": "translated: ", "notice": "accepted, with a notice: ", "refused": "refused: "}
+    rows = [
+        (f"`{row.name}`", default(row.default), words[row.does] + row.says)
+        for row in found(f"lensmount_vision.moving:{name}")
+    ]
+    return table(("parameter", "default", "what happens"), rows)
+
+
+TABLES: dict[str, Callable[..., str]] = {f.__name__: f for f in (ids, fields, load, call, extras, moving)}
 
 
 def refreshed(text: str) -> str:

@@ -320,7 +320,8 @@ REFUSED = {
     "a provider with settings": (
         """
         from inference_models import AutoModel
-        AutoModel.from_pretrained("MODEL", onnx_execution_providers=[("TensorrtExecutionProvider", {"trt_fp16_enable": 1})])
+        provider = ("TensorrtExecutionProvider", {"trt_fp16_enable": True})
+        AutoModel.from_pretrained("MODEL", onnx_execution_providers=[provider])
         """,
         OptionError,
         "precision=",

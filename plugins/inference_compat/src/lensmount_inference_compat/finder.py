@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from importlib import import_module, metadata
+from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
@@ -58,7 +59,7 @@ def resolve(module: str, name: str) -> Any:
     raise ImportError(f"lensmount has nothing for {module}.{name}: {HELP}", name=module)
 
 
-class Loader:
+class Making(Loader):
     """Makes a module of the table."""
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
@@ -74,10 +75,12 @@ class Loader:
         module.__dict__["__all__"] = [name for name in names if not name.startswith("_")]
 
 
-class Finder:
+class Finder(MetaPathFinder):
     """Finds the modules of the table."""
 
-    def find_spec(self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> Any:
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         """The module's spec; None for modules that are not below `inference_models`.
 
         Raises:
@@ -89,7 +92,7 @@ class Finder:
         if below not in MODULES:
             raise ModuleNotFoundError(f"lensmount has nothing for the module {name}: {HELP}", name=name)
         children = any(other.startswith(below + ".") for other in MODULES)
-        return ModuleSpec(name, Loader(), is_package=children)
+        return ModuleSpec(name, Making(), is_package=children)
 
 
 def install() -> None:

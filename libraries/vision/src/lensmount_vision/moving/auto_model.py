@@ -172,15 +172,17 @@ def _load(loads: Loads) -> Any:
         notice("from_pretrained: api_key changes nothing: the model is not the provider's")
         del options["api_key"]
     if loads.package is not None:
-        asked = {key: options[key] for key in ("architecture", "source", "api_key", "offline") if key in options}
+        asked: dict[str, Any] = {key: options[key] for key in _DESCRIBES if key in options}
         options["package"] = _package(registry.describe(name, **asked), loads.package)
     if loads.verbose:
         asked = {key: options[key] for key in _EXPLAINS if key in options}
         print(registry.explain(name, **asked))
     if loads.disabled and not loads.backends:
         return registry.load(name, **_without(registry, name, options, loads.disabled))
+    if len(loads.backends) == 1:
+        options["backend"] = loads.backends[0]
     if len(loads.backends) < 2:
-        return registry.load(name, **options, **({"backend": loads.backends[0]} if loads.backends else {}))
+        return registry.load(name, **options)
     failures = []
     for backend in loads.backends:
         try:
@@ -194,6 +196,7 @@ def _load(loads: Loads) -> Any:
     ) from failures[-1][1]
 
 
+_DESCRIBES = ("architecture", "source", "api_key", "offline")
 _EXPLAINS = ("device", "precision", "architecture", "task", "source", "api_key", "offline")
 
 
