@@ -333,7 +333,7 @@ def processed(spec: Preprocess, processor: ImageProcessor) -> Preprocess:
     if isinstance(size, int) and not isinstance(size, bool):
         size = {"shortest_edge": size}  # what files before transformers 4.20 say
     if size is None:
-        return replace(spec, size=crop or spec.size) if crops else _whole(spec, processor)
+        return replace(spec, size=crop or spec.size, rounding="truncate") if crops else _whole(spec, processor)
     edge = size.get("shortest_edge") if isinstance(size, dict) else None
     if edge is None:
         sides = processor.sides("size")
@@ -344,7 +344,7 @@ def processed(spec: Preprocess, processor: ImageProcessor) -> Preprocess:
         return _whole(spec, processor)
     if not isinstance(edge, int) or size.get("longest_edge") is not None or crop not in (None, (edge, edge)):
         raise processor.refuse_size("size", "a shortest edge as long as crop_size")
-    return replace(spec, size=(edge, edge))
+    return replace(spec, size=(edge, edge), rounding="truncate")
 
 
 def _whole(spec: Preprocess, processor: ImageProcessor) -> Preprocess:
