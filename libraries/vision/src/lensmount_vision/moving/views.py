@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from lensmount.errors import InputError, OptionError
 from lensmount_vision.moving.names import ReferenceBoundingBox, ReferenceExample
 from lensmount_vision.moving.parameters import call_options, notice
@@ -354,8 +352,7 @@ def _no_hashes(image_hashes: Any) -> None:
 def _size_of(image: Any) -> tuple[int, int]:
     from lensmount_vision.images import load
 
-    height, width = np.asarray(load(image).array).shape[:2]
-    return int(height), int(width)
+    return load(image).size
 
 
 def _parameters_of(function: Any) -> frozenset[str]:
