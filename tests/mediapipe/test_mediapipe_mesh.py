@@ -58,7 +58,7 @@ def test_a_point_of_the_picture_comes_back(side, turn):
     assert seen.shape == (MESH_SIDE, MESH_SIDE)
     y, x = np.mgrid[:MESH_SIDE, :MESH_SIDE] + 0.5
     at = np.array([(x * seen).sum(), (y * seen).sum()]) / seen.sum()
-    np.testing.assert_allclose(matrix[:, :2] @ at + matrix[:, 2], np.add(spot, 0.5), atol=1 + side / 200)
+    np.testing.assert_allclose(matrix[:, :2] @ at + matrix[:, 2], np.add(spot, 0.5), atol=0.1 + side / 2000)
     eyes = np.linalg.inv(matrix[:, :2]) @ (found.keypoints[0, :2].astype(np.float64) - matrix[:, 2]).T
     assert abs(eyes[1, 0] - eyes[1, 1]) < 1e-3 and eyes[0, 0] < eyes[0, 1]  # level, right eye at the left
 

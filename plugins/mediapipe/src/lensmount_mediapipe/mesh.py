@@ -1,8 +1,8 @@
 """468 points of a face: in a picture that shows one face, or of the faces that a detector found.
 
 The graph is MediaPipe's `face_landmark` (Apache-2.0): a square picture of one face from 0 to 1, points x, y, z in its
-pixels, and a score before the sigmoid that there is a face. A face's part of the picture is, as in MediaPipe's pipeline,
-a square around the middle of its box, 1.5 times its longer side, turned so that the eyes lie level.
+pixels, and a score before the sigmoid that there is a face. A face's part of the picture is, as in MediaPipe's
+pipeline, a square around the middle of its box, 1.5 times its longer side, turned so that the eyes lie level.
 """
 
 from __future__ import annotations
