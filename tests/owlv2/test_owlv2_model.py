@@ -423,7 +423,7 @@ def test_serialise_only_embeds_what_is_new(counted, pictures, data, tmp_path):
     more = [*moved, {"image": pictures[3], "boxes": []}]
     model.serialize_training_data(more, tmp_path / "two", previous_embeddings_file=first)
     assert runs == [3, 1]
-    with registry.load(tmp_path / "two") as loaded:
+    with registry.load(tmp_path / "two", backend="torch") as loaded:
         assert len(loaded.image_embeddings) == 4
         expected = model.infer(pictures[4], data, confidence=0.5)[0]
         assert loaded(pictures[4], confidence=0.5)[0].to_dict() == expected.to_dict()

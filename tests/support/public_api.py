@@ -29,6 +29,7 @@ PLACES = {
         "lensmount.cli.output",
         "lensmount.cli.settings",
     ),
+    "lensmount_networks": ("lensmount_networks", "lensmount_networks.ops", "lensmount_networks.layers"),
     "lensmount_reading": ("lensmount_reading",),
     "lensmount_vision": (
         "lensmount_vision.images",

@@ -36,6 +36,9 @@ from lensmount.specs import (
     hookimpl,
 )
 
+# A backend that is not asked for, whose probe fails, is told of; these tests have one on purpose.
+pytestmark = pytest.mark.filterwarnings("ignore:the probe of backend:lensmount.errors.PluginWarning")
+
 opened: list[FakeSession] = []
 
 

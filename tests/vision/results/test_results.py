@@ -213,7 +213,7 @@ def test_other_kinds_refuse():
     for points, options in (
         (np.zeros((3, 4)), {}),
         (np.zeros((2, 4, 3)), {}),
-        (np.zeros((3, 4, 2)), {}),
+        (np.zeros((3, 4, 4)), {}),
         (np.zeros((3, 4, 3)), {"keypoint_names": ("a",)}),
         (np.zeros((3, 4, 3)), {"skeleton": ((0, 4),)}),
     ):
@@ -462,3 +462,27 @@ def test_results_need_numpy_alone():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_keypoints_without_visibility():
+    """Models that say where points are, and not whether they can be seen, have two values of a point everywhere."""
+    points = np.random.default_rng(0).random((3, 4, 2)) * (80, 60)
+    result = Keypoints(**COMMON, keypoints=points, keypoint_names=("a", "b", "c", "d"), skeleton=((0, 1),))
+    assert result.point_values == 2 and result.keypoints.shape == (3, 4, 2)
+    data = json.loads(json.dumps(result.to_dict()))
+    assert from_dict(data) == result and len(data["objects"][0]["keypoints"][0]) == 2
+    assert from_dict(json.loads(json.dumps(result[:0].to_dict()))) == result[:0]
+    assert result[:0].keypoints.shape == (0, 4, 2)
+    rows = result.to_coco(image_id=1)
+    assert [row["keypoints"][2::3] for row in rows] == [[2, 2, 2, 2]] * 3
+    seen = Keypoints(**COMMON, keypoints=np.concatenate([points, np.ones((3, 4, 1))], axis=2), skeleton=((0, 1),))
+    picture = np.zeros((*SIZE, 3), np.uint8)
+    np.testing.assert_array_equal(result.draw(picture), seen.draw(picture))
+    old = {key: value for key, value in seen.to_dict().items() if key != "point_values"}
+    assert from_dict(old) == seen  # as it was written before there were points of two values
+
+
+def test_supervision_of_keypoints_without_visibility():
+    pytest.importorskip("supervision")
+    found = Keypoints(**COMMON, keypoints=np.ones((3, 4, 2))).to_supervision()
+    assert found.xy.shape == (3, 4, 2)

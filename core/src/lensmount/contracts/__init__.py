@@ -21,7 +21,8 @@ _LAZY = {
     "lensmount.contracts.requests":
         ("BuildRequest", "Builder", "ExportRequest", "NotRunnable", "ReadRequest", "Recogniser"),
     "lensmount.contracts.session": (
-        "BackendOptions", "OpenRequest", "Session", "TensorSession", "TensorSpec", "TorchNetwork", "check_feeds",
+        "BackendOptions", "GraphNetwork", "OpenRequest", "Session", "TensorSession", "TensorSpec", "TorchNetwork",
+        "check_feeds",
     ),
     "lensmount.machine.environment": ("Environment", "Gpu"),
 }  # fmt: skip
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from lensmount.contracts.requests import Builder, BuildRequest, ExportRequest, NotRunnable, ReadRequest, Recogniser
     from lensmount.contracts.session import (
         BackendOptions,
+        GraphNetwork,
         OpenRequest,
         Session,
         TensorSession,
@@ -46,7 +48,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Array", "BackendOptions", "BuildContext", "BuildRequest", "Builder", "Cache", "Choice", "Environment",
-    "ExportContext", "ExportRequest", "FetchOptions", "Fetched", "Finder", "Gpu", "LoadPlan", "Model",
+    "ExportContext", "ExportRequest", "FetchOptions", "Fetched", "Finder", "Gpu", "GraphNetwork", "LoadPlan", "Model",
     "NetworkContext", "NotRunnable", "OpenRequest", "ReadRequest", "Reason", "Recogniser", "Rejection", "Repository",
     "RepositoryFinder", "Request", "SelectRequest", "Session", "TensorSession", "TensorSpec", "TorchNetwork",
     "check_feeds",

@@ -207,10 +207,6 @@ def _source_of(site: Site, card: ModelCard, builder: Builder, precision: str, fe
 
     A graph that computes in the precision comes first, then one that the builder can lower, then a torch package that
     the architecture can export.
-
-    Raises:
-        UnsupportedModelError: The model has none of these.
-        SourceError: A file cannot be had.
     """
     from lensmount.store.fetch import fetch_files
 
@@ -249,12 +245,13 @@ def _source_of(site: Site, card: ModelCard, builder: Builder, precision: str, fe
         from lensmount.contracts.model import ExportContext
 
         with tempfile.TemporaryDirectory(prefix="lensmount-export-") as folder:
+            path = Path(folder) / "weights.onnx"
             context = ExportContext(
                 card=card,
                 package=torch,
                 files=fetched.files,
                 target="onnx",
-                output=Path(folder) / "weights.onnx",
+                output=path,
                 precision=precision,
                 dynamic=True,
             )

@@ -66,12 +66,7 @@ def _find(name: Name, index: Index, fetch: FetchOptions, architecture: str | Non
 
 
 def _on_base(card: ModelCard, index: Index, fetch: FetchOptions) -> ModelCard:
-    """The card with its base's packages, and its own files added to theirs.
-
-    Raises:
-        ModelFileError: The base is itself built on another model, or an address on the web.
-        ModelNotFoundError: No plugin, file or address has the base's name.
-    """
+    """The card with its base's packages, and its own files added to theirs."""
     base = card.base or ""
     if "://" in base and not base.startswith(("file://", "hf://")):
         raise ModelFileError(

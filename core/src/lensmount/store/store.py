@@ -323,12 +323,7 @@ class StoreFinder:
         return None
 
     def _checked(self, path: Path, artifact: Artifact, what: str, fix: str) -> Fetched:
-        """A file outside the store that is what its artifact promises; `what` names it, `fix` helps where it is not.
-
-        Raises:
-            IntegrityError: It is something else.
-            SourceError: It is not there or not readable.
-        """
+        """A file outside the store that is what its artifact promises; `what` names it, `fix` helps where it is not."""
         require_file(path, str(path))
         size = path.stat().st_size
         if artifact.size is not None and size != artifact.size:

@@ -7,7 +7,7 @@
 * `first_stranger` tells files that a recogniser knows and its architecture does not run;
 * `read_tflite` gives a TFLite graph: tensors, operators, constants;
 * `copy_member` takes one file out of a zip archive;
-* `as_torch_state_dict` hands tensors to torch; `to_safetensors` writes them.
+* `as_arrays` hands tensors to numpy, `as_torch_state_dict` to torch; `to_safetensors` writes them.
 
 Nothing here imports torch but `as_torch_state_dict`, and numpy only where arrays are asked for. Names are resolved on
 first use (PEP 562).
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from lensmount.lazy import lazy_names
 
 _LAZY = {
+    "lensmount_reading.arrays": ("as_arrays",),
     "lensmount_reading.checkpoint": ("Checkpoint", "read_checkpoint"),
     "lensmount_reading.convert": ("to_safetensors",),
     "lensmount_reading.external_data": ("check_external_data",),
@@ -42,6 +43,7 @@ _LAZY = {
 }  # fmt: skip
 
 if TYPE_CHECKING:
+    from lensmount_reading.arrays import as_arrays
     from lensmount_reading.checkpoint import Checkpoint, read_checkpoint
     from lensmount_reading.convert import to_safetensors
     from lensmount_reading.external_data import check_external_data
@@ -61,9 +63,9 @@ if TYPE_CHECKING:
 __all__ = [
     "Checkpoint", "ExternalData", "FileFacts", "GlobalName", "GraphFile", "GraphValue", "OnnxFacts", "Quantisation",
     "Record", "Storage", "Stranger", "TensorFact", "TensorRef", "TfliteModel", "TfliteOperator", "TfliteTensor",
-    "as_torch_state_dict", "check_external_data", "copy_member", "first_stranger", "inspect_file", "inspect_graph",
-    "module_records", "module_state_dict", "plain_text", "printable", "read_checkpoint", "read_onnx", "read_tflite",
-    "require_usable", "submodules", "supply_data", "tensor_to_torch", "to_safetensors", "unwrapped",
+    "as_arrays", "as_torch_state_dict", "check_external_data", "copy_member", "first_stranger", "inspect_file",
+    "inspect_graph", "module_records", "module_state_dict", "plain_text", "printable", "read_checkpoint", "read_onnx",
+    "read_tflite", "require_usable", "submodules", "supply_data", "tensor_to_torch", "to_safetensors", "unwrapped",
 ]  # fmt: skip
 
 __getattr__, __dir__ = lazy_names(__name__, _LAZY)

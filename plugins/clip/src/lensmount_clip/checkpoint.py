@@ -6,10 +6,9 @@ import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
+import numpy as np
 
 from lensmount.errors import ModelFileError
 from lensmount_clip.network import ModifiedResNet, VisionTransformer
@@ -18,11 +17,16 @@ from lensmount_clip.recognise import layout
 from lensmount_clip.settings import GUESSED, Settings, check, is_guess, read_settings
 from lensmount_vision.towers.configs import TowerSizes
 from lensmount_vision.towers.layouts import Shapes, count_blocks, heads_of, square, text_geometry
-from lensmount_vision.towers.transformer import PatchSizes, fold_quick_gelu
+from lensmount_vision.towers.transformer import PatchSizes
 from lensmount_vision.towers.weights import TowerWeights, read_tensors, transpose_text_projection
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from lensmount_networks import Layer
     from lensmount_reading import Checkpoint
+
+    Arrays = Mapping[str, NDArray[Any]]
 
 #: Channels of a head in the image towers of open_clip that do not have 64, by width (its model_configs).
 HEAD_WIDTHS = {1280: 80, 1408: 88, 1664: 104, 1792: 112}
@@ -53,7 +57,7 @@ _HF_SINGLE = {
 
 
 def read_weights(checkpoint: Checkpoint, files: Mapping[str, Path], options: LoadOptions) -> TowerWeights:
-    """Both towers' tensors under OpenAI's names, BatchNorm and `quick_gelu` folded.
+    """Both towers' tensors under OpenAI's names, BatchNorm folded.
 
     Raises:
         ModelFileError: A configuration is malformed, or shapes contradict one another.
@@ -65,7 +69,7 @@ def read_weights(checkpoint: Checkpoint, files: Mapping[str, Path], options: Loa
     where = checkpoint.path.name
     if options.activation is None and is_guess(files, kind, tensors, lambda: checkpoint.tree):
         warnings.warn(f"{where}: {GUESSED}", GuessWarning, stacklevel=2)
-    named: dict[str, Tensor] = tensors
+    named: dict[str, NDArray[Any]] = tensors
     if kind == "huggingface":
         named = _from_hugging_face(tensors)
         tensors.require_all(where)
@@ -84,8 +88,6 @@ def read_weights(checkpoint: Checkpoint, files: Mapping[str, Path], options: Loa
     image_tower, resolution, dimension = image_tower_of(named, settings)
     image, text = sizes_of({name: tuple(tensor.shape) for name, tensor in named.items()}, resolution, dimension)
     check(files, kind, image=image, text=text)
-    if settings.activation == "quick_gelu":
-        named = fold_quick_gelu(named)
     return TowerWeights(
         tensors=named,
         image_tower=image_tower,
@@ -100,10 +102,10 @@ def read_weights(checkpoint: Checkpoint, files: Mapping[str, Path], options: Loa
     )
 
 
-def attention_width(tensors: Mapping[str, Tensor]) -> int:
+def attention_width(tensors: Arrays) -> int:
     """Channels of the image tower's attention: its width, or that of a ResNet's pooling."""
     pooling = tensors.get("visual.attnpool.positional_embedding")
-    return tensors["visual.conv1.weight"].shape[0] if pooling is None else pooling.shape[1]
+    return int(tensors["visual.conv1.weight"].shape[0] if pooling is None else pooling.shape[1])
 
 
 def sizes_of(shapes: Shapes, resolution: int, dimension: int) -> tuple[TowerSizes, TowerSizes]:
@@ -130,10 +132,10 @@ def sizes_of(shapes: Shapes, resolution: int, dimension: int) -> tuple[TowerSize
     )
 
 
-def _from_hugging_face(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _from_hugging_face(tensors: Arrays) -> dict[str, NDArray[Any]]:
     made = {ours: tensors[name] for name, ours in _HF_SINGLE.items() if name in tensors}
-    made["text_projection"] = tensors["text_projection.weight"].T.contiguous()
-    made["visual.proj"] = tensors["visual_projection.weight"].T.contiguous()
+    made["text_projection"] = np.ascontiguousarray(tensors["text_projection.weight"].T)
+    made["visual.proj"] = np.ascontiguousarray(tensors["visual_projection.weight"].T)
     for theirs, ours in (("text_model.", ""), ("vision_model.", "visual.")):
         for number in range(count_blocks(tensors, f"{theirs}encoder.layers.")):
             source, target = f"{theirs}encoder.layers.{number}.", f"{ours}transformer.resblocks.{number}."
@@ -141,7 +143,7 @@ def _from_hugging_face(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
                 parts = [tensors.get(f"{source}self_attn.{name}_proj.{kind}") for name in "qkv"]
                 if any(part is None for part in parts):
                     raise ModelFileError(f"{source}self_attn lacks a projection", expected="q_proj, k_proj and v_proj")
-                made[f"{target}attn.in_proj_{kind}"] = torch.cat([part for part in parts if part is not None])
+                made[f"{target}attn.in_proj_{kind}"] = np.concatenate([part for part in parts if part is not None])
                 for name, renamed in _HF_BLOCK.items():
                     tensor = tensors.get(f"{source}{name}.{kind}")
                     if tensor is not None:
@@ -149,7 +151,7 @@ def _from_hugging_face(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return made
 
 
-def fold_batch_norms(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def fold_batch_norms(tensors: Arrays) -> dict[str, NDArray[Any]]:
     """Folds each `bnN` (and `downsample.1`) into the convolution before it, in float64."""
     made = dict(tensors)
     for name in tensors:
@@ -162,14 +164,14 @@ def fold_batch_norms(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         parts = [made.pop(f"{norm}.{part}", None) for part in ("weight", "bias", "running_mean", "running_var")]
         if weight is None or any(part is None for part in parts):
             raise ModelFileError(f"the normalisation {norm} is not complete", expected=f"{convolution} before it")
-        gain, shift, mean, variance = (part.double() for part in parts if part is not None)
-        factor = gain / torch.sqrt(variance + _BATCH_NORM_EPS)
-        made[f"{convolution}.weight"] = (weight.double() * factor[:, None, None, None]).float()
-        made[f"{convolution}.bias"] = (shift - mean * factor).float()
+        gain, shift, mean, variance = (part.astype(np.float64) for part in parts if part is not None)
+        factor = gain / np.sqrt(variance + _BATCH_NORM_EPS)
+        made[f"{convolution}.weight"] = (weight * factor[:, None, None, None]).astype(np.float32)
+        made[f"{convolution}.bias"] = (shift - mean * factor).astype(np.float32)
     return made
 
 
-def image_tower_of(tensors: Mapping[str, Tensor], settings: Settings) -> tuple[Callable[[], nn.Module], int, int]:
+def image_tower_of(tensors: Arrays, settings: Settings) -> tuple[Callable[[], Layer], int, int]:
     """What makes the image tower, the side of its input in pixels, and the length of its vectors.
 
     Raises:

@@ -45,4 +45,4 @@ CLIP = TwoTowers(
     context_length=77,
     logit_scale=SCALE_OF_OPENAI,
 )
-build, network, export = CLIP.build, CLIP.network, CLIP.export
+build, network, graph, export = CLIP.build, CLIP.network, CLIP.graph, CLIP.export

@@ -33,4 +33,4 @@ PE_CORE = TwoTowers(
     context_length=32,
     logit_scale=100.0,  # the exported graphs say their own, which is in the weights
 )
-build, network, export = PE_CORE.build, PE_CORE.network, PE_CORE.export
+build, network, graph, export = PE_CORE.build, PE_CORE.network, PE_CORE.graph, PE_CORE.export

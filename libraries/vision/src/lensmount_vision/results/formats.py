@@ -87,10 +87,10 @@ def coco_category(class_id: int, category_ids: Mapping[int, int] | Sequence[int]
 
 
 def coco_keypoints(points: NDArray[np.float32]) -> dict[str, Any]:
-    """COCO's flat x, y, v: 2 for visible, 1 for a point that is placed but probably hidden."""
+    """COCO's flat x, y, v: 2 for visible, 1 for a point that is placed but probably hidden. 2 where nothing is said."""
     values: list[float] = []
-    for x, y, confidence in points:
-        values += [float(str(x)), float(str(y)), 2 if confidence >= 0.5 else 1]
+    for x, y, *confidence in points:
+        values += [float(str(x)), float(str(y)), 2 if not confidence or confidence[0] >= 0.5 else 1]
     return {"keypoints": values, "num_keypoints": len(points)}
 
 
