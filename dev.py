@@ -125,6 +125,7 @@ def dev_environment(folder: str) -> Environment:
         "plugins/torch": "torch",
         "libraries/vision": "supervision",
         "plugins/bench": "eval",
+        "plugins/triton": "client",
     }
     projects = [f"./{path}[{extras[path]}]" if path in extras else f"./{path}" for path in projects_of_workspace()]
     return Environment(ROOT / folder, tuple(projects), DEV_REQUIREMENTS)
