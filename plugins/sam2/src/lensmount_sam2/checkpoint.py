@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lensmount.contracts.model import NetworkContext
 from lensmount.contracts.session import GraphNetwork, TensorSpec, TorchNetwork
 from lensmount_networks import Network, fitting
+from lensmount_sam2 import meta_yaml
 from lensmount_sam2.geometry import IMAGE_SIZE, Geometry, Trunk, read_geometry
 from lensmount_sam2.hf_keys import is_hf, official_key, read_config
 from lensmount_sam2.options import LoadOptions
@@ -64,6 +65,27 @@ def check_folder(files: Mapping[str, Path], geometry: Geometry, side: int) -> tu
     return notes
 
 
+def read_official(shapes: Mapping[str, Any], path: Path | None) -> tuple[Geometry, tuple[str, ...]]:
+    """The geometry of a checkpoint in Meta's layout.
+
+    Args:
+        shapes: Shapes of its tensors.
+        path: The YAML file that belongs to it; None without one.
+
+    Returns:
+        The geometry, and notes about keys that are not known.
+
+    Raises:
+        ModelFileError: The file is malformed.
+        UnsupportedModelError: It asks for what is not built here, or it does not fit the tensors.
+    """
+    if path is None:
+        return read_geometry(shapes), ()
+    model = meta_yaml.read(path)
+    geometry = read_geometry(shapes, meta_yaml.trunk_of(model, str(path))[0])
+    return geometry, unknown_note(meta_yaml.check(model, geometry, str(path)), path.name)
+
+
 def image_size(package: ModelPackage, options: Any, configured: int | None) -> int:
     """What the user asked for, else what the package says, else 1024."""
     asked = options.image_size if isinstance(options, LoadOptions) else None
@@ -105,13 +127,17 @@ def networks(context: NetworkContext, *, for_torch: bool = False) -> dict[str, N
     from lensmount_sam2.networks.memory import Memory
 
     path = weights_path(context)
-    configured = read_config_file(context.files.get(CONFIG))
+    configured, yaml = read_config_file(context.files.get(CONFIG)), context.files.get(meta_yaml.YAML)
+    if yaml is not None:
+        configured = meta_yaml.trunk_of(meta_yaml.read(yaml), str(yaml))
     tensors = official_names(read_checkpoint(path).tensors)
     side = image_size(context.package, context.options, configured[1] if configured else None)
     with fitting(path, "a SAM 2"):
         shapes = {key: ref.shape for key, ref in tensors.items()}
         geometry = read_geometry(shapes, configured[0] if configured else None)
-        if configured:
+        if yaml is not None:
+            read_official(shapes, yaml)
+        elif configured:
             check_folder(context.files, geometry, configured[1])
         weights = Taken(as_arrays(tensors, "float32"))
         metadata = {"image_size": str(side), "version": geometry.version}
