@@ -42,11 +42,12 @@ from lensmount_networks.ops.elementwise import (
     where,
 )
 from lensmount_networks.ops.linear import batch_norm, group_norm, layer_norm, linear
-from lensmount_networks.ops.places import arange, concat, embedding, full, gather, stack, take, topk
+from lensmount_networks.ops.places import arange, concat, contiguous, embedding, full, gather, stack, take, topk
 
 __all__ = [
-    "abs", "arange", "attention", "avg_pool2d", "batch_norm", "cast", "ceil", "clamp", "concat", "conv2d",
-    "conv_transpose2d", "cos", "elu", "embedding", "erf", "exp", "floor", "full", "gather", "gelu", "grid_sample",
-    "group_norm", "hardswish", "layer_norm", "leaky_relu", "linear", "log", "max_pool2d", "maximum", "minimum", "pad",
-    "relu", "resize", "sigmoid", "silu", "sin", "softmax", "softplus", "sqrt", "stack", "take", "tanh", "topk", "where",
+    "abs", "arange", "attention", "avg_pool2d", "batch_norm", "cast", "ceil", "clamp", "concat", "contiguous",
+    "conv2d", "conv_transpose2d", "cos", "elu", "embedding", "erf", "exp", "floor", "full", "gather", "gelu",
+    "grid_sample", "group_norm", "hardswish", "layer_norm", "leaky_relu", "linear", "log", "max_pool2d", "maximum",
+    "minimum", "pad", "relu", "resize", "sigmoid", "silu", "sin", "softmax", "softplus", "sqrt", "stack", "take",
+    "tanh", "topk", "where",
 ]  # fmt: skip

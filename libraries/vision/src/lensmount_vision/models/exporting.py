@@ -57,11 +57,11 @@ def describe_graph(
     return serialised
 
 
-def write_checked(data: bytes, target: Path, check: Callable[[Path], None]) -> Path:
+def write_checked(data: bytes | Callable[[Path], None], target: Path, check: Callable[[Path], None]) -> Path:
     """Writes next to the target, checks, renames: the file is complete and right, or not there.
 
     Args:
-        data: The file's content.
+        data: The file's content, or what writes it to a path.
         target: Where it goes.
         check: Looks at the written file; what it raises keeps the file from being kept.
 
@@ -73,8 +73,11 @@ def write_checked(data: bytes, target: Path, check: Callable[[Path], None]) -> P
     """
     partial = target.with_name(f".{target.name}.{secrets.token_hex(8)}.partial")
     try:
-        with partial.open("xb") as file:
-            file.write(data)
+        if callable(data):
+            data(partial)
+        with partial.open("rb+" if callable(data) else "xb") as file:
+            if not callable(data):
+                file.write(data)
             file.flush()
             os.fsync(file.fileno())
         check(partial)
