@@ -19,6 +19,7 @@ pytest.importorskip("ftfy")
 
 from lensmount import registry  # noqa: E402 - after the skips
 from lensmount.errors import UnknownOptionError  # noqa: E402
+from wrapped import WAYS, wrapped  # noqa: E402
 
 TEXTS = ["a photo of a dog", "two dogs running on the beach!", "naïve café — 3 €, don't", "a diagram"]
 CASES = {
@@ -134,8 +135,9 @@ def test_hub_repository_without_a_manifest(hub, embedding_goldens, tmp_path: Pat
         assert distance(model.forward_images(images), embedding_goldens.image("hf-gelu")) < 1e-5
 
 
-def test_open_clip_checkpoint_with_wrappers_is_gelu(embedding_goldens, tmp_path: Path) -> None:
-    tensors = {f"module.{name}": value for name, value in state_dict(embedding_goldens, "open_clip-vit").items()}
+@pytest.mark.parametrize("way", WAYS)
+def test_open_clip_checkpoint_with_wrappers_is_gelu(way, embedding_goldens, tmp_path: Path) -> None:
+    tensors = wrapped(state_dict(embedding_goldens, "open_clip-vit"), way)
     torch.save({"epoch": 3, "name": "run", "state_dict": tensors}, tmp_path / "epoch_3.pt")
     model = registry.load(tmp_path / "epoch_3.pt", backend="torch", device="cpu")
     found = model.forward_images(embedding_goldens.recipe.images(2, 48))

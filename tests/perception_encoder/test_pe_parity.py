@@ -16,6 +16,7 @@ pytest.importorskip("tokenizers")
 pytest.importorskip("ftfy")
 
 from lensmount import registry  # noqa: E402 - after the skips
+from wrapped import WAYS, wrapped  # noqa: E402
 
 TEXTS = ["a photo of a dog", "two dogs running on the beach!", "naïve café — 3 €, don't", "a diagram"]
 
@@ -44,6 +45,16 @@ def test_open_clips_layout_matches_the_reference(case: str, embedding_goldens, t
         assert distance(model.forward_images(images), embedding_goldens.image(case)) < 1e-5
         assert distance(model.forward_text(tokens), embedding_goldens.text(case)) < 1e-5
         assert distance(model.forward_text(tokens[:4, :7]), embedding_goldens.text(case)[:4]) < 1e-5
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_wrappers_of_training_change_nothing(way, embedding_goldens, tmp_path: Path) -> None:
+    tensors = torch.load(weights(embedding_goldens, "pe-timm", tmp_path), weights_only=True)
+    torch.save({"state_dict": wrapped(tensors, way)}, tmp_path / "wrapped.pt")
+    model = registry.load(tmp_path / "wrapped.pt", backend="torch", device="cpu")
+    assert model.card.architecture == "perception_encoder"
+    images = embedding_goldens.recipe.images(2, model.preprocess_spec.size[0])
+    assert distance(model.forward_images(images), embedding_goldens.image("pe-timm")) < 1e-5
 
 
 def test_golden_from_bytes_to_vectors(reference_data: Path, tmp_path: Path) -> None:

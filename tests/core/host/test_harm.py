@@ -82,11 +82,11 @@ class Stranger:
     def find(self, uri, options):
         return None
 
-    def folder(self, uri, options):
-        return None
-
     def repository(self, uri, options):
         return self
+
+    def names(self):
+        return ()
 
     def bring(self, name):
         return None
@@ -235,7 +235,6 @@ USES = {
     "finder.fetch": ("source 'odd'", lambda here, at: here.load("strange")),
     "finder.find": ("source 'odd'", lambda here, at: here.describe("odd://a")),
     "finder.repository": ("source 'odd'", lambda here, at: here.describe("odd://a")),
-    "finder.folder": ("source 'odd'", lambda here, at: here.describe("odd://a")),
     "cache": ("cache", lambda here, at: here.load("strange", caches={"embeddings": "strange"})),
     "read": ("reader 'strange'", lambda here, at: here.describe(vendor(at))),
     "choose": ("selector 'oddest'", lambda here, at: here.explain("strange", backend="oddest")),

@@ -29,6 +29,9 @@ Options = Annotated[
     typer.Option("--set", help="Load option of the model's architecture, NAME=VALUE; may be repeated."),
 ]
 Offline = Annotated[bool, typer.Option("--offline", help="Open no socket.")]
+Refresh = Annotated[
+    bool, typer.Option("--refresh", help="Take what an address without a commit or hash gives now, not what it gave.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 NumbersFile = Annotated[str | None, typer.Option("--json", help="File for all numbers as JSON, or - .")]
 

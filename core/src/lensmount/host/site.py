@@ -7,12 +7,13 @@ import threading
 from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING
 
-from lensmount.errors import LensmountError, ModelNotFoundError, reason
+from lensmount.errors import LensmountError, ModelNotFoundError, UnsupportedModelError, reason
+from lensmount.specs import BackendStatus
 
 if TYPE_CHECKING:
     from lensmount.host.discovery import Candidate, Index, PluginStatus
     from lensmount.machine.environment import Environment
-    from lensmount.specs import Architecture, Backend, BackendStatus, ModelCard
+    from lensmount.specs import Architecture, Backend, ModelCard
 
 Name = str | os.PathLike[str]
 """What users call a model: an id, a path, an address."""
@@ -98,8 +99,6 @@ class Site:
 
     def backends(self, name: str | None = None) -> list[tuple[Backend, BackendStatus]]:
         """Every backend, and whether it can run here; where one is named, the others are not asked."""
-        from lensmount.specs import BackendStatus
-
         with self._lock:
             known = self.index.backends
             for backend in [known[name]] if name in known else known.values():
@@ -131,8 +130,6 @@ class Site:
                 fix="; ".join([*missing, *self.index.left_out]),
             )
         if card.task not in found.tasks:
-            from lensmount.errors import UnsupportedModelError
-
             raise UnsupportedModelError(
                 f"{card.id!r} has a task that architecture {found.name!r} does not run here",
                 found=card.task,
@@ -144,7 +141,6 @@ class Site:
 
 def _probe(backend: Backend, environment: Environment) -> BackendStatus:
     """Asks a backend; one that fails to answer is not usable, and the others are asked all the same."""
-    from lensmount.specs import BackendStatus
     from lensmount.specs.imports import call_quickly, patience
 
     patience()  # what the user set wrongly is told, not taken for the backend's failure

@@ -43,8 +43,8 @@ class Architecture:
             of them, one per session name), for packages of format `torch`; None if there is no torch form.
         graph: Import string of `graph(context: lensmount.contracts.NetworkContext) -> GraphNetwork` (or a mapping of
             them): the same weights as ONNX graphs, made without torch for backends that open the format `graph`.
-        recognise: Import string of `recognise(facts: lensmount_reading.FileFacts) -> ModelCard | None`: looks at a
-            bare file's facts (tensors, graph inputs and outputs, metadata), never at its name.
+        recognise: Import string of a `lensmount.contracts.Recogniser`: looks at a bare file's facts (tensors, graph
+            inputs and outputs, metadata), never at its name.
         options: Import string of the frozen dataclass of load options that this architecture adds.
         exporter: Import string of `export(context: lensmount.contracts.ExportContext) -> Path`.
         float_nodes: Import string of `float_nodes(model: onnx.ModelProto) -> Collection[str]`: names of the nodes of a

@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lensmount.contracts.finder import Fetched, FetchOptions
-from lensmount.errors import IntegrityError
+from lensmount.errors import IntegrityError, LensmountError
 from lensmount.specs import Artifact, ModelCard
 from lensmount.specs.offline import is_offline
 from lensmount.store.download import DownloadRequest, Received, download
@@ -241,6 +241,14 @@ class Store:
             if request.sha256 is None:  # trust that is not written down could not be checked ever after
                 raise store_error(error, self.ledger.reference_path(request.address), "writing") from error
         return fetched
+
+    def disown(self, address: str, error: LensmountError) -> None:
+        """Forgets what an address gave where that cannot be used; its next use asks again, which the error says."""
+        known = self.ledger.reference(address)
+        if known is not None and not known.published:
+            self.ledger.forget(address)
+            said = f"forgotten, as `lensmount cache rm --address {address} --yes` does: the next load asks again"
+            error.fix = f"{error.fix or 'see what it is'}; what {address} gave is {said}"
 
     def adopt(self, source: Path, *, address: str, sha256: str | None = None) -> Fetched:
         """Copies a file that the user brought, or that lies in a wheel, into the store.

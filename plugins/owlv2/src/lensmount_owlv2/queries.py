@@ -13,7 +13,6 @@ from lensmount.specs import Preprocess
 from lensmount.specs.options import class_thresholds, fraction
 from lensmount_owlv2.checkpoint import NETWORK
 from lensmount_owlv2.images import ImageEmbedder, Seen
-from lensmount_owlv2.layout import read_json
 from lensmount_owlv2.options import CONFIDENCE, IOU_THRESHOLD, ONE_SHOT_CONFIDENCE, TEXT_CONFIDENCE, LoadOptions
 from lensmount_owlv2.options import max_detections as limit
 from lensmount_owlv2.references import Parameters, make_bank
@@ -22,8 +21,11 @@ from lensmount_owlv2.texts import TextEmbedder
 from lensmount_owlv2.training import TrainBox, read_training_data
 from lensmount_vision.images.loading import split
 from lensmount_vision.models.numbers import not_finite
+from lensmount_vision.models.processors import read_image_processor
+from lensmount_vision.models.settings import HARMLESS, READ, Only
 from lensmount_vision.models.single_graph import SingleGraph
 from lensmount_vision.results.kinds import Detections
+from lensmount_vision.towers.configs import require_size
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,25 +56,42 @@ def _cache(caches: Mapping[str, Cache], use: str, entries: int, size: int = DEFA
 
 
 def resolve_preprocess(files: Mapping[str, Path]) -> Preprocess:
-    """OWLv2's own preprocessing, with mean and std of a `preprocessor_config.json` where there is one.
+    """OWLv2's own preprocessing, with what the files of an image processor say where there are some.
 
     Raises:
-        ModelFileError: That file is malformed.
+        ModelFileError: A file is malformed.
+        UnsupportedModelError: It prepares pictures in another way than OWLv2.
     """
-    config = read_json(files["preprocessor_config.json"]) if "preprocessor_config.json" in files else {}
-    mean, std = config.get("image_mean", MEAN), config.get("image_std", STD)
-    for name, values in (("image_mean", mean), ("image_std", std)):
-        if len(values) != 3 or not all(isinstance(v, int | float) and (name != "image_std" or v > 0) for v in values):
-            raise ModelFileError("preprocessor_config.json is malformed", found=f"{name}: {values}"[:80])
-    return Preprocess(
+    processor = read_image_processor(files)
+    processor.check(
+        ("Owlv2ImageProcessor",),
+        {
+            "do_pad": Only((True,)),
+            "resample": Only((2,)),
+            "size": READ,
+            "crop_size": HARMLESS,
+            "pad_size": Only((None,)),
+        },
+    )
+    spec = Preprocess(
         size=None,
         resize="pad-square",
         padding_value=0,
         interpolation="gaussian-bilinear",
         resample_dtype="float32",
-        mean=tuple(mean),
-        std=tuple(std),
+        mean=MEAN,
+        std=STD,
     )
+    return replace(processor.values(spec), size=processor.sides("size"))
+
+
+def _of_network(spec: Preprocess, session: Session, model: str) -> Preprocess:
+    """Preprocessing whose size, where the files say one, must be the network's."""
+    side = session.inputs[0].shape[-2:]
+    if spec.size is None or not all(isinstance(length, int) for length in side):
+        return spec
+    require_size(spec, (int(side[0] or 0), int(side[1] or 0)), model)
+    return spec
 
 
 class QueryModel(SingleGraph):
@@ -81,7 +100,10 @@ class QueryModel(SingleGraph):
     def __init__(self, context: BuildContext) -> None:
         self._text = _session(context, "text")
         narrowed = replace(context, sessions={"image": _session(context, "image")})
-        super().__init__(narrowed, context.package.preprocess or resolve_preprocess(context.files))
+        spec = context.package.preprocess
+        if spec is None:
+            spec = _of_network(resolve_preprocess(context.files), _session(context, "image"), context.card.id)
+        super().__init__(narrowed, spec)
         options = context.options or LoadOptions()
         self.network: str = self._session.metadata.get(NETWORK) or context.fingerprint
         self._identity = make_key(self.network, self.backend, self.device, self.precision, self.preprocess_spec)

@@ -11,8 +11,9 @@ import numpy as np
 
 from lensmount_perception_encoder.network import VisionTower, rope_rows, rope_table
 from lensmount_perception_encoder.options import LoadOptions
-from lensmount_perception_encoder.recognise import layout
-from lensmount_vision.towers.layouts import count_blocks, heads_of, square
+from lensmount_perception_encoder.recognise import TIMM, layout
+from lensmount_vision.towers.configs import EPSILON, OPEN_CLIP, TowerSizes, check_open_clip, open_clip_epsilon
+from lensmount_vision.towers.layouts import count_blocks, heads_of, read_config, square, table, text_geometry, whole
 from lensmount_vision.towers.transformer import PatchSizes
 from lensmount_vision.towers.weights import TowerWeights, read_tensors, transpose_text_projection
 
@@ -42,20 +43,41 @@ _TIMM_PARTS = (
 
 
 def read_weights(checkpoint: Checkpoint, files: Mapping[str, Path], options: LoadOptions) -> TowerWeights:
-    """Both towers' tensors under Meta's names, which are OpenAI's; no other file is read.
+    """Both towers' tensors under Meta's names, which are OpenAI's.
 
     Raises:
-        ModelFileError: Shapes contradict one another.
-        UnsupportedModelError: The tensors are not PE-Core's.
+        ModelFileError: Shapes contradict one another, or a configuration is malformed.
+        UnsupportedModelError: The tensors are not PE-Core's, or a configuration describes towers that work otherwise.
     """
-    kind, tensors = read_tensors(
+    kind, held = read_tensors(
         checkpoint,
         layout,
         label="PE-Core",
         expected="Meta or open_clip (PE-Lang and PE-Spatial have no text)",
     )
-    tensors = transpose_text_projection(_from_timm(tensors) if kind == "timm" else tensors)
+    tensors = transpose_text_projection(_from_timm(held) if kind == "timm" else held)
     sizes = vision_sizes(tensors, options)
+    said = read_config(files, OPEN_CLIP)
+    text_heads, text_epsilon = options.text_heads, EPSILON
+    if said:
+        where, words = str(files[OPEN_CLIP]), table(table(said, "model_cfg") or said, "text_cfg")
+        shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        text = text_geometry(shapes, 1)
+        check_open_clip(
+            said,
+            where,
+            timm=TIMM,
+            image=TowerSizes(side=sizes.resolution, dimension=sizes.dimension),
+            text=TowerSizes(
+                width=text["width"],
+                layers=text["layers"],
+                hidden=text["hidden"],
+                vocabulary=text["vocabulary"],
+                context=text["context"],
+            ),
+        )
+        text_heads = text_heads or whole(words, "heads", where)
+        text_epsilon = open_clip_epsilon(words, "text_cfg", where)
     pool_heads = heads_of(sizes.width, options.pool_heads or POOL_HEADS, "the attention pooling")
     return TowerWeights(
         tensors=tensors,
@@ -69,7 +91,8 @@ def read_weights(checkpoint: Checkpoint, files: Mapping[str, Path], options: Loa
         image_tensors=vision_tensors(tensors, sizes, pool_heads),
         resolution=sizes.resolution,
         dimension=sizes.dimension,
-        text_heads=options.text_heads,
+        text_heads=text_heads,
+        text_epsilon=text_epsilon,
     )
 
 

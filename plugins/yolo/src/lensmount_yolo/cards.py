@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lensmount.specs import Artifact, ModelCard, ModelPackage
+from lensmount_yolo.names import describe
 
 if TYPE_CHECKING:
     from lensmount.specs import Preprocess
@@ -13,11 +14,17 @@ if TYPE_CHECKING:
 
 
 def bare_card(
-    facts: FileFacts, metadata: GraphMetadata, task: str, format: str, precision: str, preprocess: Preprocess | None
+    facts: FileFacts,
+    metadata: GraphMetadata,
+    task: str,
+    format: str,
+    preprocess: Preprocess | None,
+    columns: int | None,
 ) -> ModelCard:
-    """A card with one package of one file; the core fills in where the file lies."""
+    """A card with one package of one file, whose scores have so many columns; the core fills in where it lies."""
+    precision = facts.precision
     licence = "AGPL-3.0" if "AGPL" in (metadata.licence or "") else (metadata.licence or "unknown").split("\n")[0][:60]
-    notes = () if metadata.names else ("the file holds no class names",)
+    names, notes = describe(metadata.names, metadata.ids, columns, facts.path.name)
     artifact = Artifact(
         name={"onnx": "weights.onnx", "torch": "weights.bin"}[format],
         uri="",
@@ -32,7 +39,7 @@ def bare_card(
         id="file",
         architecture="yolo",
         task=task,
-        classes=metadata.names,
+        classes=names,
         licence=licence,
         description=metadata.description,
         packages=(package,),

@@ -16,13 +16,15 @@ from lensmount_vision.models.detector import Detector, read_class_names
 from lensmount_vision.results.mask_decoding import decode_prototypes
 from lensmount_yolo.head import Head, read_head
 from lensmount_yolo.metadata import GraphMetadata, parse
+from lensmount_yolo.names import LAYOUT, Placed, place
 from lensmount_yolo.options import LoadOptions
-from lensmount_yolo.postprocess import Filter, Kept, keep_boxes
+from lensmount_yolo.postprocess import Filter, Kept, keep_boxes, take
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lensmount.contracts.model import BuildContext
+    from lensmount.specs import ModelCard
     from lensmount_vision.images.geometry import Geometry
     from lensmount_vision.images.image import Color
     from lensmount_vision.models.detector import Classes
@@ -33,9 +35,35 @@ IOU_THRESHOLD = 0.7
 MAX_DETECTIONS = 300
 
 
-def class_names(context: BuildContext, metadata: GraphMetadata) -> tuple[str, ...]:
-    """Names embedded in the graph, else those of `class_names.txt`, else the card's."""
-    return metadata.names or read_class_names(context) or context.card.classes
+def class_names(context: BuildContext, metadata: GraphMetadata) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Names in the graph, else those of `class_names.txt`, else the card's; ids as `GraphMetadata` has them."""
+    if metadata.names:
+        return metadata.names, metadata.ids
+    return read_class_names(context) or context.card.classes, ()
+
+
+def placed_names(
+    context: BuildContext, named: tuple[tuple[str, ...], tuple[int, ...]], columns: int | None, options: LoadOptions
+) -> tuple[Placed, ModelCard]:
+    """Which column of the scores has which name, and the card with these names and the line that says so.
+
+    Raises:
+        ModelFileError: The names do not fit the columns, or fit them in two ways.
+        OptionError: `classes` or `class_offset` of the load do not fit.
+    """
+    where = context.card.id
+    placed = place(*named, columns, where, classes=options.classes, offset=options.class_offset)
+    notes = tuple(note for note in context.card.notes if not note.startswith(LAYOUT))
+    told = options.classes is not None or options.class_offset is not None
+    classes = placed.names if told or not context.card.classes else context.card.classes
+    return placed, replace(context.card, classes=classes, notes=(*notes, f"{LAYOUT}{placed.layout}"))
+
+
+def graph_channels(context: BuildContext, metadata: GraphMetadata) -> int:
+    """Channels of the pictures that the network takes: as the graph fixes them, else as it says, else 3."""
+    inputs = context.session.inputs
+    fixed = inputs[0].shape[1] if len(inputs) == 1 and len(inputs[0].shape) == 4 else None
+    return fixed if isinstance(fixed, int) else metadata.channels or 3
 
 
 def resolve_preprocess(package: ModelPackage, options: LoadOptions, metadata: GraphMetadata) -> Preprocess:
@@ -67,20 +95,25 @@ class YoloDetector(Detector[Filter, Kept]):
 
     extra = 0
     rotated = False
+    suppression = "greedy"
 
     def __init__(self, context: BuildContext) -> None:
         metadata = parse(context.session.metadata)
         options = context.options or LoadOptions()
-        names = class_names(context, metadata)
+        named = class_names(context, metadata)
         end2end = context.package.setting("fused_nms", metadata.end2end) or metadata.end2end
         outputs = [(spec.name, spec.shape) for spec in context.session.outputs]
-        self.head: Head = read_head(outputs, names=len(names), extra=self.extra_values(metadata), end2end=end2end)
-        self.names = names or tuple(f"class_{i}" for i in range(self.head.classes or 0))
+        self.head: Head = read_head(
+            outputs, names=len(options.classes or named[0]), extra=self.extra_values(metadata), end2end=end2end
+        )
+        placed, card = placed_names(context, named, self.head.classes if self.head.kind == "raw" else None, options)
+        self.names = placed.names
         self._options = options
         spec = resolve_preprocess(context.package, options, metadata)
+        if context.package.preprocess is None:
+            spec = replace(spec, channels=graph_channels(context, metadata))
         super().__init__(context, spec, confidence=CONFIDENCE, reduced_decode=options.reduced_decode)
-        if not context.card.classes:
-            self._card = replace(context.card, classes=self.names)
+        self._card = card
 
     def extra_values(self, metadata: GraphMetadata) -> int:
         """Values per box after the classes."""
@@ -164,6 +197,7 @@ class YoloDetector(Detector[Filter, Kept]):
             max_detections=positive("max_detections", max_detections),
             max_candidates=self._options.max_candidates,
             class_agnostic=flag("class_agnostic", class_agnostic),
+            fast=(self._options.suppression or self.suppression) == "fast",
         )
 
     def _choose(self, raw: Mapping[str, Any], geometries: Sequence[Geometry], wanted: Filter) -> Sequence[Kept]:
@@ -208,3 +242,12 @@ class YoloSegmenter(YoloDetector):
             decode_prototypes(part.extra, prototypes[i].astype(np.float32, copy=False), boxes[i], geometry)
             for i, (part, geometry) in enumerate(zip(kept, geometries, strict=True))
         ]
+
+    def _result(
+        self, kept: Kept, boxes: NDArray[Any], masks: Masks | None, geometry: Geometry, path: str | None
+    ) -> Any:
+        if masks is not None and not self._options.empty_masks:
+            seen = np.flatnonzero(masks.area)
+            if len(seen) < len(masks):
+                kept, boxes, masks = take(kept, seen), boxes[seen], masks[seen]
+        return super()._result(kept, boxes, masks, geometry, path)

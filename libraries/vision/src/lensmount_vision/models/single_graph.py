@@ -119,6 +119,11 @@ class SingleGraph(LoadedModel):
         """What `lensmount_vision.images.loading.load` takes as `reduced_for`; None where JPEGs are decoded in full."""
         return self.preprocess_spec if self._reduced_decode else None
 
+    @property
+    def picture_channels(self) -> int:
+        """Channels of the network's input; other pictures than arrays and tensors have none but colours."""
+        return self.preprocess_spec.channels
+
     def preprocess(self, images: Any, *, color: Color | None = None) -> tuple[NDArray[Any], list[Geometry]]:
         """Pictures to the network's input.
 
@@ -301,7 +306,8 @@ class SingleGraph(LoadedModel):
         if self._path is not None:
             from lensmount_vision.images.image import Image
 
-            self.infer_pictures([Image(np.zeros((height, width, 3), np.uint8))])
+            channels = self.preprocess_spec.channels
+            self.infer_pictures([Image(np.zeros((height, width, 3 if channels == 1 else channels), np.uint8))])
             return
         self.forward(np.zeros((1, self.preprocess_spec.channels, height, width), self._input.dtype))
 
