@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import lzma
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +55,40 @@ def test_towers_match_the_reference(case: str, backend: str, embedding_goldens, 
     assert distance(model.forward_text(tokens), expected_text) < 1e-5
     # Trimmed to the longest of the first four: nothing behind the end token matters.
     assert distance(model.forward_text(tokens[:4, :7]), expected_text[:4]) < 1e-5
+
+
+WITHOUT_TORCH = """
+import sys
+sys.modules["torch"] = sys.modules["onnx"] = None
+import numpy as np
+from lensmount import registry
+path, *pairs = sys.argv[1:]
+options = {key: int(value) if value.isdigit() else value for key, value in (pair.split("=") for pair in pairs)}
+given = np.load(path + "/given.npz")
+model = registry.load(path + "/weights.pt", backend="onnx", device="cpu", **options)
+registry.export(path + "/weights.pt", to="onnx", output=path + "/graphs", dynamic=True, settings=options)
+again = registry.load(path + "/graphs", backend="onnx", device="cpu")
+for name, each in (("first", model), ("second", again)):
+    images, texts = each.forward_images(given["images"]), each.forward_text(given["tokens"])
+    np.savez(f"{path}/{name}.npz", images=images, texts=texts)
+"""
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_official_weights_run_and_export_without_torch(case: str, embedding_goldens, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    torch.save(state_dict(embedding_goldens, case), tmp_path / "weights.pt")
+    recipe, expected = embedding_goldens.recipe, (embedding_goldens.image(case), embedding_goldens.text(case))
+    side = registry.load(tmp_path / "weights.pt", backend="torch", device="cpu", **CASES[case]).preprocess_spec.size[0]
+    np.savez(tmp_path / "given.npz", images=recipe.images(2, side), tokens=recipe.tokens(600, 20))
+    options = [f"{key}={value}" for key, value in CASES[case].items()]
+    command = [sys.executable, "-c", WITHOUT_TORCH, str(tmp_path), *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    for name in ("first", "second"):
+        with np.load(tmp_path / f"{name}.npz") as found:
+            assert distance(found["images"], expected[0]) < 1e-5
+            assert distance(found["texts"], expected[1]) < 1e-5
 
 
 @pytest.mark.parametrize("case", ["hf-quick_gelu", "open_clip-resnet"])

@@ -37,7 +37,7 @@ def test_open_clips_layout_matches_the_reference(case: str, embedding_goldens, t
     pytest.importorskip("onnxruntime")
     path = weights(embedding_goldens, case, tmp_path)
     pair = registry.export(path, to="onnx", output=tmp_path / "pair")
-    for source, backend in ((path, "torch"), (pair, "onnx")):
+    for source, backend in ((path, "torch"), (path, "onnx"), (pair, "onnx")):
         model = registry.load(source, backend=backend, device="cpu")
         assert model.card.architecture == "perception_encoder"
         images = embedding_goldens.recipe.images(2, model.preprocess_spec.size[0])
@@ -64,7 +64,7 @@ def test_golden_from_bytes_to_vectors(reference_data: Path, tmp_path: Path) -> N
     path = tmp_path / "model.pt"
     path.write_bytes(lzma.decompress((goldens / "PE-Core-tiny.pt.xz").read_bytes()))
     pair = registry.export(path, to="onnx", output=tmp_path / "pair")
-    for source, backend in ((path, "torch"), (pair, "onnx")):
+    for source, backend in ((path, "torch"), (path, "onnx"), (pair, "onnx")):
         model = registry.load(source, backend=backend, device="cpu")
         batch, _ = model.preprocess(goldens / "img" / "dogs.jpg")
         assert np.abs(batch - expected["x"]).max() <= 1e-6  # the same resampler, bit for bit

@@ -13,16 +13,21 @@ from lensmount.contracts.session import GraphNetwork, TensorSpec, TorchNetwork
 from lensmount_networks import Network, fitting
 from lensmount_owlv2.layout import Layout, Tower, read_json, read_layout
 from lensmount_owlv2.settings import environment_flag
+from lensmount_vision.models.leftovers import Taken
 from lensmount_vision.towers.recognise import CONTEXT, VOCABULARY
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from lensmount_networks import Layer
 
     Arrays = Mapping[str, NDArray[Any]]
 
 #: In the metadata of networks and exported graphs: which network it is.
 NETWORK = "lensmount.network"
 IMAGE_OUTPUTS = ("objectness_logits", "boxes", "class_embeds", "logit_shift", "logit_scale")
+#: What CLIP needs and detection does not: its scale, and the projection of pictures.
+UNUSED = (r"^owlv2\.(logit_scale|visual_projection\.weight)$",)
 _HEADS = ("class_head.", "box_head.", "objectness_head.", "layer_norm.")
 
 
@@ -52,15 +57,15 @@ def networks(context: NetworkContext) -> dict[str, Network]:
         ModelFileError: The file is corrupt.
         UnsupportedModelError: The tensors are not those of an OWLv2.
     """
-    from lensmount_owlv2.network import ImageTower
     from lensmount_reading import as_arrays, read_checkpoint
-    from lensmount_vision.towers.transformer import TextTower, fold_quick_gelu
+    from lensmount_vision.towers.transformer import fold_quick_gelu
 
     path = _path(context)
     checkpoint = read_checkpoint(path)
     config = read_json(context.files["config.json"]) if "config.json" in context.files else {}
     layout = read_layout({name: ref.shape for name, ref in checkpoint.tensors.items()}, config, path.name)
-    state = as_arrays(checkpoint, "float32")
+    layout.check(config, "config.json")
+    state = Taken(as_arrays(checkpoint, "float32"))
     size, cells = layout.image_size, layout.side**2
     shapes: tuple[tuple[int | str, ...], ...] = (
         ("batch", cells),
@@ -70,27 +75,21 @@ def networks(context: NetworkContext) -> dict[str, Network]:
         ("batch", cells),
     )
     with fitting(path, "an OWLv2"):
+        image, text = _image_tensors(state, layout), _text_tensors(state, layout)
         metadata = {NETWORK: identify(state), CONTEXT: str(layout.context), VOCABULARY: str(layout.vocabulary)}
+        state.require_all(path.name, harmless=UNUSED)
         return {
             "image": Network(
-                layer=partial(
-                    ImageTower, side=layout.side, patch=layout.patch, dimension=layout.dimension, **_own(layout.vision)
-                ),
-                tensors=_image_tensors(state, layout),
+                layer=partial(_image, layout),
+                tensors=image,
                 inputs=(TensorSpec("images", ("batch", 3, size, size), "float32"),),
                 outputs=tuple(TensorSpec(n, s, "float32") for n, s in zip(IMAGE_OUTPUTS, shapes, strict=True)),
                 metadata=metadata,
                 for_torch=fold_quick_gelu,
             ),
             "text": Network(
-                layer=partial(
-                    TextTower,
-                    vocabulary=layout.vocabulary,
-                    context=layout.context,
-                    dimension=layout.dimension,
-                    **_own(layout.text),
-                ),
-                tensors=_text_tensors(state, layout),
+                layer=partial(_text, layout),
+                tensors=text,
                 inputs=(TensorSpec("tokens", ("batch", "length"), "int64"),),
                 outputs=(TensorSpec("text_embeds", ("batch", layout.dimension), "float32"),),
                 metadata=metadata,
@@ -114,14 +113,25 @@ def identify(state: Arrays) -> str:
 
 
 def _own(tower: Tower) -> dict[str, Any]:
-    return {
-        "width": tower.width,
-        "layers": tower.layers,
-        "heads": tower.heads,
-        "hidden": tower.hidden,
-        "activation": tower.activation,
-        "epsilon": tower.epsilon,
-    }
+    names = ("width", "layers", "heads", "hidden", "activation")
+    return {name: getattr(tower, name) for name in names}
+
+
+def _image(layout: Layout) -> Layer:
+    from lensmount_owlv2.network import ImageTower
+    from lensmount_vision.towers.transformer import set_epsilon
+
+    tower = layout.vision
+    made = ImageTower(side=layout.side, patch=layout.patch, dimension=layout.dimension, **_own(tower))
+    return set_epsilon(made, tower.epsilon)
+
+
+def _text(layout: Layout) -> Layer:
+    from lensmount_vision.towers.transformer import TextTower, set_epsilon
+
+    tower = layout.text
+    sizes = {"vocabulary": layout.vocabulary, "context": layout.context, "dimension": layout.dimension, **_own(tower)}
+    return set_epsilon(TextTower(**sizes), tower.epsilon)
 
 
 def _image_tensors(state: Arrays, layout: Layout) -> dict[str, NDArray[Any]]:
@@ -133,7 +143,7 @@ def _image_tensors(state: Arrays, layout: Layout) -> dict[str, NDArray[Any]]:
     }
     for norm in ("pre_layernorm", "post_layernorm"):
         found |= {f"{norm}.{part}": state[f"{prefix}{norm}.{part}"] for part in ("weight", "bias")}
-    found |= {name: tensor for name, tensor in state.items() if name.startswith(_HEADS)}
+    found |= {name: state[name] for name in state if name.startswith(_HEADS)}
     return found | _blocks(state, prefix, layout.vision)
 
 

@@ -72,7 +72,6 @@ class ImageTower(Layer):
         hidden: Channels in the MLPs.
         dimension: Length of a class embedding.
         activation: Of the MLPs.
-        epsilon: Of all normalisations.
     """
 
     def __init__(
@@ -86,15 +85,14 @@ class ImageTower(Layer):
         hidden: int,
         dimension: int,
         activation: Activation,
-        epsilon: float = 1e-5,
     ) -> None:
         self.patch_embedding = Conv2d(3, width, patch, stride=patch, bias=False)
         self.class_embedding = parameter(width)
         self.position_embedding = parameter(side * side + 1, width)
-        self.pre_layernorm = LayerNorm(width, epsilon)
-        self.transformer = Transformer(width, layers, heads, hidden, activation, epsilon)
-        self.post_layernorm = LayerNorm(width, epsilon)
-        self.layer_norm = LayerNorm(width, epsilon)
+        self.pre_layernorm = LayerNorm(width)
+        self.transformer = Transformer(width, layers, heads, hidden, activation)
+        self.post_layernorm = LayerNorm(width)
+        self.layer_norm = LayerNorm(width)
         self.class_head = ClassHead(width, dimension)
         self.box_head = Head(width, 4)
         self.objectness_head = Head(width, 1)

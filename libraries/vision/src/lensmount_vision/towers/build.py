@@ -16,10 +16,11 @@ from lensmount.errors import OptionError, UnsupportedModelError
 from lensmount.specs.imports import import_string
 from lensmount.specs.options import build_options
 from lensmount_networks import Network, fitting
+from lensmount_vision.towers.configs import require_size
 from lensmount_vision.towers.export import export_graphs
 from lensmount_vision.towers.model import EmbeddingModel, tower
 from lensmount_vision.towers.recognise import BIAS, CONTEXT, SCALE, VOCABULARY, metadata_number
-from lensmount_vision.towers.tokens import ClipTokenizer
+from lensmount_vision.towers.tokens import ClipTokenizer, cleaning_of
 from lensmount_vision.towers.vocabulary import OPENAI_SPECIALS, load_vocabulary
 
 if TYPE_CHECKING:
@@ -50,7 +51,8 @@ class TwoTowers(Generic[M]):
         options: Class of its load options.
         weights: Import string of a function that reads them: `(checkpoint, files, options)` to `TowerWeights`.
         preprocess: How images become the input; the size is that which the image tower takes.
-        configured: Changes `preprocess` as the files next to the weights say.
+        configured: Changes `preprocess` as the files next to the weights say; a size that they name must be the
+            network's.
         specials: Texts of the start and end token; see `ClipTokenizer`.
         context_length: Most tokens of a text, for graphs that do not say.
         logit_scale: Factor of the calibrated scores, for graphs that do not say.
@@ -98,7 +100,12 @@ class TwoTowers(Generic[M]):
         return self.model(
             context,
             self._preprocess(context),
-            ClipTokenizer(vocabulary, int(metadata_number(metadata, CONTEXT, self.context_length)), self.specials),
+            ClipTokenizer(
+                vocabulary,
+                int(metadata_number(metadata, CONTEXT, self.context_length)),
+                self.specials,
+                cleaning=cleaning_of(metadata),
+            ),
             logit_scale=metadata_number(visual.metadata, SCALE, self.logit_scale),
             logit_bias=metadata_number(visual.metadata, BIAS, 0.0),
             image_batch=CPU_BATCH if visual.device == "cpu" else GPU_BATCH,
@@ -111,8 +118,9 @@ class TwoTowers(Generic[M]):
         spec = self.configured(self.preprocess, context.files) if self.configured else self.preprocess
         height, width = tower(context, "visual").inputs[0].shape[-2:]
         if isinstance(height, int) and isinstance(width, int):
+            require_size(spec, (height, width), context.card.id)
             return replace(spec, size=(height, width))
-        return replace(spec, size=(USUAL_SIDE, USUAL_SIDE))
+        return replace(spec, size=spec.size or (USUAL_SIDE, USUAL_SIDE))
 
     def networks(self, context: NetworkContext) -> dict[str, Network]:
         """Reads both towers, `visual` and `textual`, from the package's weights.
@@ -127,7 +135,9 @@ class TwoTowers(Generic[M]):
         path = weights_path(context)
         checkpoint = read_checkpoint(path)
         with fitting(path, f"a {self.label}"):
-            return read(checkpoint, context.files, context.options or self.options()).networks(self.architecture)
+            weights = read(checkpoint, context.files, context.options or self.options())
+            weights.require_all(path.name)
+            return weights.networks(self.architecture)
 
     def network(self, context: NetworkContext) -> dict[str, TorchNetwork]:
         """Both towers as torch modules; raises as `networks`."""

@@ -110,14 +110,13 @@ class Block(Layer):
         heads: Heads.
         hidden: Channels in the MLP.
         activation: See `Mlp`.
-        epsilon: Of the normalisations.
     """
 
-    def __init__(self, width: int, heads: int, hidden: int, activation: Activation, epsilon: float = 1e-5) -> None:
+    def __init__(self, width: int, heads: int, hidden: int, activation: Activation) -> None:
         self.attn = Attention(width, heads)
-        self.ln_1 = LayerNorm(width, epsilon)
+        self.ln_1 = LayerNorm(width)
         self.mlp = Mlp(width, hidden, activation)
-        self.ln_2 = LayerNorm(width, epsilon)
+        self.ln_2 = LayerNorm(width)
 
     def forward(self, x: Tensor, *, causal: bool = False, rope: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """`(B, L, W)` to `(B, L, W)`; see `Attention.forward`."""
@@ -154,13 +153,10 @@ class Transformer(Layer):
         heads: Heads.
         hidden: Channels in the MLPs.
         activation: See `Mlp`.
-        epsilon: Of the normalisations.
     """
 
-    def __init__(
-        self, width: int, layers: int, heads: int, hidden: int, activation: Activation, epsilon: float = 1e-5
-    ) -> None:
-        self.resblocks = Layers(Block(width, heads, hidden, activation, epsilon) for _ in range(layers))
+    def __init__(self, width: int, layers: int, heads: int, hidden: int, activation: Activation) -> None:
+        self.resblocks = Layers(Block(width, heads, hidden, activation) for _ in range(layers))
 
     def forward(self, x: Tensor, rope: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """All tokens: `(B, L, W)`."""
@@ -192,7 +188,6 @@ class TextTower(Layer):
         hidden: Channels in the MLPs.
         dimension: Length of the embedding.
         activation: See `Mlp`.
-        epsilon: Of the normalisations.
     """
 
     def __init__(
@@ -206,12 +201,11 @@ class TextTower(Layer):
         hidden: int,
         dimension: int,
         activation: Activation,
-        epsilon: float = 1e-5,
     ) -> None:
         self.token_embedding = Embedding(vocabulary, width)
         self.positional_embedding = parameter(context, width)
-        self.transformer = Transformer(width, layers, heads, hidden, activation, epsilon)
-        self.ln_final = LayerNorm(width, epsilon)
+        self.transformer = Transformer(width, layers, heads, hidden, activation)
+        self.ln_final = LayerNorm(width)
         self.text_projection = parameter(width, dimension)
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -276,6 +270,14 @@ class PatchTower(Layer):
             first = self.class_embedding.reshape(1, 1, -1).expand(x.shape[0], -1, -1)
             x = ops.concat((first, x), 1)
         return self.ln_pre(x + self.positional_embedding)
+
+
+def set_epsilon(network: Layer, epsilon: float) -> Layer:
+    """Sets what all LayerNorms of a network add to the variance, and returns the network."""
+    for _, part in parts(network):
+        if isinstance(part, LayerNorm):
+            part.eps = epsilon
+    return network
 
 
 def fold_quick_gelu(network: Layer, tensors: Mapping[str, Any]) -> dict[str, Any]:
