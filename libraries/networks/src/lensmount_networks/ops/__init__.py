@@ -1,8 +1,8 @@
 """Operations of networks: on torch tensors they call torch, on values of a graph they append ONNX nodes.
 
 Names, arguments and results are torch's. What is not here is an operator or a method of the tensor itself:
-`+ - * / // % ** @`, comparisons, `[…]`, `shape`, `reshape`, `flatten`, `permute`, `transpose`, `mT`, `unsqueeze`, `squeeze`,
-`expand`, `chunk`, `split`, `mean`, `sum`, `amax`, `amin`, `argmax`.
+`+ - * / // % ** @`, comparisons, `[…]`, `shape`, `reshape`, `flatten`, `permute`, `transpose`, `mT`, `unsqueeze`,
+`squeeze`, `expand`, `chunk`, `split`, `mean`, `sum`, `amax`, `amin`, `argmax`.
 """
 
 from lensmount_networks.ops.attention import attention
