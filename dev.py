@@ -121,10 +121,12 @@ def demo_environment(folder: str) -> Environment:
 def dev_environment(folder: str) -> Environment:
     """Everything: all backends that run here, every plugin and example, and the tools."""
     extras = {
+        "plugins/litert": "cpu",
         "plugins/onnx": "cpu",
         "plugins/torch": "torch",
         "libraries/vision": "supervision",
         "plugins/bench": "eval",
+        "plugins/triton": "client",
     }
     projects = [f"./{path}[{extras[path]}]" if path in extras else f"./{path}" for path in projects_of_workspace()]
     return Environment(ROOT / folder, tuple(projects), DEV_REQUIREMENTS)
@@ -139,7 +141,16 @@ def fuzz_environment(folder: str) -> Environment:
     """What the fuzz targets read with, and the engine, which has wheels for few machines: apart from the others."""
     return Environment(
         ROOT / folder,
-        ("./core", "./libraries/reading", "./libraries/vision", "./plugins/yolo", "./plugins/roboflow"),
+        (
+            "./core",
+            "./libraries/networks",
+            "./libraries/reading",
+            "./libraries/vision",
+            "./plugins/mediapipe",
+            "./plugins/pypi",
+            "./plugins/roboflow",
+            "./plugins/yolo",
+        ),
         FUZZ_REQUIREMENTS,
     )
 

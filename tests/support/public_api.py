@@ -37,6 +37,7 @@ PLACES = {
         "lensmount_vision.device",
         "lensmount_vision.models",
         "lensmount_vision.towers",
+        "lensmount_vision.moving",
     ),
     "lensmount_testing": ("lensmount_testing",),
     "lensmount_bench": ("lensmount_bench",),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lensmount.contracts.model import NetworkContext
 from lensmount.contracts.session import TensorSpec, TorchNetwork
 from lensmount.errors import ModelFileError, UnsupportedModelError
+from lensmount_sam2 import meta_yaml
 from lensmount_sam2.geometry import IMAGE_SIZE, Geometry, Trunk, read_geometry
 from lensmount_sam2.hf_keys import is_hf, official_key, read_config
 from lensmount_sam2.options import LoadOptions
@@ -65,6 +66,27 @@ def check_folder(files: Mapping[str, Path], geometry: Geometry, side: int) -> tu
     return notes
 
 
+def read_official(shapes: Mapping[str, Any], path: Path | None) -> tuple[Geometry, tuple[str, ...]]:
+    """The geometry of a checkpoint in Meta's layout.
+
+    Args:
+        shapes: Shapes of its tensors.
+        path: The YAML file that belongs to it; None without one.
+
+    Returns:
+        The geometry, and notes about keys that are not known.
+
+    Raises:
+        ModelFileError: The file is malformed.
+        UnsupportedModelError: It asks for what is not built here, or it does not fit the tensors.
+    """
+    if path is None:
+        return read_geometry(shapes), ()
+    model = meta_yaml.read(path)
+    geometry = read_geometry(shapes, meta_yaml.trunk_of(model, str(path))[0])
+    return geometry, unknown_note(meta_yaml.check(model, geometry, str(path)), path.name)
+
+
 def image_size(package: ModelPackage, options: Any, configured: int | None) -> int:
     """What the user asked for, else what the package says, else 1024."""
     asked = options.image_size if isinstance(options, LoadOptions) else None
@@ -84,14 +106,17 @@ def network(context: NetworkContext) -> dict[str, TorchNetwork]:
     from lensmount_reading import read_checkpoint
 
     path = next(context.files[a.name] for a in context.package.artifacts if a.role == "weights")
-    configured = read_config_file(context.files.get(CONFIG))
+    configured, yaml = read_config_file(context.files.get(CONFIG)), context.files.get(meta_yaml.YAML)
+    if yaml is not None:
+        configured = meta_yaml.trunk_of(meta_yaml.read(yaml), str(yaml))
     tensors = official_names(read_checkpoint(path).tensors)
     side = image_size(context.package, context.options, configured[1] if configured else None)
     try:
-        geometry = read_geometry(
-            {key: ref.shape for key, ref in tensors.items()}, configured[0] if configured else None
-        )
-        if configured:
+        shapes = {key: ref.shape for key, ref in tensors.items()}
+        geometry = read_geometry(shapes, configured[0] if configured else None)
+        if yaml is not None:
+            read_official(shapes, yaml)
+        elif configured:
             check_folder(context.files, geometry, configured[1])
         modules = build(tensors, geometry, side, path.name)
     except (KeyError, RuntimeError) as error:

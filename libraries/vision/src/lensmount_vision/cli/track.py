@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lensmount.cli.settings import ArchitectureName, DeviceName, ModelName, Offline, PrecisionName, Threads
+from lensmount.cli.settings import ArchitectureName, DeviceName, ModelName, Offline, PrecisionName, Refresh, Threads
 from lensmount.errors import InputError, LensmountError, OptionError, UnsupportedModelError
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def track(
     architecture: ArchitectureName = None,
     threads: Threads = None,
     offline: Offline = False,
+    refresh: Refresh = False,
 ) -> None:
     """Follow objects through a video: they get the numbers 1, 2, … in the order of the boxes, then of the points."""
     from lensmount import registry
@@ -60,6 +61,7 @@ def track(
         precision=precision,
         architecture=architecture,
         offline=offline or None,
+        refresh=refresh,
         **extra,
     ) as loaded:
         if not hasattr(loaded, "track"):
