@@ -34,6 +34,7 @@ PLACES = {
         "lensmount_vision.images",
         "lensmount_vision.results",
         "lensmount_vision.device",
+        "lensmount_vision.tracking",
         "lensmount_vision.models",
         "lensmount_vision.towers",
     ),

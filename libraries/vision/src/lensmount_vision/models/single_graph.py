@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from lensmount_vision.images.image import Color, Image
     from lensmount_vision.images.transforms import DType
     from lensmount_vision.models.streaming import Policy, Stream
+    from lensmount_vision.tracking.naming import Maker
 
 BATCH = 16
 """Pictures that a call prepares at once when the caller passes more."""
@@ -244,6 +245,7 @@ class SingleGraph(LoadedModel):
         policy: Policy = "auto",
         max_frames: int | None = None,
         color: Color | None = None,
+        tracker: str | Maker | None = None,
         **options: Any,
     ) -> Stream:
         """Runs over pictures, videos and cameras with all stages overlapped; see `lensmount_vision.models.stream`."""
@@ -258,6 +260,7 @@ class SingleGraph(LoadedModel):
             policy=policy,
             max_frames=max_frames,
             color=color,
+            tracker=tracker,
             **options,
         )
 
