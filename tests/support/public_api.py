@@ -35,6 +35,7 @@ PLACES = {
         "lensmount_vision.images",
         "lensmount_vision.results",
         "lensmount_vision.device",
+        "lensmount_vision.tracking",
         "lensmount_vision.models",
         "lensmount_vision.towers",
         "lensmount_vision.moving",
