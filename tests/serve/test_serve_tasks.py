@@ -10,6 +10,7 @@ import shutil
 
 import numpy as np
 import pytest
+
 from serving import SCENE, serving
 
 pytest.importorskip("torch")
@@ -27,7 +28,6 @@ def unpacked(source, target):
 @pytest.fixture(scope="module")
 def sam2(tmp_path_factory):
     import sam2_tiny
-
     from lensmount import registry
 
     folder = sam2_tiny.write_folder(tmp_path_factory.mktemp("sam2") / "tiny")
