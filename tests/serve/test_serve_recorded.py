@@ -45,8 +45,7 @@ def test_a_recorded_request(named, picture, recorded):
         for item in found if isinstance(found, list) else [found]:
             assert item["image"] == {"width": 960, "height": 640} and item["time"] > 0
             rows = item["predictions"]
-            assert rows and all(
-                {"x", "y", "width", "height", "confidence", "class", "class_id"} <= set(r) for r in rows
-            )
+            keys = {"x", "y", "width", "height", "confidence", "class", "class_id"}
+            assert rows and all(keys <= set(row) for row in rows)
             if "object" not in recorded["path"]:
                 assert all(row["mask_format"] == "polygon" and len(row["points"]) > 3 for row in rows)
