@@ -71,7 +71,7 @@ def test_distribution_is_known_to_the_import_rules(folder: Path) -> None:
         assert package in contracts["core"]["forbidden_modules"]
 
 
-#: Not yet tried on the real thing; the last takes the import path of somebody else's distribution.
+#: Not yet tried on the real thing; takes the import path of somebody else's distribution.
 NOT_IN_ALL = {"tensorrt", "triton", "inference-compat"}
 
 

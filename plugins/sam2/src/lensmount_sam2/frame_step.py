@@ -53,23 +53,26 @@ class Stepper:
         self._runner = runner
         self.reach = self._memory.reach
 
-    def _module(self, session: Any) -> Any:
-        module = session.module
+    def _module(self, name: str) -> Any:
+        try:
+            module = self._runner.module(name)
+        except ClosedError:
+            module = None
         if module is None:
             raise ClosedError("the model of this tracker was closed", fix="load it again")
         return module
 
     @property
     def _encoder(self) -> ImageEncoder:
-        return cast("ImageEncoder", self._module(self._runner.encoder))
+        return cast("ImageEncoder", self._module("encoder"))
 
     @property
     def _decoder(self) -> MaskDecoder:
-        return cast("MaskDecoder", self._module(self._runner.decoder).decoder)
+        return cast("MaskDecoder", self._module("decoder").decoder)
 
     @property
     def _memory(self) -> Memory:
-        return cast("Memory", self._module(self._runner.memory))
+        return cast("Memory", self._module("memory"))
 
     def _tensor(self, array: NDArray[Any] | Tensor) -> Tensor:
         tensor = array if isinstance(array, Tensor) else torch.from_numpy(array)
