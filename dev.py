@@ -26,6 +26,17 @@ ROOT = Path(__file__).resolve().parent
 CONSTRAINTS = "constraints.txt"
 VERSION = "core/src/lensmount/version.py"
 DEV_REQUIREMENTS = "requirements-dev.txt"
+LIGHT_REQUIREMENTS = "requirements-light.txt"
+WITHOUT_TORCH = (
+    "tests/yolo/test_families_goldens.py",
+    "tests/rfdetr/test_rfdetr_goldens.py",
+    "tests/sam2/test_sam2_goldens.py",
+    "tests/owlv2/test_owlv2_goldens.py",
+    "tests/perception_encoder/test_pe_parity.py",
+    "tests/clip/test_clip_parity.py",
+    "examples/lensmount-shapes/tests",
+)
+"""Tests of official weights against their references that run where torch is not installed."""
 DOCS_REQUIREMENTS = "docs/requirements.txt"
 FUZZ_REQUIREMENTS = "fuzz/requirements.txt"
 MARK = "lensmount-dev.txt"  # inside an environment: dev.py made it, and may make it again
@@ -136,6 +147,16 @@ def dev_environment(folder: str) -> Environment:
     }
     projects = [f"./{path}[{extras[path]}]" if path in extras else f"./{path}" for path in projects_of_workspace()]
     return Environment(ROOT / folder, tuple(projects), DEV_REQUIREMENTS, alone=("trackers",))
+
+
+def light_environment(folder: str) -> Environment:
+    """The models on ONNX Runtime, without torch: what most users install."""
+    models = ("clip", "owlv2", "perception_encoder", "rfdetr", "sam2", "yolo")
+    libraries = ("networks", "reading", "testing", "vision")
+    projects = ("./core", *(f"./libraries/{name}" for name in libraries), "./plugins/onnx[cpu]")
+    return Environment(
+        ROOT / folder, (*projects, *(f"./plugins/{name}" for name in models), f"./{EXAMPLE}"), LIGHT_REQUIREMENTS
+    )
 
 
 def docs_environment(folder: str) -> Environment:
@@ -292,6 +313,13 @@ def test(arguments: argparse.Namespace, extra: list[str]) -> int:
     return run([environment.python, "-m", "pytest", *side_by_side(extra), *extra])
 
 
+def light(arguments: argparse.Namespace, extra: list[str]) -> int:
+    """Compares the models with their references where torch is not installed; what follows is handed to pytest."""
+    environment = ensure(light_environment(arguments.env or ".venv-light"), not arguments.unpinned)
+    chosen = [] if any(not word.startswith("-") for word in extra) else [ROOT / path for path in WITHOUT_TORCH]
+    return run([environment.python, "-m", "pytest", "-q", *side_by_side(extra), *chosen, *extra])
+
+
 def side_by_side(extra: Sequence[str]) -> list[str]:
     """Options that spread tests over the processors, unless the caller says how, or wants to debug.
 
@@ -415,7 +443,7 @@ def fuzz(arguments: argparse.Namespace, extra: list[str]) -> int:
     return run([environment.python, "fuzz/run.py", *limits, "--corpus", out / "seeds", "--out", out, *extra])
 
 
-COMMANDS = {"demo": demo, "test": test, "check": check, "docs": docs, "fuzz": fuzz, "release": release}
+COMMANDS = {"demo": demo, "test": test, "light": light, "check": check, "docs": docs, "fuzz": fuzz, "release": release}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -426,7 +454,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         summary = (function.__doc__ or "").strip()
         sub = subparsers.add_parser(name, help=summary, description=summary, allow_abbrev=False)
         sub.add_argument(
-            "--env", metavar="DIR", help="the environment (default: .venv, .venv-dev, .venv-docs, .venv-fuzz)"
+            "--env", metavar="DIR", help="the environment (default: .venv, .venv-dev, .venv-light, .venv-docs, .venv-fuzz)"
         )
         sub.add_argument("--unpinned", action="store_true", help="take the newest releases instead of the pinned")
         if name == "release":
