@@ -93,10 +93,7 @@ def main() -> None:
     weights = sum(float(array.nbytes) for array in arrays.values()) / 2**20
     marks.append((time.process_time(), time.perf_counter()))
     size, queries, ratio = (layout.resolution,) * 2, layout.queries, layout.mask_ratio
-    outputs = [
-        TensorSpec("dets", (1, queries, 4), "float32"),
-        TensorSpec("labels", (1, queries, layout.columns), "float32"),
-    ]
+    shapes: dict[str, tuple[int, ...]] = {"dets": (1, queries, 4), "labels": (1, queries, layout.columns)}
     if layout.mask_blocks:
         shapes["masks"] = (1, queries, size[0] // ratio, size[1] // ratio)
     layer = partial(RFDETR, layout, size)
@@ -117,9 +114,8 @@ def main() -> None:
         file = Path(folder) / "graph.onnx"
         network.save(file)
         own = float(subprocess.run([sys.executable, __file__, str(file)], capture_output=True, check=True).stdout)
-    print(
-        f"memory   {stays:.0f} MiB, the session's own {own:.0f}: {(stays - own) / weights:.2f} of {weights:.0f} MiB of weights"
-    )
+    share = f"{(stays - own) / weights:.2f} of {weights:.0f} MiB of weights"
+    print(f"memory   {stays:.0f} MiB, the session's own {own:.0f}: {share}")
     if args.beside:
         print(f"run      {beside(kept, session(str(args.beside), args.threads), args.runs)}")
 
