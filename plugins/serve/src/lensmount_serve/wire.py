@@ -141,7 +141,7 @@ def _add_keypoints(rows: list[dict[str, Any]], result: Detections, lowest: float
 
 def _classes(result: Classification, confidence: float | None) -> dict[str, Any]:
     """One class of all, or several at once where the scores are no shares of a whole."""
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"class": name, "class_id": number, "confidence": score}
         for number, name, score in result.top(len(result.probabilities))
     ]

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from lensmount_vision.images.image import Color, Image
     from lensmount_vision.images.transforms import DType, Layout
     from lensmount_vision.models.streaming import Policy, Stream
+    from lensmount_vision.tracking.naming import Maker
 
 BATCH = 16
 """Pictures that a call prepares at once when the caller passes more."""
@@ -261,6 +262,7 @@ class SingleGraph(LoadedModel):
         policy: Policy = "auto",
         max_frames: int | None = None,
         color: Color | None = None,
+        tracker: str | Maker | None = None,
         **options: Any,
     ) -> Stream:
         """Runs over pictures, videos and cameras with all stages overlapped; see `lensmount_vision.models.stream`."""
@@ -275,6 +277,7 @@ class SingleGraph(LoadedModel):
             policy=policy,
             max_frames=max_frames,
             color=color,
+            tracker=tracker,
             **options,
         )
 

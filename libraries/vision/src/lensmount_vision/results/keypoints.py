@@ -92,7 +92,9 @@ class Keypoints(Detections):
         per_point = {"keypoint_confidence" if current else "confidence": sure}
         if current:
             per_point["detection_confidence"] = self.confidence.copy()
-        data = {"class_name": self.class_name}
+        data: dict[str, Any] = {"class_name": self.class_name}
+        if self.tracker_id is not None:  # supervision's keypoints have no field for it
+            data["tracker_id"] = self.tracker_id.copy()
         return made(xy=self.keypoints[..., :2].copy(), class_id=self.class_id.copy(), data=data, **per_point)
 
 
