@@ -104,6 +104,7 @@ UNARY = {
     "clamp_low": lambda x: ops.clamp(x, low=0.1), "clamp_high": lambda x: ops.clamp(x, high=0.1),
     "log": lambda x: ops.log(ops.abs(x) + 0.1), "sqrt": lambda x: ops.sqrt(ops.abs(x)),
     "softmax": ops.softmax, "softmax_1": lambda x: ops.softmax(x, 1), "neg": lambda x: -x, "power": lambda x: x**2,
+    "exponent": lambda x: 3**x, "contiguous": lambda x: ops.contiguous(x.transpose(1, 3)),
     "numbers": lambda x: (2 - x) / 3 + 1 / (ops.abs(x) + 1.5) * 2 - 0.5, "reverse": lambda x: 1 - x,
     "mean": lambda x: x.mean(1), "mean_all": lambda x: x.mean((1, -1), keepdim=True), "sum": lambda x: x.sum(-1),
     "amax": lambda x: x.amax(-1, keepdim=True), "amin": lambda x: x.amin(1), "argmax": lambda x: x.argmax(-1),

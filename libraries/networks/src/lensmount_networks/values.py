@@ -142,6 +142,9 @@ class Value:
     def __pow__(self, other: Any) -> Value:
         return self._binary("Pow", other, np.power)
 
+    def __rpow__(self, other: Any) -> Value:
+        return self._binary("Pow", other, np.power, swap=True)
+
     def __neg__(self) -> Value:
         return self.graph.add("Neg", [self], fold=np.negative)
 

@@ -116,3 +116,8 @@ def full(shape: Sequence[AnySize], number: float, *, like: Tensor, dtype: str | 
     kind = like.dtype if dtype is None else getattr(torch, dtype)
     sizes: Any = tuple(shape)
     return torch.full(sizes, number, device=like.device, dtype=kind)
+
+
+def contiguous(x: Tensor) -> Tensor:
+    """The same, with its elements in memory in the order of its axes; in a graph they always are."""
+    return x if isinstance(x, Value) else x.contiguous()

@@ -333,7 +333,7 @@ def processed(spec: Preprocess, processor: ImageProcessor) -> Preprocess:
     if isinstance(size, int) and not isinstance(size, bool):
         size = {"shortest_edge": size}  # what files before transformers 4.20 say
     if size is None:
-        return replace(spec, size=crop or spec.size, rounding="truncate") if crops else _whole(spec, processor)
+        return replace(spec, size=crop or spec.size) if crops else _whole(spec, processor)
     edge = size.get("shortest_edge") if isinstance(size, dict) else None
     if edge is None:
         sides = processor.sides("size")
