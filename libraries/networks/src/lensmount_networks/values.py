@@ -130,7 +130,8 @@ class Value:
 
     def __floordiv__(self, other: Any) -> Value:
         """Of whole numbers, rounded down as Python does; ONNX's own division drops what is behind the point."""
-        return (self - self % other)._binary("Div", other, np.floor_divide)
+        left: Value = self - self % other
+        return left._binary("Div", other, np.floor_divide)
 
     def __mod__(self, other: Any) -> Value:
         """Of whole numbers, with the divisor's sign."""
@@ -270,8 +271,9 @@ class Value:
         result = tuple(self.shape[i - lead] if size == -1 else size for i, size in enumerate(wanted))
         if result == self.shape:
             return self
-        small = all(isinstance(size, int) for size in result) and math.prod(result) <= FOLDED
-        fold = (lambda a, _: np.broadcast_to(a, result)) if small else None
+        known = tuple(size for size in result if isinstance(size, int))
+        small = len(known) == len(result) and math.prod(known) <= FOLDED
+        fold = (lambda a, _: np.broadcast_to(a, known)) if small else None
         return self.graph.add("Expand", [self, self.graph.sizes(result)], result, fold=fold)
 
     def chunk(self, count: int, dim: int = 0) -> list[Value]:

@@ -106,13 +106,16 @@ def _network(loaded: Loaded, rule: Suppression | None, half: bool) -> Network:
 
 
 def _answers(loaded: Loaded, rule: Suppression | None, half: bool) -> Answers:
-    """The network's own: in torch; where that is not installed, in onnxruntime before anything is folded."""
-    from lensmount_yolo.export_check import Answers, in_onnx, in_torch
+    """The network's own: in torch; where that is not installed, in onnxruntime before anything is folded.
+
+    onnxruntime has no float64: there, what rounding does is seen from weights that are moved to a neighbouring number.
+    """
+    from lensmount_yolo.export_check import Answers, in_onnx, in_torch, neighbours
 
     if find_spec("torch") is None:
-        plain = _network(loaded, None, half)
+        own, plain = (neighbours(_network(loaded, last, half)) for last in (rule, None))
         exact = in_onnx(_network(loaded, None, False), optimised=False)
-        return Answers(in_onnx(_network(loaded, rule, half)), in_onnx(plain) if rule else None, exact, rule)
+        return Answers(in_onnx(own), in_onnx(plain) if rule else None, exact, rule)
     folded = loaded.folded()
     plain = _network(folded, None, half)
     exact = in_torch(_network(folded, None, False), "float64")

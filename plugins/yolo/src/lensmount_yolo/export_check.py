@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,6 +80,14 @@ def in_onnx(network: Network, *, optimised: bool = True) -> Run:
         return made
 
     return run
+
+
+def neighbours(network: Network) -> Network:
+    """A network with every weight moved up or down, by chance, to the next number that its type has."""
+    random = np.random.default_rng(0)
+    ways = {name: random.choice([-np.inf, np.inf], tensor.shape) for name, tensor in network.tensors.items()}
+    moved = {name: np.nextafter(tensor, ways[name].astype(tensor.dtype)) for name, tensor in network.tensors.items()}
+    return replace(network, tensors=moved)
 
 
 def check_graph(path: Path, answers: Answers, shape: tuple[int, int, int, int], *, dynamic: bool, half: bool) -> None:

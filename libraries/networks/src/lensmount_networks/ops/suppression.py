@@ -26,7 +26,10 @@ def non_max_suppression(boxes: Tensor, scores: Tensor, *, most: int, overlap: fl
     """
     if isinstance(boxes, Value):
         graph = boxes.graph
-        bounds = [graph.integers([most]), *(graph.constant(np.float32([number])) for number in (overlap, lowest))]
+        bounds = [
+            graph.integers([most]),
+            *(graph.constant(np.array([number], np.float32)) for number in (overlap, lowest)),
+        ]
         made = graph.add("NonMaxSuppression", [boxes, scores, *bounds], (1, 3), "int64")
         made.shape = (graph.free(f"{made.name}[0]", made, 0), 3)
         return made

@@ -98,9 +98,9 @@ def _upwards(settings: Mapping[str, Any]) -> Layer:
         return int(sides.pop())
 
     number("dilation", 1), number("groups", 1)
-    sizes = [number(name) for name in ("in_channels", "out_channels", "kernel_size", "stride")]
-    more, bias = number("output_padding", 0), settings.get("bias", True)
-    return layers.ConvTranspose2d(*sizes, number("padding", 0), output_padding=more, bias=bias)
+    width, out, kernel, stride = (number(name) for name in ("in_channels", "out_channels", "kernel_size", "stride"))
+    margin, more, bias = number("padding", 0), number("output_padding", 0), settings.get("bias", True)
+    return layers.ConvTranspose2d(width, out, kernel, stride, margin, output_padding=more, bias=bias)
 
 
 def _norm(settings: Mapping[str, Any]) -> Layer:
@@ -108,8 +108,8 @@ def _norm(settings: Mapping[str, Any]) -> Layer:
 
 
 def _max_pool(settings: Mapping[str, Any]) -> Layer:
-    size, step, margin = (settings.get(name) for name in ("kernel_size", "stride", "padding"))
-    return Function(lambda x: ops.max_pool2d(x, size, step, margin or 0))
+    size, step, margin = settings["kernel_size"], settings.get("stride"), settings.get("padding", 0)
+    return Function(lambda x: ops.max_pool2d(x, size, step, margin))
 
 
 def _mean_pool(settings: Mapping[str, Any]) -> Layer:
