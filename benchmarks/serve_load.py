@@ -2,10 +2,10 @@
 
     python benchmarks/serve_load.py --seconds 60 --clients 64
 
-Starts `lensmount serve shapes-nano` in a process of its own on 127.0.0.1 and prints: time from start to ready;
-answers by status; the 99th percentile of answered requests over the mean time of a run; memory at a third and at the
-end; pictures per second against `model.stream` on the same picture. Clients that are told 429 come again when they
-were told to.
+Starts `lensmount serve shapes-nano` in a process of its own on 127.0.0.1 and prints: time from start to ready; answers
+by status; the 99th percentile of answered requests over the mean time of a run; memory at a third and at the end;
+pictures per second against `model.stream` on the same picture. Clients that are told 429 come again when they were
+told to.
 """
 
 from __future__ import annotations
