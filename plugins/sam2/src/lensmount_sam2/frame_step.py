@@ -180,7 +180,8 @@ class Stepper:
         return cast("list[bool]", torch.stack(flags).tolist())
 
     def _fresh(self, embedding: Tensor) -> Tensor:
-        return embedding + self._encoder.no_mem_embed.reshape(1, -1, 1, 1)
+        mark: Tensor = self._encoder.no_mem_embed.reshape(1, -1, 1, 1)
+        return embedding + mark
 
     def _condition(self, embedding: Tensor, recalls: list[Recall], longest: int) -> Tensor:
         memories = torch.stack([torch.stack(recall.memories) for recall in recalls])
@@ -190,7 +191,8 @@ class Stepper:
         if first.pointers:
             pointers = torch.stack([torch.stack(recall.pointers) for recall in recalls])
         times = torch.tensor(first.times, dtype=torch.float32, device=embedding.device) / max(longest - 1, 1)
-        return self._memory.condition(embedding, memories, first.ages, pointers, times)
+        seen: Tensor = self._memory.condition(embedding, memories, first.ages, pointers, times)
+        return seen
 
     def _nowhere(self, count: int) -> tuple[Tensor, Tensor]:
         """Two blanks, as the networks were trained with where there is no prompt."""

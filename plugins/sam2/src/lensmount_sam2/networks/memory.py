@@ -29,7 +29,9 @@ class RotaryAttention(Attention):
     def __init__(self, source_width: int | None = None) -> None:
         super().__init__(WIDTH, WIDTH, 1, source_width)
 
-    def forward(self, query: Tensor, key: Tensor, value: Tensor, turns: tuple[Tensor, Tensor], free: int = 0) -> Tensor:
+    def forward(  # type: ignore[override]  # it needs the turns as well
+        self, query: Tensor, key: Tensor, value: Tensor, turns: tuple[Tensor, Tensor], free: int = 0
+    ) -> Tensor:
         """Attends.
 
         Args:
