@@ -127,10 +127,12 @@ def dev_environment(folder: str) -> Environment:
     `trackers` comes alone: it names the OpenCV with windows, which would lie in the same folder as the one without.
     """
     extras = {
+        "plugins/litert": "cpu",
         "plugins/onnx": "cpu",
         "plugins/torch": "torch",
         "libraries/vision": "supervision",
         "plugins/bench": "eval",
+        "plugins/triton": "client",
     }
     projects = [f"./{path}[{extras[path]}]" if path in extras else f"./{path}" for path in projects_of_workspace()]
     return Environment(ROOT / folder, tuple(projects), DEV_REQUIREMENTS, alone=("trackers",))
@@ -145,7 +147,16 @@ def fuzz_environment(folder: str) -> Environment:
     """What the fuzz targets read with, and the engine, which has wheels for few machines: apart from the others."""
     return Environment(
         ROOT / folder,
-        ("./core", "./libraries/reading", "./libraries/vision", "./plugins/yolo", "./plugins/roboflow"),
+        (
+            "./core",
+            "./libraries/networks",
+            "./libraries/reading",
+            "./libraries/vision",
+            "./plugins/mediapipe",
+            "./plugins/pypi",
+            "./plugins/roboflow",
+            "./plugins/yolo",
+        ),
         FUZZ_REQUIREMENTS,
     )
 

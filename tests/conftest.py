@@ -23,6 +23,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=None,
         help="folder with goldens/, weights/ and images/ (default: the environment's LENSMOUNT_REFERENCE_DATA)",
     )
+    # for tests/oracles, whose own conftest is read too late for options
+    parser.addoption("--oracle-seeds", type=int, default=4, metavar="N", help="random configurations of each reference")
+    parser.addoption("--oracle-outcome", metavar="FILE", help="keep what the tests against references found")
 
 
 @pytest.fixture(scope="session")

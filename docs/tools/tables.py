@@ -7,6 +7,8 @@ A page holds the place of a table between two comments, and the table itself, so
     <!-- table: fields MODULE:CLASS -->   fields of a dataclass with their meaning
     <!-- table: call MODULE:CLASS.NAME --> parameters of a call
     <!-- table: extras -->                extras of the core
+    <!-- table: moving PARAMETERS -->     parameters of inference-models, and what becomes of them
+    <!-- table: oracles loads -->         files of the references' packages, as tests/oracles found them; or `refused`
     <!-- end -->
 
 tests/docs/test_tables.py fails while a page says something else than the code.
@@ -18,6 +20,7 @@ import argparse
 import dataclasses
 import importlib
 import inspect
+import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -129,7 +132,32 @@ def extras() -> str:
     return table(("extra", "installs"), rows)
 
 
-TABLES: dict[str, Callable[..., str]] = {f.__name__: f for f in (ids, fields, load, call, extras)}
+def moving(name: str) -> str:
+    """Parameters of inference-models, and what becomes of them."""
+    words = {"translated": "translated: ", "notice": "accepted, with a notice: ", "refused": "refused: "}
+    rows = [
+        (f"`{row.name}`", default(row.default), words[row.does] + row.says)
+        for row in found(f"lensmount_vision.moving:{name}")
+    ]
+    return table(("parameter", "default", "what happens"), rows)
+
+
+def oracles(part: str) -> str:
+    """What tests/oracles found on files that the references' own packages wrote."""
+    found = json.loads((ROOT / "tests/oracles/outcome.json").read_text(encoding="utf-8"))[part]
+    rows = [found[key] for key in sorted(found)]
+    if part == "refused":
+        return table(("written by", "file", "what is said"), [(r["writer"], r["file"], r["said"]) for r in rows])
+
+    def differences(row: dict[str, Any]) -> str:
+        largest = [f"{name} {value:.1g}" for name, value in sorted(row["largest"].items())]
+        return "; ".join([*largest, *(f"{name} {value:.5g}" for name, value in sorted(row["least"].items()))])
+
+    head = ("written by", "file", "recognised by", "networks", "largest difference")
+    return table(head, [(r["writer"], r["file"], r["by"], str(r["configurations"]), differences(r)) for r in rows])
+
+
+TABLES: dict[str, Callable[..., str]] = {f.__name__: f for f in (ids, fields, load, call, extras, moving, oracles)}
 
 
 def refreshed(text: str) -> str:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import lzma
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ pytest.importorskip("ftfy")
 
 from lensmount import registry  # noqa: E402 - after the skips
 from lensmount.errors import UnknownOptionError  # noqa: E402
+from wrapped import WAYS, wrapped  # noqa: E402
 
 TEXTS = ["a photo of a dog", "two dogs running on the beach!", "naïve café — 3 €, don't", "a diagram"]
 CASES = {
@@ -38,11 +41,12 @@ def state_dict(goldens, case: str):
     return {name: torch.from_numpy(value) for name, value in goldens.recipe.weights(goldens.shapes[case]).items()}
 
 
+@pytest.mark.parametrize("backend", ["torch", "onnx"])
 @pytest.mark.parametrize("case", CASES)
-def test_towers_match_the_reference(case: str, embedding_goldens, tmp_path: Path) -> None:
+def test_towers_match_the_reference(case: str, backend: str, embedding_goldens, tmp_path: Path) -> None:
     path = tmp_path / "weights.pt"
     torch.save(state_dict(embedding_goldens, case), path)
-    model = registry.load(path, backend="torch", device="cpu", **CASES[case])
+    model = registry.load(path, backend=backend, device="cpu", **CASES[case])
     assert model.card.architecture == "clip"
     expected_image, expected_text = embedding_goldens.image(case), embedding_goldens.text(case)
     side = model.preprocess_spec.size[0]
@@ -51,6 +55,40 @@ def test_towers_match_the_reference(case: str, embedding_goldens, tmp_path: Path
     assert distance(model.forward_text(tokens), expected_text) < 1e-5
     # Trimmed to the longest of the first four: nothing behind the end token matters.
     assert distance(model.forward_text(tokens[:4, :7]), expected_text[:4]) < 1e-5
+
+
+WITHOUT_TORCH = """
+import sys
+sys.modules["torch"] = sys.modules["onnx"] = None
+import numpy as np
+from lensmount import registry
+path, *pairs = sys.argv[1:]
+options = {key: int(value) if value.isdigit() else value for key, value in (pair.split("=") for pair in pairs)}
+given = np.load(path + "/given.npz")
+model = registry.load(path + "/weights.pt", backend="onnx", device="cpu", **options)
+registry.export(path + "/weights.pt", to="onnx", output=path + "/graphs", dynamic=True, settings=options)
+again = registry.load(path + "/graphs", backend="onnx", device="cpu")
+for name, each in (("first", model), ("second", again)):
+    images, texts = each.forward_images(given["images"]), each.forward_text(given["tokens"])
+    np.savez(f"{path}/{name}.npz", images=images, texts=texts)
+"""
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_official_weights_run_and_export_without_torch(case: str, embedding_goldens, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    torch.save(state_dict(embedding_goldens, case), tmp_path / "weights.pt")
+    recipe, expected = embedding_goldens.recipe, (embedding_goldens.image(case), embedding_goldens.text(case))
+    side = registry.load(tmp_path / "weights.pt", backend="torch", device="cpu", **CASES[case]).preprocess_spec.size[0]
+    np.savez(tmp_path / "given.npz", images=recipe.images(2, side), tokens=recipe.tokens(600, 20))
+    options = [f"{key}={value}" for key, value in CASES[case].items()]
+    command = [sys.executable, "-c", WITHOUT_TORCH, str(tmp_path), *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    for name in ("first", "second"):
+        with np.load(tmp_path / f"{name}.npz") as found:
+            assert distance(found["images"], expected[0]) < 1e-5
+            assert distance(found["texts"], expected[1]) < 1e-5
 
 
 @pytest.mark.parametrize("case", ["hf-quick_gelu", "open_clip-resnet"])
@@ -84,9 +122,9 @@ def test_large_weights_lie_next_to_both_graphs(embedding_goldens, tmp_path: Path
     """Graphs beyond protobuf's limit: writing the second one leaves the weights of the first where they are."""
     pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
-    from lensmount_vision.towers import export
+    from lensmount_networks import network
 
-    monkeypatch.setattr(export, "EMBEDDED_BYTES", 0)
+    monkeypatch.setattr(network, "EMBEDDED_BYTES", 0)
     torch.save(state_dict(embedding_goldens, "hf-quick_gelu"), tmp_path / "weights.pt")
     written = registry.export(tmp_path / "weights.pt", to="onnx", output=tmp_path / "pair")
     assert {"visual.onnx.data", "textual.onnx.data"} <= {p.name for p in written.iterdir()}
@@ -133,8 +171,9 @@ def test_hub_repository_without_a_manifest(hub, embedding_goldens, tmp_path: Pat
         assert distance(model.forward_images(images), embedding_goldens.image("hf-gelu")) < 1e-5
 
 
-def test_open_clip_checkpoint_with_wrappers_is_gelu(embedding_goldens, tmp_path: Path) -> None:
-    tensors = {f"module.{name}": value for name, value in state_dict(embedding_goldens, "open_clip-vit").items()}
+@pytest.mark.parametrize("way", WAYS)
+def test_open_clip_checkpoint_with_wrappers_is_gelu(way, embedding_goldens, tmp_path: Path) -> None:
+    tensors = wrapped(state_dict(embedding_goldens, "open_clip-vit"), way)
     torch.save({"epoch": 3, "name": "run", "state_dict": tensors}, tmp_path / "epoch_3.pt")
     model = registry.load(tmp_path / "epoch_3.pt", backend="torch", device="cpu")
     found = model.forward_images(embedding_goldens.recipe.images(2, 48))

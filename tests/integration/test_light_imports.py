@@ -154,8 +154,8 @@ def test_core_module(path: Path) -> None:
 
 LIBRARIES = [ROOT / "core/src", *ROOT.glob("libraries/*/src")]
 BACKENDS = [ROOT / f"plugins/{name}/src" for name in ("bench", "onnx", "tensorrt", "torch")]
-#: Reached only when torch is used: the device path, transformers in torch, and what is named after torch.
-WITH_TORCH = re.compile(r"torch|lensmount_vision/(device/|images/on_device|towers/transformer)")
+#: Reached only when torch is used: the device path, and what is named after torch.
+WITH_TORCH = re.compile(r"torch|lensmount_vision/(device/|images/on_device)")
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,13 @@ TEXTS = ["a photo of a dog", "a red ball", "grass"]
 PIXELS = 1 / 255
 
 
-@pytest.fixture(scope="module", params=["torch", "onnx"])
+@pytest.fixture(scope="module", params=["torch", "graph", "onnx"])
 def loaded(request, golden, tmp_path_factory):
     folder = golden[0]
     if request.param == "onnx":
         folder = registry.export(folder, output=tmp_path_factory.mktemp("export") / "owl")
-    with registry.load(folder, backend=request.param, device="cpu") as model:
+    backend = "torch" if request.param == "torch" else "onnx"
+    with registry.load(folder, backend=backend, device="cpu") as model:
         yield model
 
 

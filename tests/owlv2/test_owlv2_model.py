@@ -25,6 +25,7 @@ from lensmount.errors import (
 )
 from lensmount_owlv2.references import UnmatchedBoxWarning
 from lensmount_owlv2.training import TrainBox, TrainingImage
+from wrapped import WAYS, wrapped
 
 
 def box_on(model, image, row=0, cls="thing", negative=False):
@@ -422,7 +423,7 @@ def test_serialise_only_embeds_what_is_new(counted, pictures, data, tmp_path):
     more = [*moved, {"image": pictures[3], "boxes": []}]
     model.serialize_training_data(more, tmp_path / "two", previous_embeddings_file=first)
     assert runs == [3, 1]
-    with registry.load(tmp_path / "two") as loaded:
+    with registry.load(tmp_path / "two", backend="torch") as loaded:
         assert len(loaded.image_embeddings) == 4
         expected = model.infer(pictures[4], data, confidence=0.5)[0]
         assert loaded(pictures[4], confidence=0.5)[0].to_dict() == expected.to_dict()
@@ -517,3 +518,21 @@ def test_one_shot_with_a_box(model, pictures, data):
     assert named.class_names == ("mug",) and np.array_equal(named.xyxy, result.xyxy)
     with pytest.raises(InputError, match="match nothing"):
         model.image_guided_detection(pictures[0], pictures[0], box={"x": 70, "y": 45, "w": 1, "h": 1})
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_wrappers_of_training_change_nothing(tmp_path, tiny, way):
+    from lensmount_owlv2.checkpoint import identify
+    from lensmount_reading import as_torch_state_dict, inspect_file, read_checkpoint, to_safetensors
+
+    folder = tmp_path / "wrapped-owl"
+    folder.mkdir()
+    shutil.copyfile(tiny / "config.json", folder / "config.json")
+    tensors = read_checkpoint(tiny / "model.safetensors").tensors
+    to_safetensors(wrapped(tensors, way), folder / "model.safetensors")
+    assert set(inspect_file(folder / "model.safetensors").tensors) == set(tensors)
+    with registry.load(folder, backend="torch", device="cpu") as loaded:
+        assert loaded.card.architecture == "owlv2"
+        assert loaded._images is not None
+    state = as_torch_state_dict(read_checkpoint(folder))
+    assert identify(state) == identify(as_torch_state_dict(tensors))

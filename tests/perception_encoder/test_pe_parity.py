@@ -16,6 +16,7 @@ pytest.importorskip("tokenizers")
 pytest.importorskip("ftfy")
 
 from lensmount import registry  # noqa: E402 - after the skips
+from wrapped import WAYS, wrapped  # noqa: E402
 
 TEXTS = ["a photo of a dog", "two dogs running on the beach!", "naïve café — 3 €, don't", "a diagram"]
 
@@ -36,7 +37,7 @@ def test_open_clips_layout_matches_the_reference(case: str, embedding_goldens, t
     pytest.importorskip("onnxruntime")
     path = weights(embedding_goldens, case, tmp_path)
     pair = registry.export(path, to="onnx", output=tmp_path / "pair")
-    for source, backend in ((path, "torch"), (pair, "onnx")):
+    for source, backend in ((path, "torch"), (path, "onnx"), (pair, "onnx")):
         model = registry.load(source, backend=backend, device="cpu")
         assert model.card.architecture == "perception_encoder"
         images = embedding_goldens.recipe.images(2, model.preprocess_spec.size[0])
@@ -46,6 +47,16 @@ def test_open_clips_layout_matches_the_reference(case: str, embedding_goldens, t
         assert distance(model.forward_text(tokens[:4, :7]), embedding_goldens.text(case)[:4]) < 1e-5
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_wrappers_of_training_change_nothing(way, embedding_goldens, tmp_path: Path) -> None:
+    tensors = torch.load(weights(embedding_goldens, "pe-timm", tmp_path), weights_only=True)
+    torch.save({"state_dict": wrapped(tensors, way)}, tmp_path / "wrapped.pt")
+    model = registry.load(tmp_path / "wrapped.pt", backend="torch", device="cpu")
+    assert model.card.architecture == "perception_encoder"
+    images = embedding_goldens.recipe.images(2, model.preprocess_spec.size[0])
+    assert distance(model.forward_images(images), embedding_goldens.image("pe-timm")) < 1e-5
+
+
 def test_golden_from_bytes_to_vectors(reference_data: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     goldens = reference_data / "goldens"
@@ -53,7 +64,7 @@ def test_golden_from_bytes_to_vectors(reference_data: Path, tmp_path: Path) -> N
     path = tmp_path / "model.pt"
     path.write_bytes(lzma.decompress((goldens / "PE-Core-tiny.pt.xz").read_bytes()))
     pair = registry.export(path, to="onnx", output=tmp_path / "pair")
-    for source, backend in ((path, "torch"), (pair, "onnx")):
+    for source, backend in ((path, "torch"), (path, "onnx"), (pair, "onnx")):
         model = registry.load(source, backend=backend, device="cpu")
         batch, _ = model.preprocess(goldens / "img" / "dogs.jpg")
         assert np.abs(batch - expected["x"]).max() <= 1e-6  # the same resampler, bit for bit

@@ -14,7 +14,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from lensmount.errors import InputError, ModelFileError, UnsafeFileError, UnsupportedModelError
+from lensmount.errors import AmbiguousModelError, InputError, ModelFileError, UnsafeFileError, UnsupportedModelError
 from lensmount_reading import (
     Record,
     TensorRef,
@@ -386,8 +386,11 @@ def test_other_kinds_of_file(tmp_path):
         read_checkpoint(tmp_path / "empty")
     with pytest.raises(ModelFileError, match="No such file"):
         read_checkpoint(tmp_path / "absent")
-    with pytest.raises(ModelFileError, match="holds no checkpoint"):
+    with pytest.raises(AmbiguousModelError, match=r"(?s)several model files.*engine\.pt"):
         read_checkpoint(tmp_path)
+    (tmp_path / "none").mkdir()
+    with pytest.raises(ModelFileError, match="holds no checkpoint"):
+        read_checkpoint(tmp_path / "none")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no named pipes")

@@ -11,7 +11,7 @@ import zipfile
 import pytest
 
 import lensmount_reading
-from lensmount.errors import ModelFileError, UnsafeFileError, UnsupportedModelError
+from lensmount.errors import AmbiguousModelError, ModelFileError, UnsafeFileError, UnsupportedModelError
 from lensmount_reading import FileFacts, TensorFact, inspect_file, require_usable
 
 
@@ -68,9 +68,10 @@ def test_damaged_files_are_described(tmp_path):
         require_usable(facts)
     path.write_bytes(b"some text")
     assert isinstance(inspect_file(path).error, UnsupportedModelError)
-    for missing in (tmp_path / "absent", tmp_path):
-        with pytest.raises(ModelFileError):
-            inspect_file(missing)
+    with pytest.raises(ModelFileError):
+        inspect_file(tmp_path / "absent")
+    with pytest.raises(AmbiguousModelError, match=r"cut\.pt, m\.pt"):
+        inspect_file(tmp_path)
 
 
 def test_engines_with_the_metadata_of_ultralytics(tmp_path):

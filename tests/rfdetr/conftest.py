@@ -194,7 +194,7 @@ def make_graph(path, boxes, logits, masks=None, *, size=(64, 64), metadata=None,
     return path
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def rfdetr_kit():
     """The functions of this file, for tests that make their own files."""
     return argparse.Namespace(

@@ -11,6 +11,7 @@ import pytest
 
 from lensmount import registry
 from lensmount.errors import ModelFileError, OptionError, UnsafeFileError, UnsupportedModelError
+from wrapped import WAYS, wrapped
 
 pytest.importorskip("torch")
 
@@ -51,7 +52,12 @@ def test_containers_are_alike(tmp_path, rfdetr_kit, picture):
     training = {"epochs": 3, "class_names": ["a", "b", "c"]}
     state = {f"_orig_mod.{key}": torch.from_numpy(value) for key, value in made.items()}
     torch.save({"model": state, "args": training, "model_config": dict(rfdetr_kit.ARGS)}, newer)
-    for path in (lightning, newer):
+    wrapped_files = []
+    for way in WAYS:
+        wrapped_files.append(tmp_path / f"wrapped{way}.pth")
+        state = wrapped({key: torch.from_numpy(value) for key, value in made.items()}, way)
+        torch.save({"model": state, "args": dict(rfdetr_kit.ARGS)}, wrapped_files[-1])
+    for path in (lightning, newer, *wrapped_files):
         found = load(path)(picture, confidence=0)[0]
         np.testing.assert_allclose(found.xyxy, expected.xyxy, atol=1e-3)
     assert load(newer).card.classes == ("a", "b", "c", "__background__")

@@ -109,9 +109,9 @@ def test_named_after_our_metadata(tmp_path, rfdetr_kit, picture):
 
 def test_other_detectors_are_not_taken(tmp_path, rfdetr_kit):
     table = logits(91)
-    for names in (("pred_boxes", "logits"), ("boxes", "scores")):
+    for names, why in ((("pred_boxes", "logits"), "is a graph of a DETR"), (("boxes", "scores"), "no installed")):
         path = rfdetr_kit.make_graph(tmp_path / "model.onnx", BOXES, table, names=names)
-        with pytest.raises(UnsupportedModelError, match="no installed architecture"):
+        with pytest.raises(UnsupportedModelError, match=why):
             registry.load(path, device="cpu")
     five = np.zeros((3, 5), np.float32)
     path = rfdetr_kit.make_graph(tmp_path / "model.onnx", five, table)

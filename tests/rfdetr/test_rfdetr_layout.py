@@ -54,7 +54,7 @@ def test_what_only_a_folder_says(rfdetr_kit, tmp_path):
     config = {"model_type": "rf_detr", "layer_norm_eps": 1e-5, "backbone_config": {"num_attention_heads": 12}}
     (tmp_path / "config.json").write_text(json.dumps(config))
     shapes = shapes_of(rfdetr_kit, VARIANTS[0])
-    layout = read_layout(shapes, read_config(tmp_path / "config.json"), "file")
+    layout = read_layout(shapes, read_config({"config.json": tmp_path / "config.json"}), "file")
     assert (layout.heads, layout.projector_eps) == (12, 1e-5)
     plain = read_layout(shapes, {}, "file")
     assert (plain.heads, plain.projector_eps) == (384 // 64, 1e-6)
@@ -70,7 +70,7 @@ def test_settings_that_are_not_run(tmp_path, part, name, value):
     (config if part is None else config[part])[name] = value
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(UnsupportedModelError, match=name):
-        read_config(tmp_path / "config.json")
+        read_config({"config.json": tmp_path / "config.json"})
 
 
 def test_resolution_must_fit(rfdetr_kit):

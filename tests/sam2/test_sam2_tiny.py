@@ -15,6 +15,7 @@ import pytest
 import sam2_tiny
 from lensmount import registry
 from lensmount.errors import UnsupportedModelError
+from wrapped import WAYS, wrapped
 
 POINT, BOX = [[40.0, 60.0]], [70.0, 50.0, 110.0, 110.0]
 
@@ -43,6 +44,17 @@ def test_embedding(tiny_model, wanted):
     (embedding,) = tiny_model.embed_images(sam2_tiny.frames()[0], color="rgb")
     for name, value in zip(("embedding", "high_res_0", "high_res_1"), embedding.maps, strict=True):
         near(value, wanted[name])
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_wrappers_of_training_change_nothing(tmp_path, wanted, way):
+    from safetensors.numpy import load_file, save_file
+
+    folder = sam2_tiny.write_folder(tmp_path / "folder")
+    save_file(wrapped(load_file(folder / "model.safetensors"), way), folder / "model.safetensors")
+    with registry.load(folder, backend="torch", device="cpu") as model:
+        (embedding,) = model.embed_images(sam2_tiny.frames()[0], color="rgb")
+    near(embedding.maps[0], wanted["embedding"])
 
 
 def test_prompts(tiny_model, wanted):

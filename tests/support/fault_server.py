@@ -48,6 +48,8 @@ class FaultServer:
         self.repos: dict[str, dict[str, Served]] = {}
         self.repo_status: dict[str, tuple[int, dict[str, str]]] = {}
         self.commits: dict[str, str] = {}
+        self.history: dict[tuple[str, str], dict[str, Served]] = {}
+        self.lists_files = True  # a mirror may serve files alone
         self.redirects: dict[str, str] = {}
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self.bodies = 0
@@ -94,6 +96,7 @@ class FaultServer:
             for name, content in files.items()
         }
         self.commits[repo] = commit
+        self.history[repo, commit] = self.repos[repo]
 
     def count(self, method="GET", containing=""):
         with self.guard:
@@ -112,22 +115,39 @@ class FaultServer:
         if hub:
             self.answer_hub(handler, body, *hub.groups())
         elif path.startswith("/api/"):
-            self.plain(handler, 404, {})
+            self.answer_api(handler, path)
         elif path in self.files:
             self.answer_file(handler, self.files[path], body, {})
         else:
             self.plain(handler, 404, {})
 
+    def answer_api(self, handler, path):
+        asked = re.match(r"^/api/models/([^/]+/[^/]+)/revision/(.+)$", path)
+        repo, revision = asked.groups() if asked else (None, None)
+        if repo in self.repo_status:
+            self.plain(handler, *self.repo_status[repo])
+            return
+        commit = self.commits.get(repo) if revision == "main" else revision
+        files = self.history.get((repo, commit))
+        if files is None or not self.lists_files:
+            self.plain(handler, 404, {})
+            return
+        siblings = [
+            {"rfilename": name, "lfs": {"sha256": hashlib.sha256(served.content).hexdigest()}}
+            for name, served in files.items()
+        ]
+        self.plain(handler, 200, {}, {"sha": commit, "siblings": siblings})
+
     def answer_hub(self, handler, body, repo, revision, name):
         if repo in self.repo_status:
             self.plain(handler, *self.repo_status[repo])
             return
-        files = self.repos.get(repo)
-        if files is None:
+        if repo not in self.repos:
             self.plain(handler, 404, {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"})
             return
-        commit = self.commits[repo]
-        if revision not in ("main", commit):
+        commit = self.commits[repo] if revision == "main" else revision
+        files = self.history.get((repo, commit))
+        if files is None:
             self.plain(handler, 404, {"X-Error-Code": "RevisionNotFound", "X-Error-Message": "no"})
             return
         if name not in files:
@@ -149,8 +169,8 @@ class FaultServer:
             },
         )
 
-    def plain(self, handler, status, headers):
-        content = json.dumps({"error": f"status {status}"}).encode()
+    def plain(self, handler, status, headers, answer=None):
+        content = json.dumps(answer or {"error": f"status {status}"}).encode()
         handler.send_response(status)
         for key, value in headers.items():
             handler.send_header(key, value)

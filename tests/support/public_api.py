@@ -29,6 +29,7 @@ PLACES = {
         "lensmount.cli.output",
         "lensmount.cli.settings",
     ),
+    "lensmount_networks": ("lensmount_networks", "lensmount_networks.ops", "lensmount_networks.layers"),
     "lensmount_reading": ("lensmount_reading",),
     "lensmount_vision": (
         "lensmount_vision.images",
@@ -37,6 +38,7 @@ PLACES = {
         "lensmount_vision.tracking",
         "lensmount_vision.models",
         "lensmount_vision.towers",
+        "lensmount_vision.moving",
     ),
     "lensmount_testing": ("lensmount_testing",),
     "lensmount_bench": ("lensmount_bench",),

@@ -8,7 +8,7 @@ import pytest
 NAMES = "{0: 'cat', 1: 'dog', 2: 'bird'}"
 
 
-def make_graph(path, outputs, *, metadata=None, size=(64, 64), batch="batch", input_dtype=np.float32):
+def make_graph(path, outputs, *, metadata=None, size=(64, 64), batch="batch", input_dtype=np.float32, channels=3):
     """Writes a graph that answers every picture with the given arrays.
 
     Args:
@@ -18,6 +18,7 @@ def make_graph(path, outputs, *, metadata=None, size=(64, 64), batch="batch", in
         size: Input height and width.
         batch: A number for a static batch, a word for a dynamic one.
         input_dtype: Of the input.
+        channels: Of the input.
     """
     onnx = pytest.importorskip("onnx")
     from onnx import TensorProto, helper, numpy_helper
@@ -40,7 +41,7 @@ def make_graph(path, outputs, *, metadata=None, size=(64, 64), batch="batch", in
             blank = f"{name}_blank"
         nodes.append(helper.make_node("Add", [f"{name}_const", blank], [name]))
         values.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [batch, *array.shape]))
-    images = helper.make_tensor_value_info("images", kind, [batch, 3, *size])
+    images = helper.make_tensor_value_info("images", kind, [batch, channels, *size])
     graph = helper.make_graph(nodes, "yolo", [images], values, tensors)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     for key, value in (metadata or {}).items():

@@ -12,7 +12,9 @@ from lensmount import registry  # noqa: E402
 from lensmount.errors import ModelFileError, OptionError, UnknownOptionError, UnsupportedModelError  # noqa: E402
 from lensmount_yolo.checkpoint import load_network  # noqa: E402
 from lensmount_yolo.networks.fuse import fuse  # noqa: E402
+from lensmount_yolo.networks.nodes import Node  # noqa: E402
 from tiny_networks import classifier, lively, official_tree, pyramid, stand_ins  # noqa: E402 - after the skips
+from wrapped import WAYS, wrapped  # noqa: E402 - after the skips
 
 PLANS = {
     "three levels": pyramid(),
@@ -26,6 +28,10 @@ PLANS = {
     "classes": classifier(),
 }
 PICTURE = np.random.default_rng(5).integers(0, 255, (96, 160, 3), np.uint8)
+
+
+#: Plans with both pairs of branches, of which the second is looked at.
+BOTH = {"without suppression": True, "no bins": True}
 
 
 def run(network, picture):
@@ -56,9 +62,32 @@ def test_a_bare_state_dict_and_our_safetensors_load_and_agree(tmp_path, plan):
     picture = torch.rand(1, 3, 128, 128)
     expected = run(network, picture)
     for path in (bare, described):
-        loaded = load_network(path)
+        loaded = load_network(path, end_to_end=BOTH.get(plan))
         assert torch.equal(run(loaded.module, picture), expected)
     assert load_network(bare).described.network == load_network(described).described.network
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("plan", ["three levels", "without suppression", "classes"])
+def test_wrappers_of_training_change_nothing(tmp_path, plan, way):
+    _, network = lively(PLANS[plan])
+    torch.save({"ema": wrapped(network.state_dict(), way)}, tmp_path / "wrapped.pt")
+    picture = torch.rand(1, 3, 128, 128)
+    assert torch.equal(
+        run(load_network(tmp_path / "wrapped.pt", end_to_end=BOTH.get(plan)).module, picture), run(network, picture)
+    )
+    assert registry.describe(tmp_path / "wrapped.pt").architecture == "yolo"
+
+
+def test_a_pickled_model_inside_data_parallel(tmp_path):
+    node, network = lively(PLANS["three levels"])
+    with stand_ins() as make:
+        tree = official_tree(make, node, network, names=["a", "b", "c"])
+        tree.model[1] = torch.nn.DataParallel(tree.model[1])
+        tree.model[1].f, tree.model[1].i = tree.model[1].module.f, tree.model[1].module.i
+        torch.save({"model": torch.nn.DataParallel(tree)}, tmp_path / "best.pt")
+    picture = torch.rand(1, 3, 128, 128)
+    assert torch.equal(run(load_network(tmp_path / "best.pt").module, picture), run(network, picture))
 
 
 @pytest.mark.parametrize(
@@ -126,7 +155,7 @@ def test_names_must_fit_the_classes(tmp_path):
     node, network = lively(PLANS["three levels"])
     with stand_ins() as make:
         torch.save({"model": official_tree(make, node, network, names=["a", "b"])}, tmp_path / "names.pt")
-    with pytest.raises(ModelFileError, match="2 names, 3 classes"):
+    with pytest.raises(ModelFileError, match="3 classes, 2 names"):
         registry.load(tmp_path / "names.pt")
 
 
@@ -137,12 +166,14 @@ def test_exports_equal_the_network(tmp_path, plan, options):
     _, network = lively(PLANS[plan])
     torch.save(network.state_dict(), tmp_path / "weights.pt")
     settings = {} if plan == "classes" and options else {"input_size": 160}
+    chosen = {"end_to_end": True} if plan in BOTH else {}
+    settings = {**settings, **chosen}
     written = registry.export(
         tmp_path / "weights.pt", to="onnx", output=tmp_path / "out.onnx", settings=settings, **options
     )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.onnx", "weights.pt"]
     graph = registry.load(written, backend="onnx")
-    weights = registry.load(tmp_path / "weights.pt", backend="torch")
+    weights = registry.load(tmp_path / "weights.pt", backend="torch", **chosen)
     assert graph.card.task == weights.card.task
     assert graph.names == weights.names
     if not options:
@@ -179,7 +210,7 @@ def test_senseless_export_settings_are_refused(tmp_path):
     with pytest.raises(UnknownOptionError, match="nsm"):
         export(tmp_path / "weights.pt", to="onnx", output=out, settings={"nsm": "embedded"})
     with pytest.raises(OptionError, match="embedded"):
-        export(tmp_path / "weights.pt", to="onnx", output=out, settings={"nms": "embedded"})
+        export(tmp_path / "weights.pt", to="onnx", output=out, settings={"nms": "embedded", "end_to_end": True})
     with pytest.raises(OptionError, match="multiples of 32"):
         export(tmp_path / "weights.pt", to="onnx", output=out, settings={"input_size": 100})
     with pytest.raises(OptionError):
@@ -227,3 +258,129 @@ def test_turned_boxes_keep_their_corners_under_unequal_scales():
     corners = geometry.points_to_image(xywhr_to_corners(boxes))
     assert np.abs(xywhr_to_corners(boxes_to_image(boxes, geometry)) - corners).max() < 0.3
     assert np.allclose(xywhr_to_corners(boxes_to_image(boxes, geometry))[1:], corners[1:], atol=1e-3)
+
+
+def area_attention(channels, *, area, apart, seed=0):
+    """A block of area attention with weights, and those weights by name."""
+    from lensmount_yolo.networks.assemble import assemble
+    from lensmount_yolo.networks.shapes_of_blocks import inner
+
+    def convolution(out, into, kernel=1):
+        return {"conv": {"weight": (out, into, kernel, kernel), "bias": (out,)}}
+
+    projections = {"qk": convolution(2 * channels, channels), "v": convolution(channels, channels)}
+    together = {"qkv": convolution(3 * channels, channels)}
+    tree = {
+        **(projections if apart else together),
+        "proj": convolution(channels, channels),
+        "pe": convolution(channels, 1, 5 if apart else 7),
+    }
+    block = inner({"attn": tree, "mlp": {"0": convolution(8, channels), "1": convolution(channels, 8)}})
+    node = block.parts["attn"]
+    node = Node(node.kind, {**node.settings, "area": area}, node.parts)
+    module = assemble(Node("Network", {"sources": (-1,)}, {"0": node})).model[0]
+    generator = torch.Generator().manual_seed(seed)
+    for weight in module.parameters():
+        weight.data = torch.randn(weight.shape, generator=generator) / weight[0].numel() ** 0.5
+    return module.eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("area", [1, 4])
+def test_area_attention_of_the_authors_layout(area):
+    """By the definition, head by head and stretch by stretch: queries first, then keys, values by themselves."""
+    module = area_attention(64, area=area, apart=True)
+    x = torch.randn(2, 64, 4, 6)
+    packed, values = module.qk(x).flatten(2), module.v(x).flatten(2)
+    mixed = torch.zeros_like(values)
+    for head in range(2):
+        channels = slice(32 * head, 32 * head + 32)
+        for cells in torch.arange(24).chunk(area):
+            query, key = packed[:, :64][:, channels][..., cells], packed[:, 64:][:, channels][..., cells]
+            weights = torch.einsum("bcq,bck->bqk", query, key).div(32**0.5).softmax(2)
+            mixed[:, channels, cells] = torch.einsum("bqk,bck->bcq", weights, values[:, channels][..., cells])
+    expected = module.proj((mixed + module.pe(values.view(2, 64, 4, 6)).flatten(2)).view(2, 64, 4, 6))
+    assert torch.allclose(module(x), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("area", [1, 4])
+def test_both_layouts_of_area_attention_say_the_same(area):
+    apart, together = area_attention(64, area=area, apart=True), area_attention(64, area=area, apart=False)
+    query, key = apart.qk.conv.weight.view(2, 2, 32, 64)
+    value = apart.v.conv.weight.view(2, 32, 64)
+    together.qkv.conv.weight.copy_(torch.stack((query, key, value), 1).reshape(192, 64, 1, 1))
+    query, key = apart.qk.conv.bias.view(2, 2, 32)
+    together.qkv.conv.bias.copy_(torch.stack((query, key, apart.v.conv.bias.view(2, 32)), 1).flatten())
+    together.proj.load_state_dict(apart.proj.state_dict())
+    together.pe = apart.pe
+    x = torch.randn(2, 64, 4, 6)
+    assert torch.allclose(apart(x), together(x), atol=1e-5)
+
+
+def test_what_is_described_can_be_put_together():
+    """The table of parts has every block, and no other; whatever it asks for is enough, or the settings are refused."""
+    from lensmount_yolo.networks import assemble, parts
+
+    assert set(parts.PARTS) == set(assemble.BLOCKS)
+    assert set(assemble.LAYERS) <= parts.LAYERS
+    assert {"Network", "Sequential", "ModuleList"} | set(assemble.LAYERS) == parts.LAYERS
+
+
+@pytest.mark.parametrize("kind", ["AAttn", "C2f", "SPPF", "Proto", "Detect", "RepConv", "Attention"])
+def test_blocks_of_another_form_are_refused_without_torch(kind):
+    from lensmount_yolo.networks.parts import PARTS, require_parts
+
+    for wanted in PARTS[kind]:
+        have = {name: Node("Identity") for name in wanted}
+        require_parts(Node(kind, {}, have))
+        for name in wanted:
+            with pytest.raises(UnsupportedModelError, match=kind):
+                require_parts(Node(kind, {}, {other: part for other, part in have.items() if other != name}))
+    with pytest.raises(UnsupportedModelError, match="Unheard"):
+        require_parts(Node("Network", {}, {"0": Node("Unheard", {}, {})}))
+
+
+def test_a_file_with_a_block_of_another_form_is_not_described(tmp_path):
+    node, network = lively(PLANS["three levels"])
+    with stand_ins() as make:
+        tree = official_tree(make, node, network, names=["a", "b", "c"])
+        chain = next(row for row in tree.model if hasattr(row, "cv2") and hasattr(row, "m"))
+        chain.add_module("cv5", chain.cv2)
+        del chain.cv2
+        torch.save({"model": tree}, tmp_path / "odd.pt")
+    for look in (registry.describe, registry.load):
+        with pytest.raises(UnsupportedModelError, match="another form"):
+            look(tmp_path / "odd.pt")
+
+
+@pytest.mark.parametrize("where", ["host", "device"])
+@pytest.mark.parametrize(
+    ("plan", "options", "left"),
+    [
+        ("angles", {}, [0]),
+        ("angles", {"suppression": "greedy"}, [0, 2]),
+        ("three levels", {}, [0, 2]),
+        ("three levels", {"suppression": "fast"}, [0]),
+    ],
+)
+def test_suppression_of_a_chain(tmp_path, plan, options, left, where):
+    """Three boxes, each overlapping the next by more than the threshold, the first and the last by less."""
+    _, network = lively(PLANS[plan])
+    torch.save(network.state_dict(), tmp_path / "weights.pt")
+    model = registry.load(tmp_path / "weights.pt", backend="torch", input_size=96, **options)
+    _, geometries = model.preprocess(np.zeros((96, 96, 3), np.uint8))
+    raw = np.zeros((1, 4 + model.head.classes + model.head.extra, 10), np.float32)
+    for i in range(3):
+        raw[0, :5, i] = (20 + 20 * i, 40, 60, 20, 0.9 - 0.1 * i)
+    outputs = {"output0": torch.from_numpy(raw) if where == "device" else raw}
+    (result,) = model.postprocess(outputs, geometries, iou_threshold=0.45)
+    assert np.allclose(result.confidence, [0.9 - 0.1 * i for i in left])
+    with pytest.raises(OptionError, match="suppression"):
+        registry.load(tmp_path / "weights.pt", backend="torch", suppression="quick")
+
+
+@pytest.mark.parametrize("name", ["adapter.0.weight", "model.0.conv.lora_A.weight", "extra"])
+def test_tensors_without_a_place_are_refused(tmp_path, name):
+    _, network = lively(PLANS["three levels"])
+    torch.save({**network.state_dict(), name: torch.ones(3)}, tmp_path / "weights.pt")
+    with pytest.raises(ModelFileError):
+        registry.load(tmp_path / "weights.pt", backend="torch", device="cpu")

@@ -23,7 +23,7 @@ PEER_IDS = [
     *(f"yolov10{s}-640" for s in "nsmblx"),
     *(f"{name}{s}-{size}" for name in ("yolov11", "yolo11") for s in "nsmlx" for size in (640, 1280)),
     *(f"{name}{s}-seg-640" for name in ("yolov11", "yolo11") for s in "nsmlx"),
-    *(f"yolo26{s}{kind}-640" for s in "nsmlx" for kind in ("", "-seg", "-pose")),
+    *(f"yolo26{s}-640" for s in "nsmlx"),
 ]
 #: Names of ultralytics' weight files.
 FIELD_IDS = [
@@ -35,7 +35,7 @@ FIELD_IDS = [
     *(f"yolov10{s}" for s in "nsmblx"),
     *(f"yolo11{s}{kind}" for s in "nsmlx" for kind in ("", "-seg", "-pose", "-obb", "-cls")),
     *(f"yolo12{s}" for s in "nsmlx"),
-    *(f"yolo26{s}{kind}" for s in "nsmlx" for kind in ("", "-seg", "-pose", "-obb", "-cls")),
+    *(f"yolo26{s}{kind}" for s in "nsmlx" for kind in ("", "-cls")),
 ]
 
 
@@ -104,13 +104,13 @@ def test_classes(by_name):
     assert by_name["yolov8n-cls"].classes == ()
 
 
-def test_tasks_without_a_head_say_so(cards):
+def test_nothing_is_offered_to_be_refused(cards):
+    """The torch form of some heads of 26 is not known, and nobody publishes their graphs at an address that is."""
     (architecture,) = lensmount_yolo.plugin.lensmount_architectures()
-    boxes_and_classes = {"object-detection", "classification"}
     for card in cards:
         assert card.task in architecture.tasks
-        refused = card.setting("family") == "yolo26" and card.task not in boxes_and_classes
-        assert refused is any("loading it is refused" in note for note in card.notes), card.id
+        assert card.setting("family") != "yolo26" or card.task in ("object-detection", "classification"), card.id
+        assert not any("refused" in note or "not supported" in note for note in card.notes), card.id
 
 
 def test_the_plugin_registers():

@@ -203,7 +203,8 @@ def test_stages_take_arrays_and_tensors():
         raw = device.forward(given)
         assert {type(value) for value in raw.values()} == {type(given)}
         (made,) = device.postprocess(raw, geometries)
-        np.testing.assert_array_equal(made.xyxy, expected.xyxy)
+        # numpy decodes boxes there and torch here: float32's last digits of some 640 pixels
+        np.testing.assert_allclose(made.xyxy, expected.xyxy, rtol=0, atol=1e-3)
         assert np.diag(made.masks.iou(expected.masks)).min() > 0.999
 
 

@@ -116,6 +116,27 @@ def test_masks_are_cut_to_their_boxes(graph, raw):
     assert (dense[0] == expected).all()
 
 
+@pytest.mark.parametrize("form", ["arrays", "tensors"])
+def test_objects_without_a_mask_pixel_are_left_out(graph, raw, form):
+    """Of three objects the second's coefficient is negative: its mask has no pixel."""
+    rows = [(20 + 12 * i, 32, 10, 20, 0, 0.9 - 0.1 * i, 1 - 2 * (i == 1), *[0] * 31) for i in range(3)]
+    protos = np.zeros((32, 16, 16), np.float32)
+    protos[0] = 1
+    meta = {"names": "{0: 'cat', 1: 'dog', 2: 'bird'}", "task": "segment"}
+    path = graph({"output0": raw(rows, extra=32), "output1": protos}, metadata=meta)
+    for options, left in (({}, [0, 2]), ({"empty_masks": True}, [0, 1, 2])):
+        model = registry.load(path, backend="onnx", **options)
+        batch, geometries = model.preprocess(TALL)
+        outputs = model.forward(batch)
+        if form == "tensors":
+            torch = pytest.importorskip("torch")
+            outputs = {name: torch.from_numpy(value) for name, value in outputs.items()}
+        (result,) = model.postprocess(outputs, geometries)
+        assert np.allclose(result.confidence, [0.9 - 0.1 * i for i in left])
+        assert len(result.masks) == len(result.xyxy) == len(left)
+        assert [bool(area) for area in result.masks.area] == [i != 1 for i in left]
+
+
 def test_the_three_stages_make_up_a_call(detector):
     batch, geometries = detector.preprocess(TALL)
     assert batch.shape == (1, 3, 64, 64)

@@ -13,8 +13,8 @@ __all__ = [
     "DeviceError", "DeviceMemoryError", "DeviceNotice", "EngineMismatchError", "ImageError", "ImageTooLargeError",
     "InputError", "IntegrityError", "LensmountDeprecationWarning", "LensmountError", "LicenceNotice",
     "MissingDependencyError", "ModelFileError", "ModelNotFoundError", "NoPackageError", "NotTunedError", "OfflineError",
-    "OptionError", "PluginError", "PluginWarning", "SourceError", "StoreError", "UnknownBackendError",
-    "UnknownOptionError", "UnsafeFileError", "UnsupportedModelError", "reason",
+    "OptionError", "PluginError", "PluginWarning", "SourceError", "SourceNotice", "StoreError",
+    "UnknownBackendError", "UnknownOptionError", "UnsafeFileError", "UnsupportedModelError", "reason",
 ]  # fmt: skip
 
 
@@ -139,6 +139,8 @@ class MissingDependencyError(LensmountError, ImportError):
 class ModelFileError(LensmountError, ValueError):
     """A model file or package folder cannot be used: corrupt, truncated, or not what its kind requires."""
 
+    sound = False  # whether it can be read: what is no model file at all is not remembered of an address
+
 
 class UnsupportedModelError(ModelFileError):
     """The file is sound but nothing installed recognises it, or its variant is not supported."""
@@ -226,6 +228,10 @@ class LicenceNotice(UserWarning):
 
 class DeviceNotice(UserWarning):
     """The model runs on the CPU although the machine has a GPU that nothing installed can use."""
+
+
+class SourceNotice(UserWarning):
+    """A repository has a newer commit than the one that is used, or cannot be asked, and its cache is used."""
 
 
 class LensmountDeprecationWarning(FutureWarning):

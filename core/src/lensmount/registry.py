@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from lensmount.store.fetch import FetchedPackage
 
 __all__ = [
-    "AutoModel", "Name", "Registry", "add_plugin", "backends", "default", "describe", "explain", "export", "load",
+    "Name", "Registry", "add_plugin", "backends", "default", "describe", "explain", "export", "load",
     "lock", "models", "plugins", "pull", "refresh", "use",
 ]  # fmt: skip
 
@@ -58,6 +58,7 @@ class Registry:
         api_key: str | None = None,
         locked: bool | str | os.PathLike[str] = False,
         allow_insecure: bool = False,
+        refresh: bool = False,
         **options: Any,
     ) -> Any:
         """Loads a model, ready to be called.
@@ -79,6 +80,7 @@ class Registry:
             api_key: For that source; never logged nor written.
             locked: Accept only the files of `lensmount.lock` in the working folder (or of the lock file named).
             allow_insecure: Accept plain http, and web addresses without a hash.
+            refresh: Take what a branch, or a web address without a hash, gives now, not what its first load gave.
             **options: The session's (`threads`, `compile`, `channels_last`, `providers`, `build`, `allow_host_code`,
                 `contexts`, `cuda_graphs`, `device_path`) and the architecture's own typed options; an unknown one is an
                 `UnknownOptionError`, which is a `TypeError`.
@@ -105,21 +107,10 @@ class Registry:
         from lensmount.store.fetch import fetch_package, finders_for
 
         ask = Ask(
-            name=id_or_path,
-            backend=backend,
-            device=device,
-            precision=precision,
-            architecture=architecture,
-            task=task,
-            package=package,
-            caches=caches or {},
-            offline=offline,
-            source=source,
-            api_key=api_key,
-            locked=locked,
-            allow_insecure=allow_insecure,
-            options=options,
-        )
+            name=id_or_path, backend=backend, device=device, precision=precision, architecture=architecture, task=task,
+            package=package, caches=caches or {}, offline=offline, source=source, api_key=api_key, locked=locked,
+            allow_insecure=allow_insecure, refresh=refresh, options=options,
+        )  # fmt: skip
         site = self.site
         card = resolve(ask, site.index)
         found = site.architecture_of(card)
@@ -198,17 +189,9 @@ class Registry:
         from lensmount.host.resolve import resolve
 
         ask = Ask(
-            name=id_or_path,
-            backend=backend,
-            device=device,
-            precision=precision,
-            architecture=architecture,
-            task=task,
-            source=source,
-            api_key=api_key,
-            offline=offline,
-            options=options,
-        )
+            name=id_or_path, backend=backend, device=device, precision=precision, architecture=architecture, task=task,
+            source=source, api_key=api_key, offline=offline, options=options,
+        )  # fmt: skip
         card = resolve(ask, self.index)
         needed = options or backend in self.index.selectors
         groups = split_options(options, self.site.architecture_of(card), card) if needed else ()
@@ -225,6 +208,7 @@ class Registry:
         source: str | None = None,
         api_key: str | None = None,
         allow_insecure: bool = False,
+        refresh: bool = False,
     ) -> dict[str, FetchedPackage]:
         """Fetches a model's files, so that later loads need no network; the fetched packages by name.
 
@@ -237,6 +221,7 @@ class Registry:
             source: As for `load`.
             api_key: As for `load`.
             allow_insecure: As for `load`.
+            refresh: As for `load`.
 
         Raises:
             NoPackageError: No package can run here; name one, or take all.
@@ -246,13 +231,9 @@ class Registry:
         from lensmount.host.plan import Ask
 
         ask = Ask(
-            name=id_or_path,
-            package=package,
-            architecture=architecture,
-            source=source,
-            api_key=api_key,
-            allow_insecure=allow_insecure,
-        )
+            name=id_or_path, package=package, architecture=architecture, source=source, api_key=api_key,
+            allow_insecure=allow_insecure, refresh=refresh,
+        )  # fmt: skip
         return pulling.pull(ask, self.site, every=every, to=None if to is None else Path(to))
 
     def lock(
@@ -397,15 +378,3 @@ def use(other: Registry) -> Iterator[Registry]:
         yield other
     finally:
         _default.site = before
-
-
-class AutoModel:
-    """A thin alias of `load` for those who come from `inference-models`; never instantiated."""
-
-    def __init__(self) -> None:
-        raise TypeError("AutoModel is not instantiated: AutoModel.from_pretrained('yolov8n-640')")
-
-    @staticmethod
-    def from_pretrained(model_id_or_path: Name, **options: Any) -> Any:
-        """Loads a model; every argument is `load`'s."""
-        return load(model_id_or_path, **options)

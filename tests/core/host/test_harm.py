@@ -15,10 +15,12 @@ from pathlib import Path
 import pytest
 
 import tiny_plugin
+from lensmount.cli.diagnosis import diagnose
 from lensmount.contracts import Fetched, TorchNetwork
 from lensmount.errors import LensmountError, OptionError, PluginError, PluginWarning, UnsupportedModelError
 from lensmount.host import discovery
 from lensmount.host.discovery import HOOKS, given
+from lensmount.machine.environment import Environment
 from lensmount.registry import Registry
 from lensmount.specs import (
     Architecture,
@@ -35,6 +37,9 @@ from lensmount.specs import (
     hookimpl,
 )
 from lensmount_reading.recognise import read as read_bare
+
+# A backend that is not asked for, whose probe fails, is told of; these tests have one on purpose.
+pytestmark = pytest.mark.filterwarnings("ignore:the probe of backend:lensmount.errors.PluginWarning")
 
 
 class SpeechlessError(Exception):
@@ -82,11 +87,11 @@ class Stranger:
     def find(self, uri, options):
         return None
 
-    def folder(self, uri, options):
-        return None
-
     def repository(self, uri, options):
         return self
+
+    def names(self):
+        return ()
 
     def bring(self, name):
         return None
@@ -235,7 +240,6 @@ USES = {
     "finder.fetch": ("source 'odd'", lambda here, at: here.load("strange")),
     "finder.find": ("source 'odd'", lambda here, at: here.describe("odd://a")),
     "finder.repository": ("source 'odd'", lambda here, at: here.describe("odd://a")),
-    "finder.folder": ("source 'odd'", lambda here, at: here.describe("odd://a")),
     "cache": ("cache", lambda here, at: here.load("strange", caches={"embeddings": "strange"})),
     "read": ("reader 'strange'", lambda here, at: here.describe(vendor(at))),
     "choose": ("selector 'oddest'", lambda here, at: here.explain("strange", backend="oddest")),
@@ -288,10 +292,14 @@ def test_a_harmful_probe_makes_its_backend_alone_unusable(how, stranger, monkeyp
         **HARMS, "hangs": hangs, "half": lambda environment: BackendStatus(usable=True, devices="cpu")
     }[how]  # fmt: skip
     here = registry()
-    found = {backend.name: status for backend, status in here.backends()}
+    with pytest.warns(PluginWarning, match="probe of backend 'strange'"):  # whoever waited for it is told why
+        found = {backend.name: status for backend, status in here.backends()}
     assert found["tiny"].usable
     assert not found["strange"].usable
     assert "probe of backend 'strange'" in found["strange"].reason
+    assert "\n" not in found["strange"].reason
+    (finding,) = [f for f in diagnose(Environment(), here.backends()) if f.check == "strange"]
+    assert finding.serious
     assert here.load("tiny-1").backend == "tiny"
 
 

@@ -231,7 +231,7 @@ def test_a_marker_in_a_repository(hub, tmp_path, no_sockets_after):
     assert here.load("hf://owner/thing").contents == {"weights.bin": b"of the repository"}
     with no_sockets_after():
         assert here.load("hf://owner/thing", offline=True).card.id == "thing"
-    with pytest.raises(ModelNotFoundError, match="neither a model file nor a folder"):
+    with pytest.raises(MissingDependencyError, match="lensmount-reading"):
         registry().describe("hf://owner/thing")  # its reader does not say that it reads repositories
 
 

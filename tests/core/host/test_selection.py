@@ -226,13 +226,15 @@ def test_every_reason_of_every_package():
 
 
 def test_a_format_that_no_backend_opens():
-    made = plan([package("tflite"), package("onnx")], [(ONNX, CPU)])
+    made = plan([package("paddle"), package("onnx")], [(ONNX, CPU)])
     assert chosen(made) == ("onnx", "onnx", "cpu", "fp32")
     assert made.rejected[0].backend is None
-    assert reasons(made, "tflite")["backend"] == Reason(
-        check="backend", required="a backend that opens 'tflite'", found="backends: onnx"
+    assert reasons(made, "paddle")["backend"] == Reason(
+        check="backend", required="a backend that opens 'paddle'", found="backends: onnx"
     )
-    assert reasons(plan([package("tflite")], []), "tflite")["backend"].found == "backends: none"
+    assert reasons(plan([package("paddle")], []), "paddle")["backend"].found == "backends: none"
+    found = reasons(plan([package("tflite")], [(ONNX, CPU)]), "tflite")["backend"]
+    assert found.fix == 'pip install "lensmount[litert]"'
 
 
 def test_a_backend_that_is_not_installed_names_the_command():
@@ -375,3 +377,35 @@ def test_several_precisions_will_do():
     made = plan(packages, [(ONNX, CPU), (TORCH, CPU)], precision="bf16,fp16")
     assert [(c.package.name, c.precision) for c in made.choices] == [("onnx-fp16", "fp16"), ("torch", "bf16")]
     assert reasons(made, "onnx-int8")["precision"].required == "bf16 or fp16 (asked for)"
+
+
+GRAPHS = dataclasses.replace(ONNX, formats=("onnx", "graph"))
+BOTH_FORMS = dataclasses.replace(YOLO, graph="a:g")
+
+
+def test_torch_weights_run_as_a_graph_where_torch_is_missing() -> None:
+    plan = select(card(package("torch")), BOTH_FORMS, [(GRAPHS, CPU), (TORCH, ABSENT)], PLAIN, Request())
+    assert plan.selected is not None and plan.selected.as_graph and plan.selected.backend is GRAPHS
+    assert "selected, torch weights as an onnx graph" in str(plan)
+    assert [r.backend for r in plan.rejected] == [TORCH]
+
+
+def test_a_graph_of_torch_weights_computes_in_float32_alone() -> None:
+    """Whatever is stored, and half precision is not taken for it unasked or asked."""
+    stored = card(package("torch", precision="unknown"))
+    plan = select(stored, BOTH_FORMS, [(GRAPHS, CPU)], PLAIN, Request())
+    assert plan.selected is not None and plan.selected.precision == "fp32"
+    assert select(stored, BOTH_FORMS, [(GRAPHS, CPU)], PLAIN, Request(precision="fp16")).selected is None
+
+
+@pytest.mark.parametrize(
+    ("architecture", "backend"), [(YOLO, GRAPHS), (BOTH_FORMS, ONNX), (None, GRAPHS)], ids=["none", "old", "unknown"]
+)
+def test_no_graph_is_promised_that_nobody_makes_or_takes(architecture, backend) -> None:
+    plan = select(card(package("torch")), architecture, [(backend, CPU)], PLAIN, Request())
+    assert plan.selected is None
+
+
+def test_torch_itself_gets_its_network() -> None:
+    plan = select(card(package("torch")), BOTH_FORMS, [(TORCH, CPU)], PLAIN, Request())
+    assert plan.selected is not None and not plan.selected.as_graph

@@ -13,11 +13,12 @@ from lensmount.errors import (
     ArtifactNotFoundError,
     AuthenticationError,
     IntegrityError,
-    ModelFileError,
+    MissingDependencyError,
     OfflineError,
     SourceError,
 )
-from lensmount.specs import Artifact, ModelCard
+from lensmount.registry import Registry
+from lensmount.specs import Artifact
 from lensmount.store.addresses import HubAddress, parse_hub
 from lensmount.store.hf import HubFinder
 from lensmount.store.store import Store
@@ -143,7 +144,7 @@ def test_offline_by_environment(finder, monkeypatch, no_sockets, name):
     with pytest.raises(OfflineError):
         finder.fetch(artifact(), FetchOptions(offline=False))
     with pytest.raises(OfflineError):
-        finder.find(f"hf://{REPO}", OPTIONS)
+        finder.repository(f"hf://{REPO}", OPTIONS)
 
 
 @pytest.mark.parametrize(
@@ -211,60 +212,47 @@ def manifest():
     return json.dumps({"format": "lensmount", "format_version": 1, "card": described}).encode()
 
 
-def test_find_reads_a_manifest_at_its_commit(finder, hub, request):
+def described(uri, **options):
+    return Registry(list).describe(uri, **options)
+
+
+@pytest.mark.parametrize("lists_files", [True, False])
+def test_a_manifest_is_read_at_its_commit(finder, hub, request, lists_files):
+    hub.lists_files = lists_files
     hub.put_repo("me/shapes", {"lensmount.json": manifest(), "onnx/w.onnx": WEIGHTS})
-    card = finder.find("hf://me/shapes", OPTIONS)
-    assert isinstance(card, ModelCard)
+    card = described("hf://me/shapes")
     (found,) = card.packages[0].artifacts
     assert found.uri == f"hf://me/shapes@{COMMIT}/onnx/w.onnx"
     assert finder.fetch(found, OPTIONS).path.read_bytes() == WEIGHTS
     request.getfixturevalue("no_sockets")
-    assert finder.find("hf://me/shapes", OFFLINE) == card
+    assert described("hf://me/shapes", offline=True) == card
     assert finder.fetch(found, OFFLINE).path.read_bytes() == WEIGHTS
 
 
-def test_find_without_a_manifest(finder):
-    assert finder.find(f"hf://{REPO}", OPTIONS) is None
-    assert finder.folder(f"hf://{REPO}", OPTIONS) is None
-    assert finder.folder(f"hf://{REPO}/w.onnx", OPTIONS) is None
-
-
-@pytest.mark.parametrize(
-    ("config", "weights"),
-    [("config.json", "model.safetensors"), ("open_clip_config.json", "open_clip_model.safetensors")],
-)
-def test_a_folder_is_brought_at_one_commit(finder, hub, request, config, weights):
-    hub.put_repo("me/clip", {config: b"{}", weights: WEIGHTS, "vocab.json": b"{}", "pytorch_model.bin": b"x"})
-    folder = finder.folder("hf://me/clip", OPTIONS)
-    assert folder.uri == f"hf://me/clip@{COMMIT}"
-    assert folder.weights.read_bytes() == WEIGHTS
-    assert {path.name for path in folder.weights.parent.iterdir()} == {config, weights, "vocab.json"}
+@pytest.mark.parametrize("lists_files", [True, False])
+def test_a_repository(finder, hub, request, lists_files):
+    hub.lists_files = lists_files
+    hub.put_repo("me/clip", {"config.json": b"{}", "sub/w.bin": WEIGHTS})
+    repository = finder.repository("hf://me/clip", OPTIONS)
+    assert repository.bring("lensmount.json") is None
+    assert repository.bring("sub/w.bin").read_bytes() == WEIGHTS
+    assert repository.uri == f"hf://me/clip@{COMMIT}"
+    assert (repository.names() is not None) == lists_files
+    assert finder.repository("hf://me/clip/config.json", OPTIONS) is None
     request.getfixturevalue("no_sockets")
-    assert finder.folder("hf://me/clip", OFFLINE) == folder
+    offline = finder.repository("hf://me/clip", OFFLINE)
+    assert offline.uri == repository.uri
+    assert offline.bring("sub/w.bin") == repository.bring("sub/w.bin")
+    assert "sub/w.bin" in offline.names()
 
 
-def test_a_folder_of_shards(finder, hub):
-    names = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
-    index = json.dumps({"weight_map": {"a": names[0], "b": names[1], "c": names[1]}}).encode()
-    files = {"config.json": b"{}", "model.safetensors.index.json": index, names[0]: b"1"}
-    hub.put_repo("me/half", files)
-    assert finder.folder("hf://me/half", OPTIONS) is None
-    hub.put_repo("me/whole", {**files, names[1]: b"2"})
-    folder = finder.folder("hf://me/whole", OPTIONS)
-    assert folder.weights.name == "model.safetensors.index.json"
-    assert [folder.weights.with_name(name).read_bytes() for name in names] == [b"1", b"2"]
-
-
-@pytest.mark.parametrize("index", [b"[]", b"{", b'{"weight_map": {}}', b'{"weight_map": {"a": "../x.safetensors"}}'])
-def test_an_index_that_is_none(finder, hub, index):
-    hub.put_repo("me/bad", {"config.json": b"{}", "model.safetensors.index.json": index})
-    with pytest.raises(ModelFileError, match=r"index\.json"):
-        finder.folder("hf://me/bad", OPTIONS)
-
-
-def test_find_tells_a_missing_repository_from_a_missing_manifest(finder):
+@pytest.mark.parametrize("lists_files", [True, False])
+def test_a_missing_repository_is_told_from_a_missing_manifest(finder, hub, lists_files):
+    hub.lists_files = lists_files
     with pytest.raises(ArtifactNotFoundError):
-        finder.find("hf://nobody/nothing", OPTIONS)
+        described("hf://nobody/nothing")
+    with pytest.raises(MissingDependencyError, match="model file without a manifest"):  # the core alone reads none
+        described(f"hf://{REPO}")
 
 
 def test_sixteen_threads(finder, hub):

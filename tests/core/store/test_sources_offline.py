@@ -43,7 +43,7 @@ for uri in ("hf://owner/repo@main/w.onnx", "https://host.example/w.onnx"):
         raise SystemExit("not refused: " + uri)
 for uri in ("hf://owner/repo", "hf://owner/repo@main"):
     try:
-        finders["hf"].find(uri, FetchOptions())
+        finders["hf"].repository(uri, FetchOptions())
     except OfflineError:
         continue
     raise SystemExit("not refused: " + uri)

@@ -13,6 +13,7 @@ import pytest
 from core_finders import core_finders
 from lensmount.contracts.finder import FetchOptions, Finder
 from lensmount.errors import ArtifactNotFoundError, IntegrityError, ModelFileError, OfflineError, SourceError
+from lensmount.registry import Registry
 from lensmount.specs import Artifact, ModelCard, ModelPackage
 from lensmount.specs.offline import is_offline
 from lensmount.store import files
@@ -353,7 +354,7 @@ def test_importing_sources_is_light():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_folder_with_a_broken_manifest(tmp_path, finders):
+def test_folder_with_a_broken_manifest(tmp_path):
     (tmp_path / "lensmount.json").write_text("{")
     with pytest.raises(ModelFileError, match="not JSON"):
-        finders["file"].find(str(tmp_path), FetchOptions())
+        Registry(list).describe(tmp_path.as_uri())

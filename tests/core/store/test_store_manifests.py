@@ -22,6 +22,7 @@ from lensmount.errors import (
     ModelNotFoundError,
     UnsafeFileError,
 )
+from lensmount.registry import Registry
 from lensmount.specs import Artifact, BatchPolicy, ModelCard, ModelPackage, Preprocess, Requirements
 from lensmount.store import cachetool
 from lensmount.store.bundle import write_bundle
@@ -107,7 +108,7 @@ def test_bundle_round_trip(card, fetched, tmp_path, finders, store, no_sockets):
     read = read_manifest(folder)
     assert without_uris(read) == without_uris(card)
     assert hash(read) == hash(read_manifest(folder))
-    assert finders["file"].find(str(folder), FetchOptions()) == read
+    assert Registry(list).describe(folder.as_uri()) == read
     got = fetch_package(read, read.packages[0], finders, FetchOptions(offline=True), store=store)
     assert got.folder == folder / "onnx-fp32"
     assert got.fingerprint == fetched["onnx-fp32"].fingerprint

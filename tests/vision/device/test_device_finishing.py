@@ -12,7 +12,7 @@ from lensmount.specs import Preprocess  # noqa: E402
 from lensmount_vision.device import masks as device_masks  # noqa: E402
 from lensmount_vision.device import whole_masks  # noqa: E402
 from lensmount_vision.device.ordering import top_k  # noqa: E402
-from lensmount_vision.device.suppression import box_overlaps, rotated_overlaps, suppress  # noqa: E402
+from lensmount_vision.device.suppression import box_overlaps, rotated_overlaps, suppress, suppress_fast  # noqa: E402
 from lensmount_vision.images.geometry import plan  # noqa: E402
 from lensmount_vision.results.boxes import cxcywh_to_xyxy, nms, nms_rotated, top_candidates  # noqa: E402 - after the skip
 from lensmount_vision.results.mask_decoding import decode_prototypes, resize_logits_in_boxes  # noqa: E402
@@ -82,6 +82,25 @@ def test_blocks_give_the_same(monkeypatch):
     monkeypatch.setattr("lensmount_vision.device.suppression.BLOCK", 64)
     boxes, scores = crowd(500), scores_of(500)
     np.testing.assert_array_equal(kept_on_device(boxes, scores, None, 0.4)[0], nms(boxes, scores, iou_threshold=0.4))
+
+
+@pytest.mark.parametrize("block", [64, 1024])
+@pytest.mark.parametrize("classed", [False, True])
+def test_fast_suppression_is_the_hosts(monkeypatch, classed: bool, block: int):
+    monkeypatch.setattr("lensmount_vision.device.suppression.BLOCK", block)
+    boxes, scores = crowd(300), scores_of(300)
+    classes = np.random.default_rng(1).integers(0, 3, 300) if classed else None
+    order = np.argsort(-scores, kind="stable")
+    groups = None if classes is None else torch.from_numpy(classes[order])[None]
+    overlapping = box_overlaps(torch.from_numpy(boxes[order])[None], groups, 0.4)
+    keep = suppress_fast(torch.ones(1, 300, dtype=torch.bool), overlapping)
+    expected = nms(boxes, scores, classes, iou_threshold=0.4, fast=True)
+    np.testing.assert_array_equal(order[keep[0].numpy()], expected)
+    assert len(expected) < len(nms(boxes, scores, classes, iou_threshold=0.4))
+    absent = torch.arange(300)[None] > 0  # the best takes no part, and takes nothing out
+    remaining = nms(boxes[order[1:]], scores[order[1:]], None if classes is None else classes[order[1:]],
+                    iou_threshold=0.4, fast=True)  # fmt: skip
+    np.testing.assert_array_equal(order[suppress_fast(absent, overlapping)[0].numpy()], order[1:][remaining])
 
 
 def test_long_chains_settle_or_say_that_they_have_not():

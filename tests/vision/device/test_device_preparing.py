@@ -275,3 +275,19 @@ def test_arrays_of_other_libraries(exchanged):
 def test_arrays_that_torch_cannot_take():
     with pytest.raises(ImageError, match="DLPack"):
         load_many([Foreign(torch.zeros(4, 4, 3, dtype=torch.uint8), kind=99)])
+
+
+@pytest.mark.parametrize("channels", [2, 4, 5, 9])
+@pytest.mark.parametrize("resize", ["stretch", "letterbox", "letterbox-reflect", "pad-square", "short-side-crop"])
+def test_pictures_of_many_channels(channels, resize):
+    rng = np.random.default_rng(channels)
+    spec = Preprocess(
+        size=(32, 32), resize=resize, channels=channels, padding_value=7,
+        mean=tuple(0.1 * i for i in range(channels)), std=tuple(0.5 + i for i in range(channels)),
+    )  # fmt: skip
+    pictures = load_many(rng.integers(0, 255, (2, 37, 53, channels), np.uint8), channels=channels)
+    made, _ = DevicePreparer(spec, HOST, "float32")(pictures)
+    expected, _ = prepare(pictures, spec)
+    np.testing.assert_allclose(made.numpy(), expected, atol=1e-6)
+    with pytest.raises(OptionError, match="channels of the pictures"):
+        DevicePreparer(replace(spec, channels=3, mean=None, std=None), HOST, "float32")(pictures)

@@ -111,6 +111,14 @@ def test_short_side_crop_has_torchvisions_numbers(height: int, width: int, size:
     assert geometry.offset[0] == -round((expected[1] - size) / 2.0)
 
 
+@given(sides, sides, st.integers(32, 400))
+def test_short_side_crop_has_transformers_numbers(height: int, width: int, size: int):
+    """Its processors, with Pillow and with torchvision, halve what is cropped as `int((length - size) / 2)`."""
+    geometry = plan((height, width), Preprocess(resize="short-side-crop", size=(size, size), rounding="truncate"))
+    new_height, new_width = geometry.resized_size
+    assert geometry.offset == (-int((new_width - size) / 2), -int((new_height - size) / 2))
+
+
 def test_boxes_in_padding_are_outside():
     geometry = plan((360, 640), Preprocess())
     boxes = np.array(

@@ -50,16 +50,19 @@ def test_stretch_equals_rfdetr(reference_data: Path):
 
 
 @pytest.mark.parametrize(("name", "size"), [("clip-tiny-ViT", 64), ("clip-tiny-RN", 96)])
-def test_short_side_crop_equals_clip_bit_for_bit(reference_data: Path, name: str, size: int):
+def test_short_side_crop_equals_clip(reference_data: Path, name: str, size: int):
     image = load(reference_data / "goldens" / "img" / "dogs.jpg")
     spec = Preprocess(size=(size, size), resize="short-side-crop", interpolation="bicubic", antialias=True, **CLIP)
-    np.testing.assert_array_equal(prepare([image], spec)[0], golden(reference_data, name)["x"])
+    # Grey values are equal; normalising them is torch's float arithmetic there, which may fuse two roundings into one.
+    np.testing.assert_allclose(prepare([image], spec)[0], golden(reference_data, name)["x"], rtol=0, atol=1e-6)
 
 
-def test_squash_equals_perception_encoder_bit_for_bit(reference_data: Path):
+def test_squash_equals_perception_encoder(reference_data: Path):
     image = load(reference_data / "goldens" / "img" / "dogs.jpg")
     spec = Preprocess(size=(64, 64), resize="stretch", antialias=True, mean=(0.5,) * 3, std=(0.5,) * 3)
-    np.testing.assert_array_equal(prepare([image], spec)[0], golden(reference_data, "PE-Core-tiny")["x"])
+    # Grey values are equal; normalising them is torch's float arithmetic there, which may fuse two roundings into one.
+    expected = golden(reference_data, "PE-Core-tiny")["x"]
+    np.testing.assert_allclose(prepare([image], spec)[0], expected, rtol=0, atol=1e-6)
 
 
 # --- values -----------------------------------------------------------------------------------------------------------
@@ -207,13 +210,37 @@ def test_what_is_refused():
     with pytest.raises(InputError, match="different network sizes"):
         prepare([load(WIDE), load(WIDE[:9])], Preprocess(resize="none", size=None))
     for spec in (dataclasses.replace(PLAIN, channels=2), dataclasses.replace(PLAIN, mean=(1.0, 2.0)),
-                 dataclasses.replace(PLAIN, std=(0.0,) * 3)):  # fmt: skip
+                 dataclasses.replace(PLAIN, std=(0.0,) * 3), dataclasses.replace(PLAIN, channels=0),
+                 dataclasses.replace(PLAIN, channels=5)):  # fmt: skip
         with pytest.raises(OptionError):
             prepare([load(WIDE)], spec)
     with pytest.raises(OptionError):
         prepare([load(WIDE)], PLAIN, dtype="int8")  # type: ignore[arg-type]
     with pytest.raises(OptionError):
         prepare([load(WIDE)], PLAIN, layout="chw")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("channels", [2, 4, 5, 9])
+@pytest.mark.parametrize("resize", ["stretch", "letterbox", "letterbox-reflect", "pad-square", "short-side-crop"])
+@pytest.mark.parametrize("antialias", [False, True])
+def test_every_channel_is_prepared_as_if_it_were_alone(channels: int, resize: str, antialias: bool):
+    """The network's plane of a channel is that of a grey picture of the same values; nothing is swapped."""
+    rng = np.random.default_rng(channels)
+    pixels = rng.integers(0, 255, (37, 53, channels), np.uint8)
+    scale = {"mean": tuple(0.1 * i for i in range(channels)), "std": tuple(0.5 + i for i in range(channels))}
+    spec = Preprocess(size=(32, 32), resize=resize, antialias=antialias, channels=channels, padding_value=7, **scale)
+    batch, (geometry,) = prepare([load(pixels, channels=channels)], spec)
+    assert batch.shape == (1, channels, 32, 32)
+    for i in range(channels):
+        alone = dataclasses.replace(spec, channels=3, mean=scale["mean"][i : i + 1], std=scale["std"][i : i + 1])
+        expected, (same,) = prepare([load(pixels[..., i])], alone)
+        np.testing.assert_allclose(batch[0, i], expected[0, 0], atol=1e-6)
+        assert same == geometry
+    for more in ({"grayscale": True}, {"contrast": "contrast-stretching"}):
+        with pytest.raises(OptionError, match="as they are"):
+            prepare([load(pixels, channels=channels)], dataclasses.replace(spec, **more))
+    with pytest.raises(OptionError, match="channels of the pictures"):
+        prepare([load(pixels, channels=channels)], dataclasses.replace(PLAIN, channels=3))
 
 
 # --- contrast ---------------------------------------------------------------------------------------------------------

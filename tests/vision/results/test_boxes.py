@@ -234,3 +234,30 @@ def test_corners_turn_clockwise_on_the_screen():
     assert corners[0].tolist() == [[8, 19], [12, 19], [12, 21], [8, 21]]
     np.testing.assert_allclose(corners[1], [[11, 18], [11, 22], [9, 22], [9, 18]], atol=1e-5)
     assert boxes.xywhr_to_corners([]).shape == (0, 4, 2)
+
+
+def test_fast_suppression_by_hand():
+    """Each overlaps the next alone: the first takes out the second, which takes out the third all the same."""
+    chain = np.array([[0, 0, 10, 10], [4, 0, 14, 10], [8, 0, 18, 10], [40, 0, 50, 10]], np.float32)
+    scores = [0.9, 0.8, 0.7, 0.6]
+    assert boxes.nms(chain, scores, iou_threshold=0.3).tolist() == [0, 2, 3]
+    assert boxes.nms(chain, scores, iou_threshold=0.3, fast=True).tolist() == [0, 3]
+    assert boxes.nms(chain, scores, [0, 1, 0, 0], iou_threshold=0.3, fast=True).tolist() == [0, 1, 2, 3]
+    assert boxes.nms(chain, scores, iou_threshold=0.3, fast=True, max_detections=1).tolist() == [0]
+
+
+@pytest.mark.parametrize("by_class", [False, True])
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("count", [1, 50, 700])
+def test_fast_suppression_equals_one_pass_over_the_matrix(count, turned, by_class):
+    random = np.random.default_rng(count)
+    table = (rotated(count, seed=3) if turned else clustered(count, 3, seed=3))[0]
+    scores = random.integers(0, 50, count) / 50
+    ids = random.integers(0, 3, count) if by_class else None
+    suppress, similarity = (boxes.nms_rotated, boxes.rotated_iou) if turned else (boxes.nms, boxes.iou_matrix)
+    order = np.argsort(-scores, kind="stable")
+    hits = similarity(table[order], table[order]) > np.float32(0.2)
+    if ids is not None:
+        hits &= ids[order][:, None] == ids[order]
+    expected = order[~np.triu(hits, 1).any(0)]
+    np.testing.assert_array_equal(suppress(table, scores, ids, iou_threshold=0.2, fast=True), expected)

@@ -12,7 +12,7 @@ from lensmount.errors import InputError
 
 __all__ = [
     "ArchitectureName", "AsJson", "BackendName", "BackendNames", "DeviceName", "ModelName", "NumbersFile", "Offline",
-    "Options", "PrecisionName", "PrecisionNames", "RunThreads", "Threads", "load_options",
+    "Options", "PrecisionName", "PrecisionNames", "Refresh", "RunThreads", "Threads", "load_options",
 ]  # fmt: skip
 
 ModelName = Annotated[str, typer.Argument(help="Model id, path of a file or folder, or address (hf://owner/repo).")]
@@ -29,6 +29,9 @@ Options = Annotated[
     typer.Option("--set", help="Load option of the model's architecture, NAME=VALUE; may be repeated."),
 ]
 Offline = Annotated[bool, typer.Option("--offline", help="Open no socket.")]
+Refresh = Annotated[
+    bool, typer.Option("--refresh", help="Take what an address without a commit or hash gives now, not what it gave.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 NumbersFile = Annotated[str | None, typer.Option("--json", help="File for all numbers as JSON, or - .")]
 

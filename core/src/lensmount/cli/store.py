@@ -10,6 +10,7 @@ import typer
 
 from lensmount import registry
 from lensmount.cli.output import out, size, table
+from lensmount.cli.settings import Refresh
 from lensmount.errors import InputError
 from lensmount.store import cachetool
 from lensmount.store.addresses import known_as, public
@@ -32,14 +33,16 @@ def pull(
     source: Annotated[str | None, typer.Option(help="Scheme of the source to ask (roboflow).")] = None,
     api_key: Annotated[str | None, typer.Option(help="Key for that source.", envvar="LENSMOUNT_API_KEY")] = None,
     allow_insecure: AllowInsecure = False,
+    refresh: Refresh = False,
 ) -> None:
     """Fetch models, verified, so that later loads need no network."""
     console = out()
     for name in model:
         folder = to if to is None or len(model) == 1 else to / name.rpartition("://")[2].replace("/", "-")
         got = registry.pull(
-            name, package=package, every=every, to=folder, source=source, api_key=api_key, allow_insecure=allow_insecure
-        )
+            name, package=package, every=every, to=folder, source=source, api_key=api_key,
+            allow_insecure=allow_insecure, refresh=refresh,
+        )  # fmt: skip
         for label, fetched in got.items():
             for file, path in fetched.files.items():
                 text = f"{name}  {label}  {file}  {size(fetched.sizes[file])}  sha256 {fetched.sha256s[file]}  {path}"

@@ -14,13 +14,15 @@ _LAZY = {
     "lensmount.contracts.arrays": ("Array",),
     "lensmount.contracts.cache": ("Cache",),
     "lensmount.contracts.finder": (
-        "FetchOptions", "Fetched", "Finder", "Folder", "FolderFinder", "Repository", "RepositoryFinder",
+        "FetchOptions", "Fetched", "Finder", "Repository", "RepositoryFinder",
     ),
     "lensmount.contracts.model": ("BuildContext", "ExportContext", "Model", "NetworkContext"),
     "lensmount.contracts.plan": ("Choice", "LoadPlan", "Reason", "Rejection", "Request", "SelectRequest"),
-    "lensmount.contracts.requests": ("BuildRequest", "Builder", "ExportRequest", "ReadRequest", "Recogniser"),
+    "lensmount.contracts.requests":
+        ("BuildRequest", "Builder", "ExportRequest", "NotRunnable", "ReadRequest", "Recogniser"),
     "lensmount.contracts.session": (
-        "BackendOptions", "OpenRequest", "Session", "TensorSession", "TensorSpec", "TorchNetwork", "check_feeds",
+        "BackendOptions", "GraphNetwork", "OpenRequest", "Session", "TensorSession", "TensorSpec", "TorchNetwork",
+        "check_feeds",
     ),
     "lensmount.machine.environment": ("Environment", "Gpu"),
 }  # fmt: skip
@@ -28,20 +30,13 @@ _LAZY = {
 if TYPE_CHECKING:
     from lensmount.contracts.arrays import Array
     from lensmount.contracts.cache import Cache
-    from lensmount.contracts.finder import (
-        Fetched,
-        FetchOptions,
-        Finder,
-        Folder,
-        FolderFinder,
-        Repository,
-        RepositoryFinder,
-    )
+    from lensmount.contracts.finder import Fetched, FetchOptions, Finder, Repository, RepositoryFinder
     from lensmount.contracts.model import BuildContext, ExportContext, Model, NetworkContext
     from lensmount.contracts.plan import Choice, LoadPlan, Reason, Rejection, Request, SelectRequest
-    from lensmount.contracts.requests import Builder, BuildRequest, ExportRequest, ReadRequest, Recogniser
+    from lensmount.contracts.requests import Builder, BuildRequest, ExportRequest, NotRunnable, ReadRequest, Recogniser
     from lensmount.contracts.session import (
         BackendOptions,
+        GraphNetwork,
         OpenRequest,
         Session,
         TensorSession,
@@ -53,10 +48,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Array", "BackendOptions", "BuildContext", "BuildRequest", "Builder", "Cache", "Choice", "Environment",
-    "ExportContext", "ExportRequest", "FetchOptions", "Fetched", "Finder", "Folder", "FolderFinder", "Gpu",
-    "LoadPlan", "Model", "NetworkContext", "OpenRequest", "ReadRequest", "Reason", "Recogniser", "Rejection",
-    "Repository", "RepositoryFinder", "Request", "SelectRequest", "Session", "TensorSession", "TensorSpec",
-    "TorchNetwork", "check_feeds",
+    "ExportContext", "ExportRequest", "FetchOptions", "Fetched", "Finder", "Gpu", "GraphNetwork", "LoadPlan", "Model",
+    "NetworkContext", "NotRunnable", "OpenRequest", "ReadRequest", "Reason", "Recogniser", "Rejection", "Repository",
+    "RepositoryFinder", "Request", "SelectRequest", "Session", "TensorSession", "TensorSpec", "TorchNetwork",
+    "check_feeds",
 ]  # fmt: skip
 
 __getattr__, __dir__ = lazy_names(__name__, _LAZY)

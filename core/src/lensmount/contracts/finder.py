@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from lensmount.errors import OfflineError
 from lensmount.specs import Artifact, ModelCard
+from lensmount.specs.offline import is_offline
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,13 +20,19 @@ class FetchOptions:
         offline: Open no socket. `HF_HUB_OFFLINE` and `LENSMOUNT_OFFLINE` say so too, and False does not overrule them.
         progress: Show a progress bar; None for "on a terminal".
         allow_insecure: Accept plain http, and a typed https address without a hash.
+        refresh: Take what a branch, or a web address without a hash, gives now, not what its first load gave.
         credentials: By source (`{"hf": "…", "roboflow": "…"}`), or by host for https; never logged nor written.
     """
 
     offline: bool | None = None
     progress: bool | None = None
     allow_insecure: bool = False
+    refresh: bool = False
     credentials: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.refresh and is_offline(self.offline):
+            raise OfflineError("what is newest cannot be asked for offline", found="refresh", fix="leave refresh out")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,19 +50,6 @@ class Fetched:
     size: int
     sha256: str
     revision: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Folder:
-    """A folder that a source brought, to be recognised by its content.
-
-    Attributes:
-        weights: The file in it to look at; read-only for the caller.
-        uri: The folder's address at a fixed revision: a file in it is `<uri>/<name>`.
-    """
-
-    weights: Path
-    uri: str
 
 
 @runtime_checkable
@@ -77,24 +72,19 @@ class Finder(Protocol):
 
 
 @runtime_checkable
-class FolderFinder(Finder, Protocol):
-    """A finder whose addresses may also name a folder without a lensmount manifest; optional."""
-
-    def folder(self, uri: str, options: FetchOptions) -> Folder | None:
-        """Brings a folder that architectures may recognise (transformers' layout), or None when it is none.
-
-        Raises:
-            SourceError: As for `fetch`.
-        """
-
-
-@runtime_checkable
 class Repository(Protocol):
     """A folder at an address, of which single files can be brought."""
 
     @property
     def uri(self) -> str:
         """Its address at a fixed revision: a file in it is `<uri>/<name>`."""
+
+    def names(self) -> Collection[str] | None:
+        """Its files, in folders with forward slashes; None where that cannot be told.
+
+        Raises:
+            SourceError: As for `Finder.fetch`.
+        """
 
     def bring(self, name: str) -> Path | None:
         """Brings one of its files, which all lie in one folder; None when there is no such file.

@@ -7,10 +7,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from lensmount.contracts.finder import Repository
 from lensmount.specs import Architecture, ModelCard, ModelPackage
 
-Recogniser = Callable[[Any], "ModelCard | None"]
-"""Looks at a file's facts (`lensmount_reading.FileFacts`) and answers with a card, or None."""
+
+@dataclass(frozen=True, slots=True)
+class NotRunnable:
+    """What a recogniser says of a file that it knows and that its architecture does not run.
+
+    Attributes:
+        what: What the file is, after "is": "an original YOLOv5 with anchors".
+        found: By what it was told.
+        runs_with: What runs it, or what to load in its place.
+    """
+
+    what: str
+    found: str
+    runs_with: str
+
+
+Recogniser = Callable[[Any], "ModelCard | NotRunnable | None"]
+"""Looks at a file's facts (`lensmount_reading.FileFacts`); None is for those of something else."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +46,8 @@ class ReadRequest:
         left_out: One line on each plugin that could not be loaded, for errors that this may explain.
         bring: Brings another file of the folder, which is downloaded where the folder is a repository's; answers with
             its path, or None when there is no such file.
+        repository: Where the folder is a repository's. Without a marker its model is to be found by the names of its
+            files and brought, and `path` is only a name.
     """
 
     path: Path
@@ -38,6 +57,7 @@ class ReadRequest:
     architecture: str | None = None
     recognisers: Mapping[str, Recogniser] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
+    repository: Repository | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

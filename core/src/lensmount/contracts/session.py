@@ -90,6 +90,19 @@ class TorchNetwork:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GraphNetwork:
+    """An ONNX graph in memory, made from the weights of a package.
+
+    Attributes:
+        model: The serialised model. Initializers named below are marked in it as lying outside.
+        initializers: Contiguous numpy arrays by name, perhaps views of a mapped file; they must outlive the session.
+    """
+
+    model: bytes
+    initializers: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OpenRequest:
     """All that a backend needs to open one graph or network.
 
@@ -100,6 +113,7 @@ class OpenRequest:
         precision: Precision to compute in (`fp32`, `fp16`, `bf16`; `int8` graphs run as they are).
         options: Session settings.
         network: For format `torch`: the network that the architecture built, on the CPU in float32.
+        graph: For a backend that opens `graph` instead of the package's format: what the architecture wrote.
     """
 
     package: ModelPackage
@@ -108,6 +122,7 @@ class OpenRequest:
     precision: str
     options: BackendOptions = field(default_factory=BackendOptions)
     network: TorchNetwork | None = None
+    graph: GraphNetwork | None = None
 
 
 @runtime_checkable

@@ -28,6 +28,7 @@ def lensmount_readers() -> Iterable[Reader]:
         marker="lensmount.json",
         read="lensmount.store.manifests:read",
         description="a folder that lensmount pull or export wrote",
+        repositories=True,
     )
 
 
@@ -51,7 +52,6 @@ def lensmount_commands() -> Iterable[Command]:
         ("explain", "catalogue:explain", "Show which package would be loaded here, and why every other would not."),
         ("plugins", "catalogue:plugins", "List the plugins found, and what became of each."),
         ("doctor", "doctor:doctor", "Show what this machine has, which backends can run on it, and what is wrong."),
-        ("export", "export:export", "Export a model to another format, or build an engine from it."),
         ("pull", "store:pull", "Fetch models, verified, so that later loads need no network."),
         ("lock", "store:lock", "Write lensmount.lock: the files that models stand for."),
         ("cache", "store:cache", "Look after the files that were fetched."),

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from lensmount.errors import LensmountError, NoPackageError, StoreError, UnsupportedModelError
 from lensmount.host.selection import normalise_device
+from lensmount.specs import Artifact, Backend, ModelCard, ModelPackage
 from lensmount.specs.imports import ask, call
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from lensmount.contracts.plan import LoadPlan
     from lensmount.contracts.requests import Builder
     from lensmount.host.site import Site
-    from lensmount.specs import Artifact, Backend, ModelCard, ModelPackage
     from lensmount.store.fetch import FetchedPackage
 
 SOURCE = "built_from"
@@ -146,7 +146,6 @@ def build(
         LensmountError: Whatever the builder raises.
     """
     from lensmount.contracts.requests import Builder, BuildRequest
-    from lensmount.specs import ModelPackage
     from lensmount.specs.options import one_of
 
     owner = f"the builder of backend {backend.name!r}"
@@ -208,12 +207,7 @@ def _source_of(site: Site, card: ModelCard, builder: Builder, precision: str, fe
 
     A graph that computes in the precision comes first, then one that the builder can lower, then a torch package that
     the architecture can export.
-
-    Raises:
-        UnsupportedModelError: The model has none of these.
-        SourceError: A file cannot be had.
     """
-    from lensmount.specs import Artifact
     from lensmount.store.fetch import fetch_files
 
     graphs = [p for p in card.packages if p.format == "onnx" and builder.accepts(p, precision)]
@@ -251,12 +245,13 @@ def _source_of(site: Site, card: ModelCard, builder: Builder, precision: str, fe
         from lensmount.contracts.model import ExportContext
 
         with tempfile.TemporaryDirectory(prefix="lensmount-export-") as folder:
+            path = Path(folder) / "weights.onnx"
             context = ExportContext(
                 card=card,
                 package=torch,
                 files=fetched.files,
                 target="onnx",
-                output=Path(folder) / "weights.onnx",
+                output=path,
                 precision=precision,
                 dynamic=True,
             )

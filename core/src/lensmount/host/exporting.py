@@ -129,19 +129,8 @@ def _loaded(load: Callable[..., Any], ask: Ask, name: Any = None, **options: Any
 
 
 @settled(inference=False)
-def architecture_export(
-    card: ModelCard,
-    site: Site,
-    fetch: FetchOptions,
-    output: Path,
-    *,
-    target: str,
-    precision: str,
-    dynamic: bool,
-    batch: int,
-    settings: Mapping[str, Any],
-) -> Path:
-    """Fetches the torch package and calls the architecture's exporter.
+def architecture_export(card: ModelCard, site: Site, fetch: FetchOptions, output: Path, **asked: Any) -> Path:
+    """Fetches the torch package and calls the architecture's exporter; `asked` is the rest of `ExportContext`.
 
     Raises:
         UnsupportedModelError: The architecture exports nothing, or the model has no torch package.
@@ -155,16 +144,7 @@ def architecture_export(
         raise UnsupportedModelError(
             f"{card.id!r} cannot be exported", found=found, expected="an architecture with an exporter, a torch package"
         )
-    context = ExportContext(
-        card=card,
-        package=package,
-        files=_files(card, site, fetch, package),
-        target=target,
-        output=output,
-        precision=precision,
-        dynamic=dynamic,
-        batch=batch,
-        settings=settings,
-    )
+    files = _files(card, site, fetch, package)
+    context = ExportContext(card=card, package=package, files=files, output=output, **asked)
     written: Path = call(architecture.exporter, f"the exporter of architecture {architecture.name!r}", Path, context)
     return written

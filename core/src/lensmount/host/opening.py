@@ -99,29 +99,30 @@ def _open(
 ) -> dict[str, Session]:
     from lensmount.backend.torch_place import settled
     from lensmount.contracts.model import NetworkContext
-    from lensmount.contracts.session import OpenRequest, Session, TorchNetwork
+    from lensmount.contracts.session import GraphNetwork, OpenRequest, Session, TorchNetwork
 
     package = choice.package
     owner = f"the opener of backend {choice.backend.name!r}"
     opener = import_string(choice.backend.opener, owner)
 
-    def request(path: Path | None, network: TorchNetwork | None) -> OpenRequest:
+    def request(path: Path | None, made: TorchNetwork | GraphNetwork | None) -> OpenRequest:
         return OpenRequest(
             package=package,
             path=path,
             device=choice.device,
             precision=choice.precision,
             options=session_options,
-            network=network,
+            network=made if isinstance(made, TorchNetwork) else None,
+            graph=made if isinstance(made, GraphNetwork) else None,
         )
 
     requests: dict[str, OpenRequest] = {}
-    if package.format == "torch" and architecture.network is not None:
+    kind, what = (GraphNetwork, "graph") if choice.as_graph else (TorchNetwork, "network")
+    if (choice.as_graph or package.format == "torch") and (named := getattr(architecture, what)) is not None:
         context = NetworkContext(card=card, package=package, files=files, options=options)
-        by = f"the network of architecture {architecture.name!r}"
         with settled(inference=False):
-            built = call(architecture.network, by, (TorchNetwork, Mapping), context)
-        networks = {"network": built} if isinstance(built, TorchNetwork) else dict(built)
+            built = call(named, f"the {what} of architecture {architecture.name!r}", (kind, Mapping), context)
+        networks = dict(built) if isinstance(built, Mapping) else {"network": built}
         requests = {name: request(None, network) for name, network in networks.items()}
     else:
         requests = {a.name: request(files[a.name], None) for a in package.artifacts if a.role == "graph"}

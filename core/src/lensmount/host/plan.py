@@ -39,6 +39,7 @@ class Ask:
     offline: bool | None = None
     locked: bool | str | os.PathLike[str] = False
     allow_insecure: bool = False
+    refresh: bool = False
     caches: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -59,6 +60,7 @@ class Ask:
         return FetchOptions(
             offline=self.offline,
             allow_insecure=self.allow_insecure,
+            refresh=self.refresh,
             credentials={} if self.api_key is None else {scheme: self.api_key},
         )
 

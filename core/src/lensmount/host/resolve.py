@@ -9,18 +9,21 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lensmount.contracts.finder import Finder, Repository, RepositoryFinder
+from lensmount.contracts.requests import NotRunnable, ReadRequest
 from lensmount.errors import AmbiguousModelError, MissingDependencyError, ModelFileError, ModelNotFoundError
 from lensmount.host.hints import BARE_FILES, MARKERS, known_plugin
+from lensmount.specs import ModelCard
 from lensmount.specs.imports import ask as ask_plugin
 from lensmount.specs.imports import call, call_quickly
-from lensmount.store.addresses import path_of, public
+from lensmount.store.addresses import known_as, path_of, public
 
 if TYPE_CHECKING:
-    from lensmount.contracts.finder import FetchOptions, Finder
+    from lensmount.contracts.finder import FetchOptions
     from lensmount.host.discovery import Index
     from lensmount.host.plan import Ask
     from lensmount.host.site import Name
-    from lensmount.specs import Architecture, ModelCard, Reader
+    from lensmount.specs import Architecture, Reader
 
 MODEL_SUFFIXES = (".onnx", ".pt", ".pth", ".safetensors", ".bin", ".engine", ".plan", ".torchscript")
 
@@ -63,12 +66,7 @@ def _find(name: Name, index: Index, fetch: FetchOptions, architecture: str | Non
 
 
 def _on_base(card: ModelCard, index: Index, fetch: FetchOptions) -> ModelCard:
-    """The card with its base's packages, and its own files added to theirs.
-
-    Raises:
-        ModelFileError: The base is itself built on another model, or an address on the web.
-        ModelNotFoundError: No plugin, file or address has the base's name.
-    """
+    """The card with its base's packages, and its own files added to theirs."""
     base = card.base or ""
     if "://" in base and not base.startswith(("file://", "hf://")):
         raise ModelFileError(
@@ -103,7 +101,8 @@ def _from_id(text: str, index: Index) -> ModelCard:
     distribution, _, rest = text.rpartition(":")
     entries = index.cards.get(rest if distribution else text, [])
     if distribution:
-        entries = [e for e in entries if _same(e.distribution, distribution)]
+        wanted = distribution.lower().replace("_", "-")
+        entries = [e for e in entries if e.distribution.lower().replace("_", "-") == wanted]
     if len(entries) == 1:
         return entries[0].card
     if not entries:
@@ -114,10 +113,6 @@ def _from_id(text: str, index: Index) -> ModelCard:
         found=", ".join(owners),
         fix="name one: " + " or ".join(repr(f"{owner}:{text}") for owner in owners),
     )
-
-
-def _same(a: str, b: str) -> bool:
-    return a.lower().replace("_", "-") == b.lower().replace("_", "-")
 
 
 def _not_found(text: str, index: Index) -> ModelNotFoundError:
@@ -152,9 +147,7 @@ def _looks_like_path(text: str, index: Index) -> bool:
     """Whether a string can only be a path: it starts like one, ends like a model file, or is a folder with a marker."""
     if text.startswith(("file://", "./", "../", "/", "~", ".\\", "..\\")) or text.lower().endswith(MODEL_SUFFIXES):
         return True
-    if not Path(text).is_dir():
-        return False
-    return any(Path(text, marker).exists() for marker in {*_marked(index), *MARKERS})
+    return Path(text).is_dir() and any(Path(text, marker).exists() for marker in {*_marked(index), *MARKERS})
 
 
 def _marked(index: Index) -> dict[str, Reader]:
@@ -196,8 +189,6 @@ def _no_reader(problem: str, distribution: str, index: Index) -> MissingDependen
 
 def _read(reader: Reader, path: Path, index: Index, architecture: str | None, **known: Any) -> ModelCard:
     """The card that a reader gives; `known` is what else the request says: the name, how other files are brought."""
-    from lensmount.contracts.requests import ReadRequest
-    from lensmount.specs import ModelCard
 
     def there(name: str) -> Path | None:
         file = (path if path.is_dir() else path.parent).absolute().joinpath(*name.split("/"))
@@ -220,18 +211,14 @@ def _read(reader: Reader, path: Path, index: Index, architecture: str | None, **
 
 
 def _recognise(architecture: Architecture, facts: Any) -> Any:
-    from lensmount.specs import ModelCard
-
     owner = f"the recogniser of architecture {architecture.name!r}"
-    return call_quickly(architecture.recognise or "", owner, (ModelCard, type(None)), facts)
+    return call_quickly(architecture.recognise or "", owner, (ModelCard, NotRunnable, type(None)), facts)
 
 
 # --- addresses --------------------------------------------------------------------------------------------------------
 
 
 def _from_address(text: str, index: Index, fetch: FetchOptions, architecture: str | None) -> ModelCard:
-    from lensmount.contracts.finder import Finder, Folder, FolderFinder
-
     scheme = text.partition("://")[0]
     source = index.sources.get(scheme)
     if source is None:
@@ -240,14 +227,28 @@ def _from_address(text: str, index: Index, fetch: FetchOptions, architecture: st
             found=public(text),
             expected=", ".join(sorted(index.sources)),
         )
-    from lensmount.specs import ModelCard
-
     owner = f"source {scheme!r}"
     finder: Finder = call(source.finder, owner, Finder)
+    try:
+        return _found_at(finder, owner, text, index, fetch, architecture)
+    except ModelFileError as error:
+        if not error.sound:
+            from lensmount.store.store import Store
+
+            Store().disown(known_as(text), error)
+        raise
+
+
+def _found_at(
+    finder: Finder, owner: str, text: str, index: Index, fetch: FetchOptions, architecture: str | None
+) -> ModelCard:
+    from lensmount.contracts.finder import Repository
+    from lensmount.specs import ModelCard
+
     card: ModelCard | None = ask_plugin(owner, (ModelCard, type(None)), finder.find, text, fetch)
     if card is not None:
         return card
-    shown = public(text)
+    shown, scheme = public(text), text.partition("://")[0]
     path = shown.partition("#")[0]
     if path.lower().endswith(MODEL_SUFFIXES):
         from lensmount.store.fetch import fetch_beside, fetch_uri
@@ -255,46 +256,39 @@ def _from_address(text: str, index: Index, fetch: FetchOptions, architecture: st
         fetched = fetch_uri(text, {scheme: finder}, fetch)
         bring = partial(fetch_beside, text, fetched, {scheme: finder}, fetch)
         return _read_bare(fetched.path, index, architecture, name=path.rpartition("/")[2], bring=bring)
-    name = text.rstrip("/").rpartition("/")[2].partition("@")[0]
-    card = _from_repository(finder, text, index, fetch, architecture, name)
-    if card is not None:
-        return card
-    by_folder = finder.folder if isinstance(finder, FolderFinder) else lambda *_: None
-    folder = ask_plugin(owner, (Folder, type(None)), by_folder, text, fetch)
-    if folder is not None:
-        return _at(_read_bare(folder.weights, index, architecture, name=name), folder.weights.parent, folder.uri)
-    raise ModelNotFoundError(
-        f"{shown!r} names neither a model file nor a folder that can be recognised",
-        expected=f"an address that ends in {', '.join(MODEL_SUFFIXES)}, a repository with a lensmount.json, or one "
-        "of transformers' layout (config.json and model.safetensors)",
-    )
+    by_repository = finder.repository if isinstance(finder, RepositoryFinder) else lambda *_: None
+    repository = ask_plugin(owner, (Repository, type(None)), by_repository, text, fetch)
+    if repository is None:
+        raise ModelNotFoundError(
+            f"{shown!r} names neither a model file nor a folder that can be recognised",
+            expected=f"an address that ends in {', '.join(MODEL_SUFFIXES)}, a repository with a lensmount.json, or one "
+            "with a model's weights (config.json and model.safetensors, a single checkpoint or graph)",
+        )
+    return _from_repository(repository, text.rstrip("/").rpartition("/")[2].partition("@")[0], index, architecture)
 
 
-def _from_repository(
-    finder: Finder, text: str, index: Index, fetch: FetchOptions, architecture: str | None, name: str
-) -> ModelCard | None:
-    """The card of a repository that has the marker of a reader of repositories, else None."""
-    from lensmount.contracts.finder import Repository, RepositoryFinder
+def _from_repository(repository: Repository, name: str, index: Index, architecture: str | None) -> ModelCard:
+    """The card of a repository that has the marker of a reader of repositories, or the files of a model."""
+    folder = Path(name)
 
-    readers = {marker: reader for marker, reader in _marked(index).items() if reader.repositories}
-    if not readers or not isinstance(finder, RepositoryFinder):
-        return None
-    owner = f"source {text.partition('://')[0]!r}"
-    repository = ask_plugin(owner, (Repository, type(None)), finder.repository, text, fetch)
-    for marker, reader in readers.items():
-        path = None if repository is None else repository.bring(marker)
-        if repository is not None and path is not None:
-            read = partial(_read, reader, path.parent, index, architecture, name=name)
-            return _at(read(bring=repository.bring), path.parent, repository.uri)
-    return None
+    def bring(file: str) -> Path | None:
+        nonlocal folder
+        path = repository.bring(file)
+        folder = folder if path is None else path.parents[file.count("/")]
+        return path
+
+    readers = (reader for marker, reader in _marked(index).items() if reader.repositories and bring(marker))
+    reader = next(readers, None)
+    read = _read_bare if reader is None else partial(_read, reader)
+    return _at(read(folder, index, architecture, name=name, bring=bring, repository=repository), folder, repository)
 
 
-def _at(card: ModelCard, folder: Path, address: str) -> ModelCard:
-    """The card with a folder's files at their address instead of where they were brought to."""
+def _at(card: ModelCard, folder: Path, repository: Repository) -> ModelCard:
+    """The card with a repository's files at their address instead of where they were brought to."""
     here = folder.absolute().as_uri()
 
     def moved(uri: str) -> str:
-        return address + uri.removeprefix(here) if uri.startswith(f"{here}/") else uri
+        return repository.uri + uri.removeprefix(here) if uri.startswith(f"{here}/") else uri
 
     packages = tuple(
         replace(package, artifacts=tuple(replace(a, uri=moved(a.uri)) for a in package.artifacts))

@@ -31,7 +31,7 @@ def select(
     choices: list[Choice] = []
     rejected: list[Rejection] = []
     for package in card.packages:
-        openers = [(b, s) for b, s in known if package.format in b.formats]
+        openers = [(b, s) for b, s in known if package.format in b.formats or _as_graph(package, architecture, b)]
         if not openers:
             names = ", ".join(b.name for b, _ in known) or "none"
             reason = Reason(
@@ -56,6 +56,13 @@ def select(
         rejected=tuple(rejected),
         notes=_notes(choices, environment, request),
     )
+
+
+def _as_graph(package: ModelPackage, architecture: Architecture | None, backend: Backend) -> bool:
+    """Whether a backend that does not open the package opens an ONNX graph of its weights."""
+    if architecture is None or architecture.graph is None or "graph" not in backend.formats:
+        return False
+    return package.format in architecture.graph_formats and package.format not in backend.formats
 
 
 def without_less_exact(plan: LoadPlan) -> LoadPlan:
@@ -142,13 +149,14 @@ def _check(
                 fix=status.fix or (f'pip install "{backend.extra}"' if backend.extra else None),
             )
         )
-    if package.format == "torch" and (architecture is None or architecture.network is None):
+    as_graph = _as_graph(package, architecture, backend)
+    if package.format == "torch" and not as_graph and (architecture is None or architecture.network is None):
         found = "no such plugin" if architecture is None else f"{architecture.name} has none"
         reasons.append(Reason(check="network", required="an architecture with a torch network", found=found))
     device, problem = _device(package.requirements, backend, status, environment, request)
     if problem is not None and status.usable:
         reasons.append(problem)
-    precisions, problem = _precisions(package, backend, status, device, request)
+    precisions, problem = _precisions(package, backend, status, device, request, as_graph)
     if problem is not None and status.usable:
         reasons.append(problem)
     reasons += _machine(package.requirements, environment, status, device)
@@ -185,7 +193,7 @@ def _device(
 
 
 def _precisions(
-    package: ModelPackage, backend: Backend, status: BackendStatus, device: str, request: Request
+    package: ModelPackage, backend: Backend, status: BackendStatus, device: str, request: Request, as_graph: bool
 ) -> tuple[tuple[str, ...], Reason | None]:
     """What the package can compute in, of what was asked for."""
     stored = package.precision
@@ -197,7 +205,7 @@ def _precisions(
             return (), Reason(check="precision", required=asked, found=stored, fix=fix)
         return (stored,), None
     computes: Mapping[str, Sequence[str]] = dict(status.precisions)
-    offered = computes.get(device_kind(device), ("fp32",))
+    offered = ("fp32",) if as_graph else computes.get(device_kind(device), ("fp32",))
     usable = tuple(precision for precision in wanted or ("fp32",) if precision in offered)
     if usable:
         return usable, None

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import threading
+import warnings
 from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING
 
-from lensmount.errors import LensmountError, ModelNotFoundError, reason
+from lensmount.errors import LensmountError, ModelNotFoundError, PluginWarning, UnsupportedModelError, reason
+from lensmount.specs import BackendStatus
 
 if TYPE_CHECKING:
     from lensmount.host.discovery import Candidate, Index, PluginStatus
     from lensmount.machine.environment import Environment
-    from lensmount.specs import Architecture, Backend, BackendStatus, ModelCard
+    from lensmount.specs import Architecture, Backend, ModelCard
 
 Name = str | os.PathLike[str]
 """What users call a model: an id, a path, an address."""
@@ -69,8 +71,7 @@ class Site:
     def refresh(self) -> None:
         """Forgets what was collected; the next use discovers plugins and the machine again."""
         with self._lock:
-            self._found = None
-            self._index = None
+            self._found = self._index = None
             self._probed = {}
             self._environment = self._given_environment
 
@@ -98,8 +99,6 @@ class Site:
 
     def backends(self, name: str | None = None) -> list[tuple[Backend, BackendStatus]]:
         """Every backend, and whether it can run here; where one is named, the others are not asked."""
-        from lensmount.specs import BackendStatus
-
         with self._lock:
             known = self.index.backends
             for backend in [known[name]] if name in known else known.values():
@@ -131,8 +130,6 @@ class Site:
                 fix="; ".join([*missing, *self.index.left_out]),
             )
         if card.task not in found.tasks:
-            from lensmount.errors import UnsupportedModelError
-
             raise UnsupportedModelError(
                 f"{card.id!r} has a task that architecture {found.name!r} does not run here",
                 found=card.task,
@@ -144,7 +141,6 @@ class Site:
 
 def _probe(backend: Backend, environment: Environment) -> BackendStatus:
     """Asks a backend; one that fails to answer is not usable, and the others are asked all the same."""
-    from lensmount.specs import BackendStatus
     from lensmount.specs.imports import call_quickly, patience
 
     patience()  # what the user set wrongly is told, not taken for the backend's failure
@@ -152,6 +148,7 @@ def _probe(backend: Backend, environment: Environment) -> BackendStatus:
     try:
         status: BackendStatus = call_quickly(backend.probe, owner, BackendStatus, environment)
     except (LensmountError, MemoryError) as error:
-        why = reason(error)
-        return BackendStatus(usable=False, reason=why if owner in why else f"{owner}: {why}")
+        why = reason(error).replace("\n ", ";")
+        status = BackendStatus(usable=False, reason=why if owner in why else f"{owner}: {why}")
+        warnings.warn(status.reason or owner, PluginWarning, stacklevel=2)
     return status

@@ -111,7 +111,7 @@ class Preprocess:
             pads by mirroring); `center-crop` cuts `size` out of the middle and pads what is missing;
             `short-side-crop` scales the short side, then cuts the middle; `fit` scales the long side and pads
             nothing; `pad-square` pads to a square at right and bottom, then scales; `none` leaves the size.
-        rounding: How the scaled size is rounded: `nearest` (ultralytics) or `truncate` (the Roboflow packages).
+        rounding: Of the scaled size, and of half an odd crop: `nearest` (ultralytics, torchvision) or `truncate`.
         position: Where a letterboxed picture lies in its frame.
         divisible_by: Pads right and bottom up to a multiple of this, for graphs of dynamic size.
         rectangular: With `letterbox`: the frame is not the whole of `size`, but the smallest multiple of

@@ -41,8 +41,11 @@ class Architecture:
         factory: Import string of `factory(context: lensmount.contracts.BuildContext) -> Model`.
         network: Import string of `network(context: lensmount.contracts.NetworkContext) -> TorchNetwork` (or a mapping
             of them, one per session name), for packages of format `torch`; None if there is no torch form.
-        recognise: Import string of `recognise(facts: lensmount_reading.FileFacts) -> ModelCard | None`: looks at a
-            bare file's facts (tensors, graph inputs and outputs, metadata), never at its name.
+        graph: Import string of `graph(context: lensmount.contracts.NetworkContext) -> GraphNetwork` (or a mapping of
+            them): the same weights as ONNX graphs, made without torch for backends that open the format `graph`.
+        graph_formats: Formats of the packages that `graph` makes graphs of.
+        recognise: Import string of a `lensmount.contracts.Recogniser`: looks at a bare file's facts (tensors, graph
+            inputs and outputs, metadata), never at its name.
         options: Import string of the frozen dataclass of load options that this architecture adds.
         exporter: Import string of `export(context: lensmount.contracts.ExportContext) -> Path`.
         float_nodes: Import string of `float_nodes(model: onnx.ModelProto) -> Collection[str]`: names of the nodes of a
@@ -56,6 +59,8 @@ class Architecture:
     tasks: tuple[str, ...]
     factory: str
     network: str | None = None
+    graph: str | None = None
+    graph_formats: tuple[str, ...] = ("torch",)
     recognise: str | None = None
     options: str | None = None
     exporter: str | None = None
@@ -64,8 +69,8 @@ class Architecture:
     description: str = ""
 
     def __post_init__(self) -> None:
-        strings = (self.factory, self.network, self.recognise, self.options, self.exporter, self.float_nodes)
-        _check_names("architecture", self.name, strings)
+        code = (self.network, self.graph, self.recognise, self.options, self.exporter, self.float_nodes)
+        _check_names("architecture", self.name, (self.factory, *code))
         require(bool(self.tasks), f"architecture {self.name!r}", self.tasks, "at least one task")
 
 
@@ -75,7 +80,7 @@ class Backend:
 
     Attributes:
         name: `onnx`, `torch`, …
-        formats: Package formats that it opens.
+        formats: Package formats that it opens; `graph` stands for ONNX graphs in memory, made from a package's weights.
         probe: Import string of `probe(environment: Environment) -> BackendStatus`; cheap: it reads installed
             metadata and files, and imports no runtime.
         opener: Import string of `open(request: lensmount.contracts.OpenRequest) -> Session`.

@@ -313,6 +313,12 @@ def _finish(request: DownloadRequest, partial: Partial, sink: Sink, size: int, t
     for name, promised in (("sha256", request.sha256), ("md5", request.md5)):
         if promised is not None and found[name] != promised.lower():
             raise _mismatch(request, f"{name} {found[name]}", f"{name} {promised}")
+    if request.sha256 is None:  # a page that asks to log in would be trusted from now on
+        with partial.path.open("rb") as handle:
+            begins = handle.read(512).lstrip().lower()
+        if begins.startswith((b"<!doctype html", b"<html")):
+            fix = "see in a browser what it asks for: to log in, or another address; nothing was kept"
+            raise IntegrityError(f"{public(request.address)} gives a web page", expected="the file itself", fix=fix)
     return Received(sha256=found["sha256"], size=size)
 
 

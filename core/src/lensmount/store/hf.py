@@ -1,46 +1,34 @@
 """`hf://owner/repo[@revision][/file]`, through huggingface_hub's own cache, settings and token.
 
 Nothing is copied into the store: files stay in the hub's cache, shared with every other tool. The store only
-remembers their hashes (so that they are not taken again at each load) and, for addresses without a commit, which
-commit their first download gave: a moving branch does not change a model silently.
+remembers their hashes (so that they are not taken again at each load) and, for files and repositories addressed
+without a commit, which commit their first download gave: a moving branch does not change a model silently. What the
+branch gives by now is said in a notice, and taken with `FetchOptions.refresh`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import re
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from lensmount.contracts.finder import Fetched, FetchOptions, Folder, Repository
-from lensmount.errors import ArtifactNotFoundError, IntegrityError, ModelFileError, OfflineError, SourceError
-from lensmount.specs import Artifact, ModelCard
+from lensmount.contracts.finder import Fetched, FetchOptions, Repository
+from lensmount.errors import ArtifactNotFoundError, IntegrityError, SourceError
+from lensmount.specs import Artifact
 from lensmount.specs.offline import is_offline
+from lensmount.store import hub_files as hub
 from lensmount.store.addresses import COMMIT, HubAddress, parse_hub
 from lensmount.store.download import SECOND_HAND, SECOND_HAND_NOTE
 from lensmount.store.files import broken_promise, check_md5
-from lensmount.store.hub_errors import NO_SUCH_FILE, translated
-from lensmount.store.ledger import accept_change
-from lensmount.store.offline import missing, missing_error
-from lensmount.store.store import StoreFinder
-
-MANIFEST = "lensmount.json"
-LAYOUTS = (
-    ("config.json", ("model.safetensors.index.json", "model.safetensors")),
-    ("open_clip_config.json", ("open_clip_model.safetensors",)),
-)
-"""Configuration and weights of transformers' and open_clip's repositories."""
-BESIDE = (
-    "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json",
-    "merges.txt",
-)  # fmt: skip
-"""Other files that the models read; downloaded where a repository has them."""
+from lensmount.store.hub_errors import NO_SUCH_FILE
+from lensmount.store.ledger import accept_change, key_of
+from lensmount.store.offline import MissingFilesError
+from lensmount.store.store import Store, StoreFinder
 
 ABSENT = ("nothing", "a file")
-SHARD = re.compile(r"[\w.-]+\.safetensors")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -56,14 +44,17 @@ class HubFinder(StoreFinder):
             OfflineError: Offline and not in the hub's cache.
             IntegrityError: Not what was promised, or not what the first download gave.
         """
-        address = parse_hub(artifact.uri)
-        if address.file is None:
+        asked = parse_hub(artifact.uri)
+        if asked.file is None:
             raise SourceError("a file is needed", found=artifact.uri, expected=f"{artifact.uri}/path/to/file")
-        known = None if artifact.sha256 or address.pinned else self._store.ledger.reference(str(address))
-        if known is not None and known.revision and COMMIT.fullmatch(known.revision):
-            address = replace(address, revision=known.revision)
-        promised = artifact.sha256 or self._first_hash(artifact, address)
-        path = _cached(address)
+        offline, moving = is_offline(options.offline), artifact.sha256 is None and not asked.pinned
+        refresh = moving and options.refresh
+        address = self._remembered(asked) if moving and not refresh else asked
+        newest, down = hub.newest_of(asked, options) if moving and not offline else (None, None)
+        if newest is not None and not address.pinned:
+            address = replace(address, revision=newest.commit)
+        promised = artifact.sha256 or (None if refresh else self._first_hash(artifact, address))
+        path = found = hub.cached(address, without_ref=offline or down is not None)
         wrong = self._wrong(artifact, path, promised)
         for force in (False, True):
             if wrong is None:
@@ -71,60 +62,24 @@ class HubFinder(StoreFinder):
             damaged = path is not None and self._damaged(path)
             if force and not damaged:
                 break
-            if is_offline(options.offline):
-                raise _missing(artifact, address, path if damaged else None)
-            path = _download(address, options, force=force)
+            if offline:
+                raise hub.absent(artifact, address, path if damaged else None)
+            path = hub.download(address, options, force=force)
             wrong = self._wrong(artifact, path, promised)
         if path is None or wrong is not None:
             raise self._mismatch(artifact, address, wrong or ABSENT)
         if artifact.sha256 is None and artifact.md5 is not None:
             check_md5(path, artifact.md5)
-        revision = _commit_of(path) or address.revision
+        revision = hub.commit_of(path) or address.revision
         sha256 = self._store.verified_file(path)
-        found = Fetched(path=path, size=path.stat().st_size, sha256=sha256, revision=revision)
+        fetched = Fetched(path=path, size=path.stat().st_size, sha256=sha256, revision=revision)
+        if down is not None and path == found:
+            hub.notice(asked, f"is taken from the hub's cache: {down.problem}")
+        if newest is not None and revision not in (None, newest.commit) and newest.files.get(asked.file) != sha256:
+            hub.notice(asked, hub.newer(revision, newest.commit))
         with contextlib.suppress(OSError):  # a read-only home: the hub's cache still has the file and its hash
-            self._store.ledger.remember(str(parse_hub(artifact.uri)), found, published=artifact.sha256 is not None)
-        return found
-
-    def find(self, uri: str, options: FetchOptions) -> ModelCard | None:
-        """The card of a repository with a lensmount manifest, else None.
-
-        Raises:
-            SourceError: As for `fetch`.
-        """
-        address = parse_hub(uri)
-        if address.file is not None:
-            return None
-        repository = _Repository(address, options)
-        manifest = repository.bring(MANIFEST)
-        if manifest is None:
-            return None
-        from lensmount.store.manifests import parse_manifest
-
-        return parse_manifest(manifest.read_bytes(), base_uri=str(repository.address))
-
-    def folder(self, uri: str, options: FetchOptions) -> Folder | None:
-        """Brings a repository of transformers' or open_clip's layout: configuration, safetensors weights, tokeniser.
-
-        Weights of other kinds (pickles) are left where they are.
-
-        Returns:
-            Where it is in the hub's cache, with its address at the commit that was taken; None when there is no
-            configuration or no safetensors file.
-
-        Raises:
-            SourceError: As for `fetch`.
-        """
-        address = parse_hub(uri)
-        if address.file is not None:
-            return None
-        repository = _Repository(address, options)
-        weights = repository.weights()
-        if weights is None:
-            return None
-        for name in BESIDE:
-            repository.bring(name)
-        return Folder(weights=weights, uri=str(repository.address))
+            self._store.ledger.remember(str(asked), fetched, published=artifact.sha256 is not None)
+        return fetched
 
     def repository(self, uri: str, options: FetchOptions) -> Repository | None:
         """The repository of an address without a file; its files come into the hub's cache one by one.
@@ -133,7 +88,14 @@ class HubFinder(StoreFinder):
             SourceError: As for `fetch`.
         """
         address = parse_hub(uri)
-        return _Repository(address, options) if address.file is None else None
+        known = self._remembered(address)
+        return None if address.file else _Repository(self, self._store, known, address, options)
+
+    def _remembered(self, address: HubAddress) -> HubAddress:
+        """The address at the commit of its first download, if there was one."""
+        known = None if address.pinned else self._store.ledger.reference(str(address))
+        fixed = known is not None and COMMIT.fullmatch(known.revision or "")
+        return replace(address, revision=known.revision) if known is not None and fixed else address
 
     def _first_hash(self, artifact: Artifact, address: HubAddress) -> str | None:
         for uri in (str(address), str(parse_hub(artifact.uri))):
@@ -171,131 +133,92 @@ class HubFinder(StoreFinder):
 
 
 class _Repository:
-    """A repository at the one commit that its first file came from.
+    """A repository at one commit: that of the first load (`known`), what the hub says, or that of the first file."""
 
-    Args:
-        address: As the user gave it.
-        options: How the hub may be reached.
-
-    Raises:
-        OfflineError: Offline, and nothing of it is in the hub's cache.
-    """
-
-    def __init__(self, address: HubAddress, options: FetchOptions) -> None:
-        self.address = address
-        self._options = options
-        if is_offline(options.offline) and not _repository_cached(address):
-            manifest = replace(address, file=MANIFEST)
-            raise _missing(Artifact(name=MANIFEST, uri=str(manifest)), manifest)
+    def __init__(
+        self, finder: HubFinder, store: Store, known: HubAddress, asked: HubAddress, options: FetchOptions
+    ) -> None:
+        self._finder, self._store, self._asked, self._options = finder, store, asked, options
+        self.address = asked if options.refresh else known
+        self._listing: hub.Listing | None = None
+        offline = is_offline(options.offline)
+        if not offline and (not asked.pinned or self._kept() is None):
+            self._ask()
+        elif offline and not self.address.pinned:
+            commit = hub.commit_in_cache(self.address)
+            if commit is None:
+                raise self._absent()
+            self.address = replace(self.address, revision=commit)
 
     @property
     def uri(self) -> str:
-        """Its address, at the commit that its first file came from."""
+        """Its address, at the commit that is used."""
         return str(self.address)
+
+    def _ask(self) -> None:
+        """Finds out what the hub says; where it cannot be asked, goes on with what is in its cache."""
+        newest, down = hub.newest_of(self._asked, self._options)
+        if down is not None:
+            commit = self.address.revision if self.address.pinned else hub.commit_in_cache(self.address)
+            if commit is None or not (hub.repository_folder(self._asked) / "snapshots" / commit).is_dir():
+                return  # the first file will say what is wrong
+            self.address = replace(self.address, revision=commit)
+            self._options = replace(self._options, offline=True)
+            hub.notice(self._asked, f"is taken from the hub's cache, at commit {commit[:12]}: {down.problem}")
+        if newest is None:
+            return
+        if not self.address.pinned:
+            self.address = replace(self.address, revision=newest.commit)
+        if self.address.revision == newest.commit:
+            self._listing = newest
+            self._store.keep_answer("hf", self.uri, json.dumps(sorted(newest.files)).encode())
+        else:
+            hub.notice(self._asked, hub.newer(self.address.revision, newest.commit))
+
+    def _kept(self) -> list[str] | None:
+        """The files that the hub once said the commit has."""
+        answer = self._store.kept_answer("hf", self.uri) if self.address.pinned else None
+        try:
+            return None if answer is None else list(map(str, json.loads(answer)))
+        except ValueError:
+            return None
+
+    def names(self) -> Collection[str] | None:
+        """Its files, or offline those in the hub's cache; None where the hub does not say."""
+        if self._listing is not None:
+            return self._listing.files
+        kept = self._kept()
+        if kept is not None or not is_offline(self._options.offline):
+            return kept
+        folder = hub.repository_folder(self.address) / "snapshots" / (self.address.revision or "")
+        found = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+        if all(name.endswith((".json", ".txt", ".md", ".gitattributes")) for name in found):
+            raise self._absent()
+        return found
 
     def bring(self, name: str) -> Path | None:
         """One of its files in the hub's cache, or None when it has no such file."""
-        wanted = replace(self.address, file=name)
+        known = self._listing.files if self._listing is not None else self._kept()
+        if known is not None and name not in known:
+            return None
         try:
-            if is_offline(self._options.offline):
-                path = _cached(wanted)
-            else:
-                path = _download(wanted, self._options, force=False)
+            wanted = Artifact(name=name, uri=str(replace(self.address, file=name)))
+            got = self._finder.fetch(wanted, self._options)
         except ArtifactNotFoundError as error:
             if error.found == NO_SUCH_FILE:
                 return None
             raise
-        commit = None if path is None else _commit_of(path)
-        if commit:
-            self.address = replace(self.address, revision=commit)
-        return path
+        except MissingFilesError:
+            if known is None:  # perhaps there is none
+                return None
+            raise
+        if got.revision:
+            self.address = replace(self.address, revision=got.revision)
+        if not self._asked.pinned:
+            commit = Fetched(path=got.path, size=0, sha256=key_of(self.uri), revision=self.address.revision)
+            with contextlib.suppress(OSError):
+                self._store.ledger.remember(str(self._asked), commit, published=False)
+        return got.path
 
-    def weights(self) -> Path | None:
-        """The weights' file, or the index of its shards, of the first layout that the repository has."""
-        for config, names in LAYOUTS:
-            if self.bring(config) is None:
-                continue
-            for name in names:
-                path = self.bring(name)
-                if path is not None and name.endswith(".index.json"):
-                    path = path if all(self.bring(shard) is not None for shard in _shards(path)) else None
-                if path is not None:
-                    return path
-        return None
-
-
-def _shards(index: Path) -> list[str]:
-    """The files that an index of shards names.
-
-    Raises:
-        ModelFileError: It is not such an index.
-    """
-    try:
-        names = set(json.loads(index.read_bytes())["weight_map"].values())
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelFileError(
-            f"{index.name} is not an index of shards", found=str(error), expected='{"weight_map": {tensor: file}}'
-        ) from error
-    if not names or not all(isinstance(name, str) and SHARD.fullmatch(name) for name in names):
-        raise ModelFileError(
-            f"{index.name} names other files than shards",
-            found=str(sorted(map(str, names)))[:200],
-            expected=SHARD.pattern,
-        )
-    return sorted(names)
-
-
-def _cached(address: HubAddress) -> Path | None:
-    """The file in the hub's cache, without the network."""
-    from huggingface_hub import try_to_load_from_cache
-
-    with translated(address):
-        found = try_to_load_from_cache(address.repo, address.file or "", revision=address.revision)
-    return Path(found) if isinstance(found, str) else None
-
-
-def _repository_cached(address: HubAddress) -> bool:
-    from huggingface_hub import constants
-
-    return (Path(constants.HF_HUB_CACHE) / f"models--{address.repo.replace('/', '--')}").is_dir()
-
-
-def _commit_of(path: Path) -> str | None:
-    """The commit of a file in the hub's cache: `…/snapshots/<commit>/…`."""
-    parts = path.parts
-    for before, part in itertools.pairwise(parts):
-        if before == "snapshots" and COMMIT.fullmatch(part):
-            return part
-    return None
-
-
-def _missing(artifact: Artifact, address: HubAddress, damaged: Path | None = None) -> OfflineError:
-    revision = f" --revision {address.revision}" if address.revision else ""
-    place = f"the hub's cache (HF_HOME), filled by `hf download {address.repo} {address.file}{revision}`"
-    if damaged is not None:
-        place = f"{damaged}, which is damaged: its content is not what its name says ({place} --force-download)"
-    return missing_error((missing(artifact, place),), artifact.name)
-
-
-def _download(address: HubAddress, options: FetchOptions, *, force: bool) -> Path:
-    import inspect
-
-    from huggingface_hub import hf_hub_download
-
-    settings: dict[str, Any] = {"force_download": force, "token": options.credentials.get("hf")}
-    if options.progress is False and "tqdm_class" in inspect.signature(hf_hub_download).parameters:
-        settings["tqdm_class"] = _silent_bar()
-    with translated(address):
-        return Path(hf_hub_download(address.repo, address.file or "", revision=address.revision, **settings))
-
-
-def _silent_bar() -> Any:
-    from huggingface_hub.utils.tqdm import tqdm
-
-    kind: Any = tqdm
-
-    class SilentBar(kind):  # type: ignore[misc]  # tqdm comes without types
-        def __init__(self, *args: Any, **settings: Any) -> None:
-            super().__init__(*args, **{**settings, "disable": True})
-
-    return SilentBar
+    def _absent(self) -> SourceError:
+        return hub.absent(Artifact(name=f"the model of {self._asked.repo}", uri=str(self._asked)), self.address)

@@ -25,7 +25,11 @@ class HttpsFinder(StoreFinder):
             SourceError: Plain http without `allow_insecure`; or as for `Store.obtain`.
         """
         address = parse_web(artifact.uri)
-        return self._store.obtain(download_request(artifact, address, options), options)
+        request = download_request(artifact, address, options)
+        if not options.refresh or request.sha256 is not None:
+            return self._store.obtain(request, options)
+        with self._store.ledger.forgotten(request.address):
+            return self._store.obtain(request, options)
 
 
 def download_request(artifact: Artifact, address: WebAddress, options: FetchOptions) -> DownloadRequest:

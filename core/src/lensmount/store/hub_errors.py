@@ -46,48 +46,47 @@ def translated(address: HubAddress) -> Iterator[None]:
         raise known from error
 
 
+_KNOWN: dict[str, tuple[type[SourceError], str, str]] = {
+    "GatedRepoError": (AuthenticationError, "{0.repo} is gated", f"ask for access on its page, then {LOG_IN}"),
+    "RevisionNotFoundError": (
+        ArtifactNotFoundError,
+        "{0.repo} has no revision {0.revision!r}",
+        "check the branch, tag or commit: hf://{0.repo}@<revision>",
+    ),
+    "EntryNotFoundError": (ArtifactNotFoundError, "there is no {0.file} in {0.repo}", "check the name"),
+    "DisabledRepoError": (
+        SourceError,
+        "{0.repo} was disabled by the hub",
+        "see its page on the hub; another repository may hold the same model",
+    ),
+    "RepositoryNotFoundError": (
+        ArtifactNotFoundError,
+        "{0.repo} does not exist, or is private",
+        f"check the name; if it is private, {LOG_IN}",
+    ),
+    "HFValidationError": (SourceError, "{0.repo} is not a valid repository name", "write hf://owner/repo"),
+    "OfflineModeIsEnabled": (
+        OfflineError,
+        "{0} is not in the hub's cache, and the hub is switched off",
+        "unset HF_HUB_OFFLINE and start the program again",
+    ),
+}
+"""Error, problem and fix (of an address) by the class; of those that are one another's children the child first."""
+
+
 def _translate(error: Exception, address: HubAddress) -> SourceError | None:
     repo, found = address.repo, f"{type(error).__name__}: {unsigned(str(error)).strip().partition(chr(10))[0]}"
     for link in _chain(error):
         names, status = _names(link), _status(link)
-        if "GatedRepoError" in names:
-            return AuthenticationError(
-                f"{repo} is gated", found=found, fix=f"ask for access on its page, then {LOG_IN}"
-            )
-        if "RevisionNotFoundError" in names:
-            return ArtifactNotFoundError(
-                f"{repo} has no revision {address.revision!r}",
-                found=found,
-                fix=f"check the branch, tag or commit: hf://{repo}@<revision>",
-            )
-        if names & {"EntryNotFoundError", "RemoteEntryNotFoundError"} and "LocalEntryNotFoundError" not in names:
-            return ArtifactNotFoundError(
-                f"there is no {address.file} in {repo}", found=NO_SUCH_FILE, expected=str(address), fix="check the name"
-            )
-        if "DisabledRepoError" in names:
-            return SourceError(
-                f"{repo} was disabled by the hub",
-                found=found,
-                fix="see its page on the hub; another repository may hold the same model",
-            )
-        if "RepositoryNotFoundError" in names:
-            return ArtifactNotFoundError(
-                f"{repo} does not exist, or is private", found=found, fix=f"check the name; if it is private, {LOG_IN}"
-            )
-        if "HFValidationError" in names:
-            return SourceError(f"{repo} is not a valid repository name", found=found, expected="owner/repo")
-        if "OfflineModeIsEnabled" in names:
-            return OfflineError(
-                f"{address} is not in the hub's cache, and the hub is switched off",
-                found=found,
-                fix="unset HF_HUB_OFFLINE and start the program again",
-            )
+        name = next((name for name in _KNOWN if name in names and "LocalEntryNotFoundError" not in names), "")
+        if name:
+            kind, text, fix = _KNOWN[name]
+            found = NO_SUCH_FILE if name == "EntryNotFoundError" else found
+            return kind(text.format(address), found=found, fix=fix.format(address))
         if status in (401, 403):
             return AuthenticationError(f"the hub refuses access to {repo}", found=f"status {status}", fix=LOG_IN)
         if status == 429:
-            return SourceError(
-                "the hub has had too many requests from here", found="status 429", fix=f"wait a while, or {LOG_IN}"
-            )
+            return SourceError("too many requests from here", found="status 429", fix=f"wait a while, or {LOG_IN}")
         if status is not None and status >= 500:
             return SourceError("the hub is out of order", found=f"status {status}", fix="try again later")
         if isinstance(link, OSError) and link.errno in (errno.ENOSPC, errno.EROFS, errno.EACCES):
@@ -96,9 +95,8 @@ def _translate(error: Exception, address: HubAddress) -> SourceError | None:
             problem = store_error(link, Path(str(link.filename or "the hub's cache")), "writing")
             problem.fix = "free some space or make the folder writable, or set HF_HOME to another disk"
             return problem
-    if _names(error) & {"LocalEntryNotFoundError", "HTTPError", "TransportError", "ConnectionError"} or isinstance(
-        error, OSError
-    ):
+    out_of_reach = {"LocalEntryNotFoundError", "HTTPError", "TransportError", "ConnectionError"}
+    if isinstance(error, OSError) or _names(error) & out_of_reach:
         cause = error.__cause__ or error
         return SourceError(
             f"the hub cannot be reached for {address}",

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -104,7 +105,7 @@ class Ledger:
             OSError: It could not be written. The caller decides whether trust may go unrecorded.
         """
         known = self.reference(address)
-        if known is not None and known.sha256 == fetched.sha256:
+        if known is not None and (known.sha256, known.revision) == (fetched.sha256, fetched.revision):
             return
         reference = Reference(
             address=address,
@@ -124,6 +125,18 @@ class Ledger:
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
         return existed
+
+    @contextlib.contextmanager
+    def forgotten(self, address: str) -> Iterator[None]:
+        """What was recorded of an address is dropped for a while; it comes back where no other is recorded."""
+        path = self.reference_path(address)
+        kept = path.read_bytes() if path.exists() else None
+        self.forget(address)
+        try:
+            yield
+        finally:
+            if kept is not None and not path.exists():
+                write_atomic(path, kept)
 
     def stamps(self) -> list[tuple[Path, Path]]:
         """Record files, with the files they are about."""

@@ -40,7 +40,9 @@ _KEYS = frozenset({"path", *(field.name for field in fields(Artifact))})
 
 
 def read(request: ReadRequest) -> ModelCard:
-    """The reader of folders with a `lensmount.json`; see `read_manifest`."""
+    """The reader of folders and repositories with a `lensmount.json`; see `read_manifest`."""
+    if request.repository is not None:
+        return parse_manifest((request.path / NAME).read_bytes(), base_uri=request.repository.uri)
     return read_manifest(request.given)
 
 

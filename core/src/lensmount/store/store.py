@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lensmount.contracts.finder import Fetched, FetchOptions
-from lensmount.errors import IntegrityError
+from lensmount.errors import IntegrityError, LensmountError
 from lensmount.specs import Artifact, ModelCard
 from lensmount.specs.offline import is_offline
 from lensmount.store.download import DownloadRequest, Received, download
@@ -242,6 +242,14 @@ class Store:
                 raise store_error(error, self.ledger.reference_path(request.address), "writing") from error
         return fetched
 
+    def disown(self, address: str, error: LensmountError) -> None:
+        """Forgets what an address gave where that cannot be used; its next use asks again, which the error says."""
+        known = self.ledger.reference(address)
+        if known is not None and not known.published:
+            self.ledger.forget(address)
+            said = f"forgotten, as `lensmount cache rm --address {address} --yes` does: the next load asks again"
+            error.fix = f"{error.fix or 'see what it is'}; what {address} gave is {said}"
+
     def adopt(self, source: Path, *, address: str, sha256: str | None = None) -> Fetched:
         """Copies a file that the user brought, or that lies in a wheel, into the store.
 
@@ -315,12 +323,7 @@ class StoreFinder:
         return None
 
     def _checked(self, path: Path, artifact: Artifact, what: str, fix: str) -> Fetched:
-        """A file outside the store that is what its artifact promises; `what` names it, `fix` helps where it is not.
-
-        Raises:
-            IntegrityError: It is something else.
-            SourceError: It is not there or not readable.
-        """
+        """A file outside the store that is what its artifact promises; `what` names it, `fix` helps where it is not."""
         require_file(path, str(path))
         size = path.stat().st_size
         if artifact.size is not None and size != artifact.size:

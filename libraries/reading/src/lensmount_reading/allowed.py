@@ -72,8 +72,9 @@ _INERT_ANYWHERE = frozenset(
     }
 )
 
-_MODULE_TREES = ("torch.nn.modules.", "ultralytics.", "models.", "yolov5.models.")
-"""Where the classes of official YOLO checkpoints live: ultralytics, and the older repositories' `models` package."""
+_MODULE_TREES = ("torch.nn.modules.", "torch.nn.parallel.", "ultralytics.", "models.", "yolov5.models.")
+"""Where the classes of official YOLO checkpoints live: ultralytics, and the older repositories' `models` package; and
+torch's wrappers around networks in training."""
 
 _SCRIPT_CLASSES = "__torch__"
 

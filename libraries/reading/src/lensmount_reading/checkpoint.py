@@ -18,6 +18,7 @@ from typing import Literal
 from lensmount.errors import InputError, ModelFileError, UnsafeFileError, UnsupportedModelError
 from lensmount_reading import limits
 from lensmount_reading.archive import TorchArchive, with_trailing
+from lensmount_reading.folders import find_checkpoint, is_index
 from lensmount_reading.legacy import scan_legacy
 from lensmount_reading.mapped import MappedFile
 from lensmount_reading.modules import flatten
@@ -26,9 +27,7 @@ from lensmount_reading.safetensors_file import read_safetensors, shard_paths
 from lensmount_reading.sniff import sniff
 from lensmount_reading.tensors import TensorRef
 from lensmount_reading.text import printable
-
-INDEX_NAME = "model.safetensors.index.json"
-SINGLE_NAME = "model.safetensors"
+from lensmount_reading.wrappers import without_wrappers
 
 
 @dataclass(frozen=True)
@@ -53,19 +52,20 @@ class Checkpoint:
 
     @cached_property
     def tensors(self) -> Mapping[str, TensorRef]:
-        """Every tensor under its dotted key, see `modules.flatten`."""
-        return flatten(self.tree)
+        """Every tensor under its dotted key, see `modules.flatten`; without parts of wrappers, see `wrappers`."""
+        return without_wrappers(flatten(self.tree))
 
 
 def read_checkpoint(path: str | os.PathLike[str], *, modules: Literal["refuse", "records"] = "refuse") -> Checkpoint:
     """Read a checkpoint without running anything from it.
 
     Reads torch files (zip and the older sequence of pickles), TorchScript archives (tensors and attributes; never
-    code), safetensors, and folders or indexes of safetensors shards. What the file is, is decided by its content.
+    code), safetensors, and folders or indexes of shards. What the file is, is decided by its content.
     Tensors are mapped and read when asked for.
 
     Args:
-        path: A file; or a folder with `model.safetensors` or `model.safetensors.index.json`; or such an index.
+        path: A file; or a folder with one of the names in `folders.OFFICIAL`, or with a single model file; or an index
+            of shards (`model.safetensors.index.json`).
         modules: What becomes of pickled `nn.Module` trees (official YOLO files): `"refuse"` names their classes in an
             `UnsafeFileError`; `"records"` turns each object into an inert `Record`.
 
@@ -76,12 +76,13 @@ def read_checkpoint(path: str | os.PathLike[str], *, modules: Literal["refuse", 
         ModelFileError: Missing, truncated or malformed.
         UnsafeFileError: It asks for code, for paths outside it or for absurd sizes; all refused names are listed.
         UnsupportedModelError: A sound file of another kind.
+        AmbiguousModelError: A folder with several model files.
     """
     if modules not in ("refuse", "records"):
         raise InputError(f"modules={modules!r} is not known", expected='"refuse" or "records"')
     location = find_checkpoint(Path(path))
-    if location.name.endswith(".index.json"):
-        return _read_shards(location)
+    if is_index(location.name):
+        return _read_shards(location, modules)
     file = MappedFile(location)
     kind = sniff(file)
     if kind == "safetensors":
@@ -143,34 +144,33 @@ def check_declared_size(scan: PickleScan, path: Path, size: int) -> None:
         )
 
 
-def find_checkpoint(path: Path) -> Path:
-    """Return the file that a path stands for: itself, or the checkpoint in a folder.
-
-    Raises:
-        ModelFileError: A folder without a checkpoint.
-    """
-    if not path.is_dir():
-        return path
-    for name in (SINGLE_NAME, INDEX_NAME):
-        if (path / name).exists():
-            return path / name
-    raise ModelFileError(f"{path} holds no checkpoint", expected=f"{SINGLE_NAME} or {INDEX_NAME}")
-
-
-def _read_shards(index: Path) -> Checkpoint:
+def _read_shards(index: Path, modules: Literal["refuse", "records"]) -> Checkpoint:
     tensors: dict[str, TensorRef] = {}
     metadata: dict[str, str] = {}
+    kind = "safetensors"
+    places: dict[str, Path] = {}
     for path, keys in shard_paths(index).items():
-        found, texts = read_safetensors(MappedFile(path))
-        metadata.update(texts)
-        missing = [key for key in keys if key not in found]
-        if missing or len(found) != len(keys):
-            extra = sorted(set(found) - set(keys))
+        shard = read_checkpoint(path, modules=modules)
+        kind = shard.kind
+        metadata.update(shard.metadata)
+        twice = [key for key in shard.tensors if key in places]
+        if twice:
+            raise ModelFileError(
+                f"{index} is not sound: the tensor {printable(twice[0])} lies in two shards",
+                found=f"{places[twice[0]].name} and {path.name}; {len(twice)} tensors in all",
+                expected="each tensor in one shard",
+                fix="download the folder again",
+            )
+        missing = [key for key in keys if key not in shard.tensors]
+        if missing or len(shard.tensors) != len(keys):
+            extra = sorted(set(shard.tensors) - set(keys))
             raise ModelFileError(
                 f"{path} does not hold what {index.name} says",
-                found=f"{len(found)} tensors; missing {printable(missing[:3])}, unexpected {printable(extra[:3])}",
+                found=f"{len(shard.tensors)} tensors; missing {printable(missing[:3])}, "
+                f"unexpected {printable(extra[:3])}",
                 expected=f"{len(keys)} tensors",
                 fix="download the folder again",
             )
-        tensors.update(found)
-    return Checkpoint(index, "safetensors", tensors, metadata)
+        tensors.update(shard.tensors)
+        places.update(dict.fromkeys(shard.tensors, path))
+    return Checkpoint(index, kind, tensors, metadata)

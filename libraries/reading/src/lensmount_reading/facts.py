@@ -115,7 +115,8 @@ class FileFacts:
         size: Bytes of the file; for shards of all of them.
         inputs: Graph inputs (ONNX, TFLite).
         outputs: Graph outputs (ONNX, TFLite).
-        tensors: Stored tensors by dotted key; an ONNX model's initializers, a TFLite model's constants.
+        tensors: Stored tensors by dotted key, without the parts that wrappers of training add (`module.`,
+            `_orig_mod.`); an ONNX model's initializers, a TFLite model's constants.
         metadata: Texts stored with the data: ONNX `metadata_props`, safetensors' metadata, TorchScript's extra files.
         globals: Classes and functions that pickles in the file name.
         refused_globals: Those that no reading allows; a file that has any cannot be loaded.

@@ -11,8 +11,9 @@ from pathlib import Path
 from lensmount.errors import ModelFileError, UnsupportedModelError
 from lensmount_reading import limits
 from lensmount_reading.archive import TorchArchive
-from lensmount_reading.checkpoint import check_declared_size, find_checkpoint, read_checkpoint, scan_bare_pickle
+from lensmount_reading.checkpoint import check_declared_size, read_checkpoint, scan_bare_pickle
 from lensmount_reading.facts import FileFacts, GraphValue, TensorFact
+from lensmount_reading.folders import find_checkpoint, is_index
 from lensmount_reading.legacy import scan_legacy
 from lensmount_reading.mapped import MappedFile
 from lensmount_reading.modules import flatten
@@ -21,6 +22,7 @@ from lensmount_reading.pickles import PickleScan
 from lensmount_reading.sniff import sniff
 from lensmount_reading.tensors import TensorRef
 from lensmount_reading.tflite_file import read_tflite
+from lensmount_reading.wrappers import without_wrappers
 
 
 def inspect_file(path: str | os.PathLike[str]) -> FileFacts:
@@ -34,9 +36,10 @@ def inspect_file(path: str | os.PathLike[str]) -> FileFacts:
 
     Raises:
         ModelFileError: There is nothing to look at: the file is missing, empty, unreadable or no regular file.
+        AmbiguousModelError: A folder with several model files.
     """
     path = find_checkpoint(Path(path))
-    if path.name.endswith(".index.json"):
+    if is_index(path.name):
         return _tensors_only(FileFacts(path, "safetensors", path.stat().st_size))
     file = MappedFile(path)
     kind = sniff(file)
@@ -83,14 +86,14 @@ def _unknown(file: MappedFile) -> UnsupportedModelError:
 
 def _tensors_only(facts: FileFacts) -> FileFacts:
     try:
-        checkpoint = read_checkpoint(facts.path)
+        checkpoint = read_checkpoint(facts.path, modules="records")
     except ModelFileError as error:
         return dataclasses.replace(facts, error=error)
     tensors = checkpoint.tensors
-    size = facts.size
-    if facts.path.name.endswith(".index.json"):
+    size, kind = facts.size, checkpoint.kind
+    if is_index(facts.path.name):
         size += sum(tensor.nbytes for tensor in tensors.values())
-    return dataclasses.replace(facts, size=size, tensors=_facts_of(tensors), metadata=checkpoint.metadata)
+    return dataclasses.replace(facts, kind=kind, size=size, tensors=_facts_of(tensors), metadata=checkpoint.metadata)
 
 
 def _archive(facts: FileFacts, file: MappedFile) -> FileFacts:
@@ -120,7 +123,7 @@ def _pickled(facts: FileFacts, scan: PickleScan) -> FileFacts:
     if error is None:
         try:
             check_declared_size(scan, facts.path, facts.size)
-            tensors = _facts_of(flatten(scan.tree))
+            tensors = _facts_of(without_wrappers(flatten(scan.tree)))
         except ModelFileError as problem:
             error = problem
     return dataclasses.replace(facts, tensors=tensors, globals=scan.globals, refused_globals=scan.refused, error=error)

@@ -80,3 +80,6 @@ MAX_GRAPH_DEPTH = 32
 
 MAX_GRAPH_FIELDS = 5_000_000
 """Protobuf fields visited in one ONNX file."""
+
+MAX_WRAPPERS = 16
+"""Wrappers of training around one module, one in another."""

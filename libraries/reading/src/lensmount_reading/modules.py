@@ -14,8 +14,10 @@ from lensmount_reading.allowed import is_script_module
 from lensmount_reading.records import Record
 from lensmount_reading.tensors import TensorRef
 from lensmount_reading.text import printable
+from lensmount_reading.wrappers import WRAPPERS
 
 _GROUPS = ("_parameters", "_buffers", "_modules")
+_WRAPPING = "torch.nn.parallel."
 
 
 def flatten(tree: object) -> dict[str, TensorRef]:
@@ -134,8 +136,23 @@ def module_records(root: Record) -> Iterator[tuple[str, Record]]:
         pending.extend((budget.join(path, name), child) for name, child in reversed(list(children.items())))
 
 
+def unwrapped(record: Record) -> Record:
+    """Return the module that wrappers of training (`DataParallel`, …) hold; the record itself where there are none."""
+    for _ in range(limits.MAX_WRAPPERS):
+        held = _members(record)
+        (name,) = held if len(held) == 1 else ("",)
+        if name not in WRAPPERS or not record.module.startswith(_WRAPPING):
+            break
+        record = held[name]
+    return record
+
+
 def submodules(record: Record) -> Mapping[str, Record]:
-    """Return the direct submodules of a module's record, by name."""
+    """Return the direct submodules of a module's record, by name; wrappers around them are left out."""
+    return {name: unwrapped(child) for name, child in _members(record).items()}
+
+
+def _members(record: Record) -> Mapping[str, Record]:
     attributes = record.attributes
     members = attributes.get("_modules")
     if not isinstance(members, dict):

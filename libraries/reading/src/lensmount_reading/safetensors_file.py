@@ -17,7 +17,7 @@ from lensmount_reading import limits
 from lensmount_reading.dtypes import BY_SAFETENSORS
 from lensmount_reading.mapped import MappedFile
 from lensmount_reading.tensors import Storage, TensorRef
-from lensmount_reading.text import printable
+from lensmount_reading.text import listing, printable
 
 
 def looks_like_safetensors(file: MappedFile) -> bool:
@@ -144,18 +144,18 @@ def load_json(data: bytes, where: str) -> dict[str, object]:
     return found
 
 
-def shard_paths(index: str | os.PathLike[str]) -> dict[Path, list[str]]:
+def shard_names(index: str | os.PathLike[str]) -> dict[str, list[str]]:
     """Read an index of shards (`model.safetensors.index.json`).
 
     Args:
-        index: The index file; the shards lie in the same folder.
+        index: The index file; the shards lie in the same folder, and are not looked at.
 
     Returns:
-        Shard path -> keys that it must hold, in the order of the index.
+        Name of a shard -> keys that it must hold, in the order of the index.
 
     Raises:
-        ModelFileError: Malformed, or a shard is missing.
-        UnsafeFileError: A shard name that is not a plain file name.
+        ModelFileError: Malformed.
+        UnsafeFileError: A shard name that is not a plain file name, a key twice.
     """
     path = Path(index)
     file = MappedFile(path)
@@ -167,6 +167,13 @@ def shard_paths(index: str | os.PathLike[str]) -> dict[Path, list[str]]:
     shards: dict[str, list[str]] = {}
     for key, name in weight_map.items():
         shards.setdefault(name, []).append(key)
+    if not shards or any(name.endswith(".json") for name in shards):
+        raise ModelFileError(
+            f"{path} names no shards",
+            found=printable(list(shards)[:3]),
+            expected="files of tensors",
+            fix="download the folder again",
+        )
     if len(shards) > limits.MAX_SHARDS:
         raise UnsafeFileError(f"{path} is refused: it names {len(shards)} files")
     for name in shards:
@@ -174,4 +181,23 @@ def shard_paths(index: str | os.PathLike[str]) -> dict[Path, list[str]]:
             raise UnsafeFileError(
                 f"{path} is refused: the shard {printable(name)} is a path, not a file name in the same folder"
             )
-    return {path.parent / name: keys for name, keys in shards.items()}
+    return shards
+
+
+def shard_paths(index: str | os.PathLike[str]) -> dict[Path, list[str]]:
+    """The shards that an index names, which all are there; see `shard_names`.
+
+    Raises:
+        ModelFileError: Malformed, or a shard is missing; all that are missing are named.
+        UnsafeFileError: As for `shard_names`.
+    """
+    folder = Path(index).parent
+    found = {folder / name: keys for name, keys in shard_names(index).items()}
+    missing = [printable(path.name) for path in found if not path.is_file()]
+    if missing:
+        raise ModelFileError(
+            f"shards of {index} are missing",
+            found=f"{len(found) - len(missing)} of {len(found)} files; missing {listing(missing, 20)}",
+            fix="bring the whole folder",
+        )
+    return found

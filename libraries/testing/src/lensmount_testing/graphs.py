@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensmount.contracts import TensorSpec, TorchNetwork
-from lensmount_testing.onnx_bytes import TYPES, Node, model_bytes
+from lensmount_networks import TYPES, Node, model_bytes
 
 Array = NDArray[Any]
 Feeds = Mapping[str, Array]

@@ -9,7 +9,7 @@ from lensmount.specs import Command, hookimpl
 
 @hookimpl
 def lensmount_commands() -> Iterable[Command]:
-    """Commands on pictures."""
+    """Commands on pictures, and the export of what runs on them."""
     yield Command(
         name="predict", app="lensmount_vision.cli.predict:predict", help="Find things in pictures and videos."
     )
@@ -20,4 +20,9 @@ def lensmount_commands() -> Iterable[Command]:
     yield Command(name="embed", app="lensmount_vision.cli.embed:embed", help="Write the vectors of pictures or texts.")
     yield Command(
         name="search", app="lensmount_vision.cli.search:search", help="Search pictures by words or by a picture."
+    )
+    yield Command(
+        name="export",
+        app="lensmount_vision.cli.export:export",
+        help="Export a model to another format, or build an engine from it.",
     )

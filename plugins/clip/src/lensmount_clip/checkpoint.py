@@ -2,37 +2,37 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
+import numpy as np
 
-from lensmount.errors import ModelFileError, UnsupportedModelError
+from lensmount.errors import ModelFileError
 from lensmount_clip.network import ModifiedResNet, VisionTransformer
-from lensmount_clip.options import LoadOptions
+from lensmount_clip.options import GuessWarning, LoadOptions
 from lensmount_clip.recognise import layout
-from lensmount_vision.towers.layouts import (
-    count_blocks,
-    heads_of,
-    read_config,
-    refuse_open_clip_variants,
-    square,
-    table,
-    whole,
-)
-from lensmount_vision.towers.transformer import Activation, PatchSizes, fold_quick_gelu
+from lensmount_clip.settings import GUESSED, Settings, check, is_guess, read_settings
+from lensmount_vision.towers.configs import TowerSizes
+from lensmount_vision.towers.layouts import Shapes, count_blocks, heads_of, square, text_geometry
+from lensmount_vision.towers.transformer import PatchSizes
 from lensmount_vision.towers.weights import TowerWeights, read_tensors, transpose_text_projection
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from lensmount_networks import Layer
     from lensmount_reading import Checkpoint
+
+    Arrays = Mapping[str, NDArray[Any]]
 
 #: Channels of a head in the image towers of open_clip that do not have 64, by width (its model_configs).
 HEAD_WIDTHS = {1280: 80, 1408: 88, 1664: 104, 1792: 112}
 _BATCH_NORM_EPS = 1e-5
+#: Endings of tensors that are counters and tables of constants.
+SKIPPED = (".num_batches_tracked", "position_ids")
 _HF_BLOCK = {
     "self_attn.out_proj": "attn.out_proj",
     "layer_norm1": "ln_1",
@@ -56,99 +56,86 @@ _HF_SINGLE = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """What shapes do not tell.
-
-    Attributes:
-        activation: Of both towers' MLPs.
-        heads: Of the image tower; None for what its width says.
-        text_heads: Of the text tower; None for what its width says.
-    """
-
-    activation: Activation = "quick_gelu"
-    heads: int | None = None
-    text_heads: int | None = None
-
-
-def read_settings(files: Mapping[str, Path], checkpoint: Checkpoint, options: LoadOptions) -> Settings:
-    """Options first, then the configuration next to the weights, then what the kind of file says.
-
-    Raises:
-        ModelFileError: A configuration is malformed.
-        UnsupportedModelError: It describes towers that work otherwise.
-    """
-    open_clip, hf = read_config(files, "open_clip_config.json"), read_config(files, "config.json")
-    activation: Any = None
-    heads = text_heads = None
-    if open_clip:
-        where = str(files["open_clip_config.json"])
-        refuse_open_clip_variants(open_clip, where)
-        model = table(open_clip, "model_cfg") or open_clip
-        activation = "quick_gelu" if model.get("quick_gelu") else "gelu"
-        vision, text = table(model, "vision_cfg"), table(model, "text_cfg")
-        width, head_width = whole(vision, "width", where), whole(vision, "head_width", where)
-        heads = width // head_width if width and head_width else None
-        text_heads = whole(text, "heads", where)
-    elif hf.get("model_type") == "clip":
-        where = str(files["config.json"])
-        vision, text = table(hf, "vision_config"), table(hf, "text_config")
-        activation = vision.get("hidden_act", "quick_gelu")
-        if activation not in ("quick_gelu", "gelu") or text.get("hidden_act", activation) != activation:
-            raise UnsupportedModelError(
-                f"{where} names activations that are not supported",
-                found=f"{activation}, {text.get('hidden_act')}",
-                expected="quick_gelu or gelu in both towers",
-            )
-        heads, text_heads = whole(vision, "num_attention_heads", where), whole(text, "num_attention_heads", where)
-    elif isinstance(checkpoint.tree, dict) and {"epoch", "state_dict"} <= set(checkpoint.tree):
-        activation = "gelu"  # a training checkpoint of open_clip, whose default it is
-    return Settings(
-        activation=options.activation or activation or "quick_gelu",
-        heads=options.heads or heads,
-        text_heads=options.text_heads or text_heads,
-    )
-
-
 def read_weights(checkpoint: Checkpoint, files: Mapping[str, Path], options: LoadOptions) -> TowerWeights:
-    """Both towers' tensors under OpenAI's names, BatchNorm and `quick_gelu` folded.
+    """Both towers' tensors under OpenAI's names, BatchNorm folded.
 
     Raises:
         ModelFileError: A configuration is malformed, or shapes contradict one another.
         UnsupportedModelError: The tensors are not CLIP's, or a configuration describes towers that work otherwise.
     """
-    settings = read_settings(files, checkpoint, options)
     kind, tensors = read_tensors(
-        checkpoint,
-        layout,
-        label="CLIP",
-        expected="OpenAI, Hugging Face or open_clip",
-        skipped=(".num_batches_tracked", "position_ids"),
+        checkpoint, layout, label="CLIP", expected="OpenAI, Hugging Face or open_clip", skipped=SKIPPED
     )
+    where = checkpoint.path.name
+    if options.activation is None and is_guess(files, kind, tensors, lambda: checkpoint.tree):
+        warnings.warn(f"{where}: {GUESSED}", GuessWarning, stacklevel=2)
+    named: dict[str, NDArray[Any]] = tensors
     if kind == "huggingface":
-        tensors = _from_hugging_face(tensors)
+        named = _from_hugging_face(tensors)
+        tensors.require_all(where)
     else:
-        tensors = transpose_text_projection(tensors)
+        named = transpose_text_projection(named)
         if kind == "resnet":
-            tensors = fold_batch_norms(tensors)
-    image_tower, resolution, dimension = image_tower_of(tensors, settings)
-    if settings.activation == "quick_gelu":
-        tensors = fold_quick_gelu(tensors)
+            named = fold_batch_norms(named)
+    settings = read_settings(
+        files,
+        checkpoint,
+        options,
+        kind=kind,
+        width=attention_width(named),
+        text_width=named["ln_final.weight"].shape[0],
+    )
+    image_tower, resolution, dimension = image_tower_of(named, settings)
+    image, text = sizes_of({name: tuple(tensor.shape) for name, tensor in named.items()}, resolution, dimension)
+    check(files, kind, image=image, text=text)
     return TowerWeights(
-        tensors=tensors,
+        tensors=named,
         image_tower=image_tower,
-        image_tensors={n.removeprefix("visual."): t for n, t in tensors.items() if n.startswith("visual.")},
+        image_tensors={n.removeprefix("visual."): t for n, t in named.items() if n.startswith("visual.")},
         resolution=resolution,
         dimension=dimension,
         activation=settings.activation,
         text_heads=settings.text_heads,
+        image_epsilon=settings.epsilon,
+        text_epsilon=settings.text_epsilon,
+        cleaning="transformers" if kind == "huggingface" else "openai",
     )
 
 
-def _from_hugging_face(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    made = {_HF_SINGLE[name]: tensor for name, tensor in tensors.items() if name in _HF_SINGLE}
-    made["text_projection"] = tensors["text_projection.weight"].T.contiguous()
-    made["visual.proj"] = tensors["visual_projection.weight"].T.contiguous()
+def attention_width(tensors: Arrays) -> int:
+    """Channels of the image tower's attention: its width, or that of a ResNet's pooling."""
+    pooling = tensors.get("visual.attnpool.positional_embedding")
+    return int(tensors["visual.conv1.weight"].shape[0] if pooling is None else pooling.shape[1])
+
+
+def sizes_of(shapes: Shapes, resolution: int, dimension: int) -> tuple[TowerSizes, TowerSizes]:
+    """Sizes of both towers, for what configurations say of them; a ResNet's blocks and widths are told otherwise."""
+    image = TowerSizes(side=resolution, dimension=dimension)
+    if "visual.attnpool.positional_embedding" not in shapes:
+        width, _, patch, _ = shapes["visual.conv1.weight"]
+        image = TowerSizes(
+            width=width,
+            layers=count_blocks(shapes, "visual.transformer.resblocks."),
+            hidden=shapes["visual.transformer.resblocks.0.mlp.c_fc.weight"][0],
+            side=resolution,
+            patch=patch,
+            dimension=dimension,
+        )
+    text = text_geometry(shapes, 1)
+    return image, TowerSizes(
+        width=text["width"],
+        layers=text["layers"],
+        hidden=text["hidden"],
+        vocabulary=text["vocabulary"],
+        context=text["context"],
+        dimension=text["dimension"],
+    )
+
+
+def _from_hugging_face(tensors: Arrays) -> dict[str, NDArray[Any]]:
+    made = {ours: tensors[name] for name, ours in _HF_SINGLE.items() if name in tensors}
+    made["text_projection"] = np.ascontiguousarray(tensors["text_projection.weight"].T)
+    made["visual.proj"] = np.ascontiguousarray(tensors["visual_projection.weight"].T)
     for theirs, ours in (("text_model.", ""), ("vision_model.", "visual.")):
         for number in range(count_blocks(tensors, f"{theirs}encoder.layers.")):
             source, target = f"{theirs}encoder.layers.{number}.", f"{ours}transformer.resblocks.{number}."
@@ -156,7 +143,7 @@ def _from_hugging_face(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
                 parts = [tensors.get(f"{source}self_attn.{name}_proj.{kind}") for name in "qkv"]
                 if any(part is None for part in parts):
                     raise ModelFileError(f"{source}self_attn lacks a projection", expected="q_proj, k_proj and v_proj")
-                made[f"{target}attn.in_proj_{kind}"] = torch.cat([part for part in parts if part is not None])
+                made[f"{target}attn.in_proj_{kind}"] = np.concatenate([part for part in parts if part is not None])
                 for name, renamed in _HF_BLOCK.items():
                     tensor = tensors.get(f"{source}{name}.{kind}")
                     if tensor is not None:
@@ -164,7 +151,7 @@ def _from_hugging_face(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return made
 
 
-def fold_batch_norms(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def fold_batch_norms(tensors: Arrays) -> dict[str, NDArray[Any]]:
     """Folds each `bnN` (and `downsample.1`) into the convolution before it, in float64."""
     made = dict(tensors)
     for name in tensors:
@@ -177,14 +164,14 @@ def fold_batch_norms(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         parts = [made.pop(f"{norm}.{part}", None) for part in ("weight", "bias", "running_mean", "running_var")]
         if weight is None or any(part is None for part in parts):
             raise ModelFileError(f"the normalisation {norm} is not complete", expected=f"{convolution} before it")
-        gain, shift, mean, variance = (part.double() for part in parts if part is not None)
-        factor = gain / torch.sqrt(variance + _BATCH_NORM_EPS)
-        made[f"{convolution}.weight"] = (weight.double() * factor[:, None, None, None]).float()
-        made[f"{convolution}.bias"] = (shift - mean * factor).float()
+        gain, shift, mean, variance = (part.astype(np.float64) for part in parts if part is not None)
+        factor = gain / np.sqrt(variance + _BATCH_NORM_EPS)
+        made[f"{convolution}.weight"] = (weight * factor[:, None, None, None]).astype(np.float32)
+        made[f"{convolution}.bias"] = (shift - mean * factor).astype(np.float32)
     return made
 
 
-def image_tower_of(tensors: Mapping[str, Tensor], settings: Settings) -> tuple[Callable[[], nn.Module], int, int]:
+def image_tower_of(tensors: Arrays, settings: Settings) -> tuple[Callable[[], Layer], int, int]:
     """What makes the image tower, the side of its input in pixels, and the length of its vectors.
 
     Raises:

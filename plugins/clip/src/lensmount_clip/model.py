@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
-from lensmount.errors import UnsupportedModelError
 from lensmount.specs import Preprocess
 from lensmount_clip.options import LoadOptions
+from lensmount_vision.models.processors import read_image_processor
 from lensmount_vision.towers.build import TwoTowers
-from lensmount_vision.towers.layouts import read_config, table, triple
+from lensmount_vision.towers.configs import open_clip_preprocess, processed
 from lensmount_vision.towers.model import EmbeddingModel
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -24,28 +23,13 @@ class ClipModel(EmbeddingModel):
 
 
 def _as_configured(spec: Preprocess, files: Mapping[str, Path]) -> Preprocess:
-    """Mean, std and resizing as the configuration next to the weights says.
+    """Preprocessing as the files next to the weights say; an image processor of transformers counts more.
 
     Raises:
         ModelFileError: A configuration is malformed.
         UnsupportedModelError: It resizes in a way that is not supported.
     """
-    hf = read_config(files, "preprocessor_config.json")
-    open_clip = table(read_config(files, "open_clip_config.json"), "preprocess_cfg")
-    mean = triple(hf, "image_mean", "preprocessor_config.json") or triple(open_clip, "mean", "open_clip_config.json")
-    std = triple(hf, "image_std", "preprocessor_config.json") or triple(open_clip, "std", "open_clip_config.json")
-    mode, kernel = open_clip.get("resize_mode", "shortest"), open_clip.get("interpolation", "bicubic")
-    if mode not in ("shortest", "squash") or kernel not in ("bicubic", "bilinear"):
-        raise UnsupportedModelError(
-            "open_clip_config.json resizes in a way that is not supported", found=f"{mode}, {kernel}"
-        )
-    return replace(
-        spec,
-        mean=mean or spec.mean,
-        std=std or spec.std,
-        resize="stretch" if mode == "squash" else spec.resize,
-        interpolation=kernel,
-    )
+    return processed(open_clip_preprocess(spec, files), read_image_processor(files))
 
 
 CLIP = TwoTowers(
@@ -61,4 +45,4 @@ CLIP = TwoTowers(
     context_length=77,
     logit_scale=SCALE_OF_OPENAI,
 )
-build, network, export = CLIP.build, CLIP.network, CLIP.export
+build, network, graph, export = CLIP.build, CLIP.network, CLIP.graph, CLIP.export

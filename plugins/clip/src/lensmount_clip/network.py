@@ -7,10 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-
+from lensmount_networks import ops
+from lensmount_networks.layers import Conv2d, Layer, Linear, Sequential, Tensor, parameter
 from lensmount_vision.towers.transformer import PatchTower, split_heads
 
 
@@ -20,12 +18,10 @@ class VisionTransformer(PatchTower):
     def forward(self, images: Tensor) -> Tensor:
         """Pictures `(B, 3, R, R)` to embeddings `(B, D)`, not normalised."""
         x = self.tokens(images)
-        first = torch.zeros(x.shape[0], dtype=torch.int64, device=x.device)
-        out: Tensor = self.ln_post(self.transformer.read(x, first)) @ self.proj
-        return out
+        return self.ln_post(self.transformer.read(x)) @ self.proj
 
 
-class Bottleneck(nn.Module):
+class Bottleneck(Layer):
     """Residual block that shrinks by averaging before its last convolution, not by striding.
 
     Args:
@@ -35,27 +31,24 @@ class Bottleneck(nn.Module):
     """
 
     def __init__(self, channels: int, planes: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(channels, planes, 1)
-        self.conv2 = nn.Conv2d(planes, planes, 3, padding=1)
-        self.conv3 = nn.Conv2d(planes, planes * 4, 1)
+        self.conv1 = Conv2d(channels, planes, 1)
+        self.conv2 = Conv2d(planes, planes, 3, padding=1)
+        self.conv3 = Conv2d(planes, planes * 4, 1)
         self.stride = stride
-        self.downsample = (
-            nn.Sequential(nn.Conv2d(channels, planes * 4, 1)) if stride > 1 or channels != planes * 4 else None
-        )
+        self.downsample = Sequential(Conv2d(channels, planes * 4, 1)) if stride > 1 or channels != planes * 4 else None
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, C, H, W)` to `(B, 4P, H/stride, W/stride)`."""
-        y = F.relu(self.conv2(F.relu(self.conv1(x))))
+        y = ops.relu(self.conv2(ops.relu(self.conv1(x))))
         if self.stride > 1:
-            y = F.avg_pool2d(y, self.stride)
+            y = ops.avg_pool2d(y, self.stride)
         y = self.conv3(y)
         if self.downsample is not None:
-            x = self.downsample(F.avg_pool2d(x, self.stride) if self.stride > 1 else x)
-        return F.relu(x + y)
+            x = self.downsample(ops.avg_pool2d(x, self.stride) if self.stride > 1 else x)
+        return ops.relu(x + y)
 
 
-class AttentionPool(nn.Module):
+class AttentionPool(Layer):
     """Attention of the mean over all positions: the ResNet's last layer.
 
     Args:
@@ -66,24 +59,22 @@ class AttentionPool(nn.Module):
     """
 
     def __init__(self, positions: int, width: int, heads: int, dimension: int) -> None:
-        super().__init__()
         self.heads = heads
-        self.positional_embedding = nn.Parameter(torch.empty(positions, width))
-        self.q_proj = nn.Linear(width, width)
-        self.k_proj = nn.Linear(width, width)
-        self.v_proj = nn.Linear(width, width)
-        self.c_proj = nn.Linear(width, dimension)
+        self.positional_embedding = parameter(positions, width)
+        self.q_proj = Linear(width, width)
+        self.k_proj = Linear(width, width)
+        self.v_proj = Linear(width, width)
+        self.c_proj = Linear(width, dimension)
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, C, H, W)` to `(B, D)`."""
         x = x.flatten(2).transpose(1, 2)
-        x = torch.cat((x.mean(dim=1, keepdim=True), x), dim=1) + self.positional_embedding
+        x = ops.concat((x.mean(1, keepdim=True), x), 1) + self.positional_embedding
         q, k, v = (split_heads(t, self.heads) for t in (self.q_proj(x[:, :1]), self.k_proj(x), self.v_proj(x)))
-        out: Tensor = self.c_proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))[:, 0]
-        return out
+        return self.c_proj(ops.attention(q, k, v).transpose(1, 2).flatten(2))[:, 0]
 
 
-class ModifiedResNet(nn.Module):
+class ModifiedResNet(Layer):
     """ResNet with a stem of three convolutions, averaging instead of strides, and attention pooling.
 
     Args:
@@ -95,10 +86,9 @@ class ModifiedResNet(nn.Module):
     """
 
     def __init__(self, *, resolution: int, blocks: Sequence[int], width: int, heads: int, dimension: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, width // 2, 3, stride=2, padding=1)
-        self.conv2 = nn.Conv2d(width // 2, width // 2, 3, padding=1)
-        self.conv3 = nn.Conv2d(width // 2, width, 3, padding=1)
+        self.conv1 = Conv2d(3, width // 2, 3, stride=2, padding=1)
+        self.conv2 = Conv2d(width // 2, width // 2, 3, padding=1)
+        self.conv3 = Conv2d(width // 2, width, 3, padding=1)
         channels = width
         for number, count in enumerate(blocks):
             planes = width << number
@@ -107,14 +97,13 @@ class ModifiedResNet(nn.Module):
             for stride in strides:
                 stage.append(Bottleneck(channels, planes, stride))
                 channels = planes * 4
-            setattr(self, f"layer{number + 1}", nn.Sequential(*stage))
+            setattr(self, f"layer{number + 1}", Sequential(*stage))
         self.attnpool = AttentionPool((resolution // 32) ** 2 + 1, channels, heads, dimension)
 
     def forward(self, images: Tensor) -> Tensor:
         """Pictures `(B, 3, R, R)` to embeddings `(B, D)`, not normalised."""
-        x = F.relu(self.conv3(F.relu(self.conv2(F.relu(self.conv1(images))))))
-        x = F.avg_pool2d(x, 2)
+        x = ops.relu(self.conv3(ops.relu(self.conv2(ops.relu(self.conv1(images))))))
+        x = ops.avg_pool2d(x, 2)
         for number in range(1, 5):
             x = getattr(self, f"layer{number}")(x)
-        out: Tensor = self.attnpool(x)
-        return out
+        return self.attnpool(x)

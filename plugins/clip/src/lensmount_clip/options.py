@@ -7,6 +7,13 @@ from typing import Literal
 
 from lensmount.specs.options import one_of, positive
 
+#: Scalars that OpenAI's own archives hold among the tensors.
+OPENAI_MARKS = frozenset(("input_resolution", "context_length", "vocab_size"))
+
+
+class GuessWarning(UserWarning):
+    """Something that the weights depend on is said nowhere, and was taken as usual; a load option says it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadOptions:

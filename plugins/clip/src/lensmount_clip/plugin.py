@@ -15,6 +15,7 @@ def lensmount_architectures() -> Iterable[Architecture]:
         tasks=("embedding",),
         factory="lensmount_clip.model:build",
         network="lensmount_clip.model:network",
+        graph="lensmount_clip.model:graph",
         recognise="lensmount_clip.recognise:recognise",
         options="lensmount_clip.options:LoadOptions",
         exporter="lensmount_clip.model:export",

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lensmount_clip.strangers import STRANGERS
+from lensmount_reading import first_stranger
 from lensmount_vision.towers.layouts import has_text_tower, strip_names
-from lensmount_vision.towers.recognise import pair_card, weights_card
+from lensmount_vision.towers.recognise import beside_files, pair_card, weights_card
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from lensmount.contracts import NotRunnable
     from lensmount.specs import ModelCard
     from lensmount_reading import FileFacts
 
@@ -31,15 +34,26 @@ def layout(names: Iterable[str]) -> str | None:
     return None
 
 
-def recognise(facts: FileFacts) -> ModelCard | None:
-    """A card for a bare CLIP file, or None when it is something else.
+def recognise(facts: FileFacts) -> ModelCard | NotRunnable | None:
+    """A card for a bare CLIP file, why one near it is not run, or None when it is something else.
 
     Raises:
-        ModelFileError: It is one half of a pair of graphs, and the other is missing.
+        ModelFileError: It is one half of a pair of graphs, and the other is missing; or a file next to it is malformed.
+        UnsupportedModelError: A file next to it describes towers that work otherwise.
     """
     if facts.kind == "onnx":
-        return pair_card(facts, "clip")
+        return pair_card(facts, "clip") or first_stranger(facts, STRANGERS)
     detector = any(name.startswith(("class_head.", "box_head.")) for name in facts.tensors)  # OWL-ViT, OWLv2
-    if detector or layout(strip_names(facts.tensors)) is None:
+    plain = strip_names(facts.tensors)
+    kind = layout(plain)
+    if detector:
         return None
-    return weights_card(facts, "clip")
+    if kind is None:
+        return first_stranger(facts, STRANGERS)
+    from lensmount_clip.settings import GUESSED, check, is_guess
+
+    beside = beside_files(facts.path)
+    notes = check(beside, kind)
+    if is_guess(beside, kind, plain, lambda: facts.tree):
+        notes += (GUESSED,)
+    return weights_card(facts, "clip", notes=notes)

@@ -11,7 +11,6 @@ import contextlib
 import io
 import threading
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lensmount.backend import memory, wheels
@@ -34,7 +33,7 @@ from lensmount_onnx import saturation
 from lensmount_reading import inspect_graph, supply_data
 
 if TYPE_CHECKING:
-    from lensmount.contracts import Environment, Gpu
+    from lensmount.contracts import Environment, Gpu, GraphNetwork
     from lensmount.contracts.arrays import Array
 
 INSTALL = 'pip install "lensmount[onnx]"'
@@ -105,28 +104,32 @@ def open_session(request: OpenRequest) -> OnnxSession:
         DeviceMemoryError: The device is out of memory.
         OptionError: `threads`, `LENSMOUNT_THREADS`, `providers` or `device_path` is not valid.
     """
+    graph = request.graph
     path = request.path
-    if path is None:
+    if path is None and graph is None:
         raise ModelFileError(
             f"package {request.package.name!r} has no graph to open", expected="an artifact of role 'graph'"
         )
-    subject = f"graph {path.name!r}"
+    subject = f"graph {path.name!r}" if path is not None else f"the graph of package {request.package.name!r}"
     threads = session_threads(request)
     split_device(request.device)
     ort = _import()
-    if not path.is_file():
+    if path is not None and not path.is_file():
         raise ModelFileError(f"{subject} is not there", found=str(path), expected="a file")
-    graph = inspect_graph(path, request.package)
+    file = None if path is None else inspect_graph(path, request.package)
+    computes = "fp32" if file is None else file.precision
     chosen = onnx_providers.choose(request, ort.get_available_providers())
     tensors = tensors_wanted(request)
     stream = onnx_binding.share_stream(chosen, request.device) if tensors else None
     said = _preload(ort) if request.device.startswith("cuda") else ""
     options = _session_options(ort, threads)
-    if graph.precision == "int8" and saturation.saturates():
+    if computes == "int8" and saturation.saturates():
         options.add_session_config_entry(saturation.EXACT, "1")
     try:
-        with supply_data(options, graph.supplied):
-            session = ort.InferenceSession(str(path), options, providers=chosen, enable_fallback=0)
+        with supply_data(options, () if file is None else file.supplied):
+            source = str(path) if graph is None else graph.model
+            held = _supply(ort, options, graph)
+            session = ort.InferenceSession(source, options, providers=chosen, enable_fallback=0)
         session.disable_fallback()
     except Exception as error:
         raise onnx_errors.opening(error, subject, request.device) from error
@@ -136,8 +139,9 @@ def open_session(request: OpenRequest) -> OnnxSession:
         error.found = f"{error.found}; {said}" if said else error.found
         raise
     # The TensorRT provider lowers a float graph to half precision; every other runs the graph as it is.
-    lowered = provider == onnx_providers.TENSORRT and request.precision == "fp16" and graph.precision == "fp32"
-    opened = OnnxSession(session, _run_options(ort), path, provider, device, "fp16" if lowered else graph.precision)
+    lowered = provider == onnx_providers.TENSORRT and request.precision == "fp16" and computes == "fp32"
+    session.initializers = held  # as long as it, and so as any of its runs
+    opened = OnnxSession(session, _run_options(ort), subject, provider, device, "fp16" if lowered else computes)
     if tensors:
         opened.take_tensors(onnx_binding.ordering(session, provider, device, stream))
     return opened
@@ -167,6 +171,15 @@ def _session_options(ort: Any, threads: int | None) -> Any:
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     return options
+
+
+def _supply(ort: Any, options: Any, graph: GraphNetwork | None) -> tuple[Any, ...]:
+    """Hands a graph's initializers to a session to be, without a copy; what is returned must outlive the session."""
+    if graph is None or not graph.initializers:
+        return ()
+    values = [ort.OrtValue.ortvalue_from_numpy(array) for array in graph.initializers.values()]
+    options.add_external_initializers(list(graph.initializers), values)
+    return tuple(values)
 
 
 def _run_options(ort: Any) -> Any:
@@ -205,10 +218,12 @@ class OnnxSession:
         channels_last: False: graphs take their pictures contiguous.
     """
 
-    def __init__(self, session: Any, run_options: Any, path: Path, provider: str, device: str, precision: str) -> None:
+    def __init__(
+        self, session: Any, run_options: Any, subject: str, provider: str, device: str, precision: str
+    ) -> None:
         self._session: Any | None = session
         self._quiet = run_options
-        self._subject = f"graph {path.name!r}"
+        self._subject = subject
         self._on_host = not device.startswith("cuda")
         self.backend = "onnx"
         self.device = device

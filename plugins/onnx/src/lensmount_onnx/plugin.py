@@ -12,7 +12,7 @@ def lensmount_backends() -> Iterable[Backend]:
     """ONNX graphs on onnxruntime."""
     yield Backend(
         name="onnx",
-        formats=("onnx",),
+        formats=("onnx", "graph"),
         probe="lensmount_onnx.backend:probe",
         opener="lensmount_onnx.backend:open_session",
         preference=(("cpu", 30), ("cuda", 10)),

@@ -10,7 +10,7 @@ import numpy as np
 
 from lensmount.contracts.model import NetworkContext
 from lensmount.errors import OptionError
-from lensmount_owlv2.checkpoint import network
+from lensmount_owlv2.checkpoint import networks
 from lensmount_owlv2.queries import resolve_preprocess
 from lensmount_vision.towers.export import export_graphs
 
@@ -35,7 +35,7 @@ def export(context: ExportContext) -> Path:
     asked = NetworkContext(card=context.card, package=context.package, files=context.files)
     return export_graphs(
         context,
-        partial(network, asked),
+        partial(networks, asked),
         fixed=("image",),
         preprocess=context.package.preprocess or resolve_preprocess(context.files),
         magnitude=lambda values: float(np.ptp(values)),

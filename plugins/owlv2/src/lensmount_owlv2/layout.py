@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lensmount.errors import ModelFileError, UnsupportedModelError
+from lensmount.errors import UnsupportedModelError
+from lensmount_vision.models.settings import read_json_object
+from lensmount_vision.towers.configs import TowerSizes, check_transformers, epsilon_of, tower_table
 
 HEAD_WIDTH = 64  # of all released networks; a config.json says otherwise
-_MAX_JSON = 16 << 20
 _VISION, _TEXT = "owlv2.vision_model.", "owlv2.text_model."
 #: Tensors that OWLv2 has; OWL-ViT lacks the first.
 MARKS = (
@@ -57,10 +57,21 @@ class Layout:
     context: int
     dimension: int
 
+    def check(self, config: Mapping[str, Any], where: str) -> tuple[str, ...]:
+        """Goes through a `config.json`; see `lensmount_vision.models.settings.check_settings`."""
+        shared = {"dimension": self.dimension}
+        image = TowerSizes(**_sizes(self.vision), side=self.image_size, patch=self.patch, **shared)
+        text = TowerSizes(**_sizes(self.text), vocabulary=self.vocabulary, context=self.context, **shared)
+        return check_transformers(config, where, image=image, text=text, by_id=False)
+
     @property
     def image_size(self) -> int:
         """Pixels on the input's side."""
         return self.side * self.patch
+
+
+def _sizes(tower: Tower) -> dict[str, int]:
+    return {"width": tower.width, "layers": tower.layers, "hidden": tower.hidden}
 
 
 def is_owlv2(names: Mapping[str, Any]) -> bool:
@@ -74,15 +85,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         ModelFileError: It is absurdly large, or not a JSON object.
     """
-    try:
-        with path.open("rb") as file:
-            content = file.read(_MAX_JSON + 1)
-        document = json.loads(content) if len(content) <= _MAX_JSON else None
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelFileError(f"{path} cannot be read", found=str(error)[:120], expected="a JSON object") from error
-    if not isinstance(document, dict):
-        raise ModelFileError(f"{path} should hold a JSON object", found=type(document).__name__)
-    return document
+    return read_json_object(path)
 
 
 def read_layout(shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any], where: str) -> Layout:
@@ -113,8 +116,8 @@ def read_layout(shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any]
             found=f"{positions} positions, patches of {patch}x{across}, {channels} channels, "
             f"embeddings of {dimension} and {projection}",
         )
-    vision = _tower(shapes, _VISION, width, hidden[0], config.get("vision_config"), where)
-    text = _tower(shapes, _TEXT, text_width, hidden[1], config.get("text_config"), where)
+    vision = _tower(shapes, _VISION, width, hidden[0], tower_table(config, "vision_config"), 12, where)
+    text = _tower(shapes, _TEXT, text_width, hidden[1], tower_table(config, "text_config"), 8, where)
     return Layout(
         vision=vision,
         text=text,
@@ -127,22 +130,32 @@ def read_layout(shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any]
 
 
 def _tower(
-    shapes: Mapping[str, tuple[int, ...]], prefix: str, width: int, hidden: int, config: object, where: str
+    shapes: Mapping[str, tuple[int, ...]],
+    prefix: str,
+    width: int,
+    hidden: int,
+    settings: Mapping[str, Any],
+    usual: int,
+    where: str,
 ) -> Tower:
-    settings = config if isinstance(config, dict) else {}
+    """Sizes of one transformer; `usual` are the heads that transformers takes where a configuration does not say."""
     start = prefix + "encoder.layers."
     numbers = {int(name[len(start) :].split(".")[0]) for name in shapes if name.startswith(start)}
-    heads = settings.get("num_attention_heads", max(1, width // HEAD_WIDTH))
-    activation = settings.get("hidden_act", "quick_gelu")
-    epsilon = settings.get("layer_norm_eps", 1e-5)
+    heads = settings.get("num_attention_heads")
+    if heads is None:
+        heads = usual if settings and width % usual == 0 else max(1, width // HEAD_WIDTH)
+    activation = settings.get("hidden_act") or "quick_gelu"
+    epsilon = epsilon_of(settings, "layer_norm_eps", where)
     if activation not in ("quick_gelu", "gelu"):
-        raise UnsupportedModelError(f"{where} has an activation unknown here", found=repr(activation)[:60])
-    if not isinstance(heads, int) or heads < 1 or width % heads or not isinstance(epsilon, int | float):
+        raise UnsupportedModelError(
+            f"{where} has an activation unknown here",
+            found=f"hidden_act {activation!r}"[:60],
+            expected="quick_gelu or gelu",
+        )
+    if not isinstance(heads, int) or heads < 1 or width % heads:
         raise UnsupportedModelError(
             f"{where} has a configuration that does not fit its tensors", found=f"{heads!r} heads for width {width}"
         )
     if numbers != set(range(len(numbers))):
         raise UnsupportedModelError(f"{where} lacks layers", found=str(sorted(numbers))[:80], expected="0, 1, 2, …")
-    return Tower(
-        width=width, layers=len(numbers), heads=heads, hidden=hidden, activation=activation, epsilon=float(epsilon)
-    )
+    return Tower(width=width, layers=len(numbers), heads=heads, hidden=hidden, activation=activation, epsilon=epsilon)

@@ -1,21 +1,27 @@
-"""OWLv2's two towers in torch, on the transformer blocks that CLIP and others share.
+"""OWLv2's image tower, on the transformer blocks that CLIP and others share, for torch and for ONNX.
 
-Own modules rather than transformers' classes: see the decisions in CONTRIBUTING.md. Structure and constants are those
+Own networks rather than transformers' classes: see the decisions in CONTRIBUTING.md. Structure and constants are those
 of the paper's code (scenic, `owl_vit`) as transformers' weights hold them.
 """
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from lensmount_networks import ops
+from lensmount_networks.layers import Conv2d, Layer, LayerNorm, Linear, Tensor, constant, parameter
 from lensmount_vision.towers.transformer import Activation, Transformer
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 #: Added to a box's bias before the logarithm, as in the reference.
 _TINY = 1e-4
 
 
-class Head(nn.Module):
+class Head(Layer):
     """Three layers with GELUs between: boxes, objectness.
 
     Args:
@@ -24,20 +30,18 @@ class Head(nn.Module):
     """
 
     def __init__(self, width: int, outputs: int) -> None:
-        super().__init__()
-        self.dense0 = nn.Linear(width, width)
-        self.dense1 = nn.Linear(width, width)
-        self.dense2 = nn.Linear(width, outputs)
+        self.dense0 = Linear(width, width)
+        self.dense1 = Linear(width, width)
+        self.dense2 = Linear(width, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         """`(…, W)` to `(…, outputs)`."""
-        x = nn.functional.gelu(self.dense0(x))
-        x = nn.functional.gelu(self.dense1(x))
-        out: Tensor = self.dense2(x)
-        return out
+        x = ops.gelu(self.dense0(x))
+        x = ops.gelu(self.dense1(x))
+        return self.dense2(x)
 
 
-class ClassHead(nn.Module):
+class ClassHead(Layer):
     """Embedding of each patch's object, and how its logits are shifted and scaled.
 
     Args:
@@ -46,18 +50,17 @@ class ClassHead(nn.Module):
     """
 
     def __init__(self, width: int, dimension: int) -> None:
-        super().__init__()
-        self.dense0 = nn.Linear(width, dimension)
-        self.logit_shift = nn.Linear(width, 1)
-        self.logit_scale = nn.Linear(width, 1)
+        self.dense0 = Linear(width, dimension)
+        self.logit_shift = Linear(width, 1)
+        self.logit_scale = Linear(width, 1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """`(B, P, W)` to embeddings `(B, P, D)`, shifts `(B, P)` and scales `(B, P)`, the latter above 0."""
-        scale = nn.functional.elu(self.logit_scale(x)[..., 0]) + 1
+        scale = ops.elu(self.logit_scale(x)[..., 0]) + 1
         return self.dense0(x), self.logit_shift(x)[..., 0], scale
 
 
-class ImageTower(nn.Module):
+class ImageTower(Layer):
     """ViT with one proposal per patch.
 
     Args:
@@ -83,18 +86,17 @@ class ImageTower(nn.Module):
         dimension: int,
         activation: Activation,
     ) -> None:
-        super().__init__()
-        self.patch_embedding = nn.Conv2d(3, width, patch, stride=patch, bias=False)
-        self.class_embedding = nn.Parameter(torch.empty(width))
-        self.position_embedding = nn.Parameter(torch.empty(side * side + 1, width))
-        self.pre_layernorm = nn.LayerNorm(width)
+        self.patch_embedding = Conv2d(3, width, patch, stride=patch, bias=False)
+        self.class_embedding = parameter(width)
+        self.position_embedding = parameter(side * side + 1, width)
+        self.pre_layernorm = LayerNorm(width)
         self.transformer = Transformer(width, layers, heads, hidden, activation)
-        self.post_layernorm = nn.LayerNorm(width)
-        self.layer_norm = nn.LayerNorm(width)
+        self.post_layernorm = LayerNorm(width)
+        self.layer_norm = LayerNorm(width)
         self.class_head = ClassHead(width, dimension)
         self.box_head = Head(width, 4)
         self.objectness_head = Head(width, 1)
-        self.box_bias = nn.Parameter(torch.empty(side * side, 4))
+        self.box_bias = constant(box_bias(side))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Proposals of pictures.
@@ -107,15 +109,15 @@ class ImageTower(nn.Module):
             class embeddings `(B, P, D)`, not normalised; logit shifts `(B, P)`; logit scales `(B, P)`.
         """
         x = self.patch_embedding(images).flatten(2).transpose(1, 2)
-        first = self.class_embedding.expand(x.shape[0], 1, -1)
-        x = torch.cat((first, x), dim=1) + self.position_embedding
+        first = self.class_embedding.reshape(1, 1, -1).expand(x.shape[0], -1, -1)
+        x = ops.concat((first, x), 1) + self.position_embedding
         x = self.post_layernorm(self.transformer(self.pre_layernorm(x)))
         x = self.layer_norm(x[:, 1:] * x[:, :1])
-        boxes = torch.sigmoid(self.box_head(x) + self.box_bias)
+        boxes = ops.sigmoid(self.box_head(x) + self.box_bias)
         return self.objectness_head(x)[..., 0], boxes, *self.class_head(x)
 
 
-def box_bias(side: int) -> Tensor:
+def box_bias(side: int) -> NDArray[Any]:
     """Logits of the boxes that a head of zeros gives: one patch in size, at its patch's lower right corner.
 
     Args:
@@ -124,9 +126,9 @@ def box_bias(side: int) -> Tensor:
     Returns:
         float32 `(side * side, 4)`.
     """
-    steps = torch.arange(1, side + 1, dtype=torch.float32) / side
-    rows, columns = torch.meshgrid(steps, steps, indexing="ij")
-    corners = torch.stack((columns, rows), dim=-1).reshape(-1, 2)
-    sizes = torch.full_like(corners, 1.0 / side)
-    values = torch.cat((corners, sizes), dim=-1)
-    return torch.log(values + _TINY) - torch.log1p(-values + _TINY)
+    steps = np.arange(1, side + 1, dtype=np.float32) / np.float32(side)
+    rows, columns = np.meshgrid(steps, steps, indexing="ij")
+    corners = np.stack((columns, rows), axis=-1).reshape(-1, 2)
+    values = np.concatenate((corners, np.full_like(corners, 1.0 / side)), axis=-1)
+    made: NDArray[Any] = np.log(values + np.float32(_TINY)) - np.log1p(-values + np.float32(_TINY))
+    return made

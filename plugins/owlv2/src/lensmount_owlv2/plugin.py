@@ -15,6 +15,7 @@ def lensmount_architectures() -> Iterable[Architecture]:
         tasks=("open-vocabulary-detection",),
         factory="lensmount_owlv2.model:build",
         network="lensmount_owlv2.checkpoint:network",
+        graph="lensmount_owlv2.checkpoint:graph",
         recognise="lensmount_owlv2.recognise:recognise",
         options="lensmount_owlv2.options:LoadOptions",
         exporter="lensmount_owlv2.export:export",

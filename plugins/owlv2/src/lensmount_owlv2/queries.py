@@ -13,7 +13,6 @@ from lensmount.specs import Preprocess
 from lensmount.specs.options import class_thresholds, fraction
 from lensmount_owlv2.checkpoint import NETWORK
 from lensmount_owlv2.images import ImageEmbedder, Seen
-from lensmount_owlv2.layout import read_json
 from lensmount_owlv2.options import CONFIDENCE, IOU_THRESHOLD, ONE_SHOT_CONFIDENCE, TEXT_CONFIDENCE, LoadOptions
 from lensmount_owlv2.options import max_detections as limit
 from lensmount_owlv2.references import Parameters, make_bank
@@ -22,8 +21,11 @@ from lensmount_owlv2.texts import TextEmbedder
 from lensmount_owlv2.training import TrainBox, read_training_data
 from lensmount_vision.images.loading import split
 from lensmount_vision.models.numbers import not_finite
+from lensmount_vision.models.processors import read_image_processor
+from lensmount_vision.models.settings import HARMLESS, READ, Only
 from lensmount_vision.models.single_graph import SingleGraph
 from lensmount_vision.results.kinds import Detections
+from lensmount_vision.towers.configs import require_size
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from lensmount.contracts.cache import Cache
     from lensmount.contracts.model import BuildContext
     from lensmount.contracts.session import Session
+    from lensmount_owlv2.proposals import Proposals
     from lensmount_vision.images.image import Color
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -54,25 +57,42 @@ def _cache(caches: Mapping[str, Cache], use: str, entries: int, size: int = DEFA
 
 
 def resolve_preprocess(files: Mapping[str, Path]) -> Preprocess:
-    """OWLv2's own preprocessing, with mean and std of a `preprocessor_config.json` where there is one.
+    """OWLv2's own preprocessing, with what the files of an image processor say where there are some.
 
     Raises:
-        ModelFileError: That file is malformed.
+        ModelFileError: A file is malformed.
+        UnsupportedModelError: It prepares pictures in another way than OWLv2.
     """
-    config = read_json(files["preprocessor_config.json"]) if "preprocessor_config.json" in files else {}
-    mean, std = config.get("image_mean", MEAN), config.get("image_std", STD)
-    for name, values in (("image_mean", mean), ("image_std", std)):
-        if len(values) != 3 or not all(isinstance(v, int | float) and (name != "image_std" or v > 0) for v in values):
-            raise ModelFileError("preprocessor_config.json is malformed", found=f"{name}: {values}"[:80])
-    return Preprocess(
+    processor = read_image_processor(files)
+    processor.check(
+        ("Owlv2ImageProcessor",),
+        {
+            "do_pad": Only((True,)),
+            "resample": Only((2,)),
+            "size": READ,
+            "crop_size": HARMLESS,
+            "pad_size": Only((None,)),
+        },
+    )
+    spec = Preprocess(
         size=None,
         resize="pad-square",
         padding_value=0,
         interpolation="gaussian-bilinear",
         resample_dtype="float32",
-        mean=tuple(mean),
-        std=tuple(std),
+        mean=MEAN,
+        std=STD,
     )
+    return replace(processor.values(spec), size=processor.sides("size"))
+
+
+def _of_network(spec: Preprocess, session: Session, model: str) -> Preprocess:
+    """Preprocessing whose size, where the files say one, must be the network's."""
+    side = session.inputs[0].shape[-2:]
+    if spec.size is None or not all(isinstance(length, int) for length in side):
+        return spec
+    require_size(spec, (int(side[0] or 0), int(side[1] or 0)), model)
+    return spec
 
 
 class QueryModel(SingleGraph):
@@ -81,7 +101,10 @@ class QueryModel(SingleGraph):
     def __init__(self, context: BuildContext) -> None:
         self._text = _session(context, "text")
         narrowed = replace(context, sessions={"image": _session(context, "image")})
-        super().__init__(narrowed, context.package.preprocess or resolve_preprocess(context.files))
+        spec = context.package.preprocess
+        if spec is None:
+            spec = _of_network(resolve_preprocess(context.files), _session(context, "image"), context.card.id)
+        super().__init__(narrowed, spec)
         options = context.options or LoadOptions()
         self.network: str = self._session.metadata.get(NETWORK) or context.fingerprint
         self._identity = make_key(self.network, self.backend, self.device, self.precision, self.preprocess_spec)
@@ -94,6 +117,7 @@ class QueryModel(SingleGraph):
             options.batch or (8 if self.device == "cpu" else 16),
             self,
         )
+        self.image_entries: int = options.images_kept
         self._banks = _cache(caches, "classes", options.classes_kept)
         self._texts = TextEmbedder(
             context, self._text, _cache(caches, "text", options.text_cache_entries), self._identity, self
@@ -170,6 +194,17 @@ class QueryModel(SingleGraph):
         """Query embeddings of texts, float32 `(T, D)` of length 1; each is computed once."""
         self.check_open()
         return self._texts.embed(_words(texts))
+
+    def propose(self, images: Any, max_detections: int | None = None, *, color: Color | None = None) -> list[Proposals]:
+        """What the network takes for objects in pictures, through the cache.
+
+        Args:
+            images: A picture or several.
+            max_detections: Proposals of each, those most likely to be an object; None for all.
+            color: Channel order of arrays and tensors.
+        """
+        self.check_open()
+        return [seen.proposals for seen in self._images.all(list(split(images)), max_detections, color)]
 
     # --- one picture --------------------------------------------------------------------------------------------------
 

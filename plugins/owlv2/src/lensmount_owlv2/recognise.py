@@ -6,17 +6,21 @@ from typing import TYPE_CHECKING
 
 from lensmount_owlv2.checkpoint import IMAGE_OUTPUTS
 from lensmount_owlv2.layout import is_owlv2, read_json, read_layout
+from lensmount_owlv2.strangers import STRANGERS
+from lensmount_reading import first_stranger
+from lensmount_vision.models.settings import unknown_note
 from lensmount_vision.towers.recognise import companions, weights_card
 
 if TYPE_CHECKING:
+    from lensmount.contracts import NotRunnable
     from lensmount.specs import ModelCard
     from lensmount_reading import FileFacts
 
 TASK = "open-vocabulary-detection"
 
 
-def recognise(facts: FileFacts) -> ModelCard | None:
-    """A card for bare weights (with the files next to them), or None when they are something else.
+def recognise(facts: FileFacts) -> ModelCard | NotRunnable | None:
+    """A card for bare weights (with the files next to them), why ones near them are not run, or None for others.
 
     Raises:
         ModelFileError: They are an OWLv2's, but do not fit together.
@@ -32,11 +36,14 @@ def recognise(facts: FileFacts) -> ModelCard | None:
                 expected="the folder that it was exported to, with lensmount.json and text.onnx",
                 fix=f"load the folder: {facts.path.parent}",
             )
-        return None
+        return first_stranger(facts, STRANGERS)
     if not is_owlv2(facts.tensors):
-        return None
+        return first_stranger(facts, STRANGERS)
     beside = {artifact.name for artifact in companions(facts.path)}
     config = read_json(facts.path.parent / "config.json") if "config.json" in beside else {}
-    read_layout({name: fact.shape for name, fact in facts.tensors.items()}, config, facts.path.name)
-    notes = () if config else ("no config.json next to the weights: attention heads are taken to be 64 wide",)
+    layout = read_layout({name: fact.shape for name, fact in facts.tensors.items()}, config, facts.path.name)
+    if config:
+        notes = unknown_note(layout.check(config, "config.json"), "config.json")
+    else:
+        notes = ("no config.json next to the weights: attention heads are taken to be 64 wide",)
     return replace(weights_card(facts, "owlv2", notes=notes), task=TASK)

@@ -13,7 +13,7 @@ from lensmount.errors import InputError
 from lensmount_owlv2.proposals import Floats, normalise
 from lensmount_vision.models.numbers import bad_rows, not_finite
 from lensmount_vision.towers.recognise import CONTEXT, VOCABULARY, metadata_number
-from lensmount_vision.towers.tokens import ClipTokenizer, pad
+from lensmount_vision.towers.tokens import Cleaning, ClipTokenizer, pad
 from lensmount_vision.towers.vocabulary import load_vocabulary
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from lensmount_vision.models.loaded import LoadedModel
 
 _BATCH = 64
+#: OWLv2 is a model of transformers in all its forms.
+CLEANING: Cleaning = "transformers"
 
 
 class TextEmbedder:
@@ -49,7 +51,7 @@ class TextEmbedder:
         )
         # One more than fits, so that a text that would be cut shows.
         self._context = int(metadata_number(session.metadata, CONTEXT, 16))
-        self._tokenizer = ClipTokenizer(loader, self._context + 1)
+        self._tokenizer = ClipTokenizer(loader, self._context + 1, cleaning=CLEANING)
 
     def embed(self, texts: Sequence[str]) -> Floats:
         """Vectors of length 1, float32 `(T, D)`.
@@ -58,7 +60,7 @@ class TextEmbedder:
             InputError: A text has more tokens than the network takes.
             NotFiniteError: The network gave a text's vector NaN or infinity; those of the others are kept.
         """
-        keys = [make_key(self._identity, text) for text in texts]
+        keys = [make_key(self._identity, CLEANING, text) for text in texts]
         found: dict[str, Floats] = {}
         missing: dict[str, str] = {}
         for key, text in zip(keys, texts, strict=True):

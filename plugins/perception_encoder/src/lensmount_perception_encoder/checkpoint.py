@@ -5,20 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from lensmount_perception_encoder.network import VisionTower, rope_rows, rope_table
 from lensmount_perception_encoder.options import LoadOptions
-from lensmount_perception_encoder.recognise import layout
-from lensmount_vision.towers.layouts import count_blocks, heads_of, square
+from lensmount_perception_encoder.recognise import TIMM, layout
+from lensmount_vision.towers.configs import EPSILON, OPEN_CLIP, TowerSizes, check_open_clip, open_clip_epsilon
+from lensmount_vision.towers.layouts import count_blocks, heads_of, read_config, square, table, text_geometry, whole
 from lensmount_vision.towers.transformer import PatchSizes
 from lensmount_vision.towers.weights import TowerWeights, read_tensors, transpose_text_projection
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from lensmount_reading import Checkpoint
+
+    Arrays = Mapping[str, NDArray[Any]]
 
 #: Heads of the image tower that are not width / 64 (Meta's core/vision_encoder/config.py: G14).
 HEADS = {1536: 16}
@@ -39,20 +43,41 @@ _TIMM_PARTS = (
 
 
 def read_weights(checkpoint: Checkpoint, files: Mapping[str, Path], options: LoadOptions) -> TowerWeights:
-    """Both towers' tensors under Meta's names, which are OpenAI's; no other file is read.
+    """Both towers' tensors under Meta's names, which are OpenAI's.
 
     Raises:
-        ModelFileError: Shapes contradict one another.
-        UnsupportedModelError: The tensors are not PE-Core's.
+        ModelFileError: Shapes contradict one another, or a configuration is malformed.
+        UnsupportedModelError: The tensors are not PE-Core's, or a configuration describes towers that work otherwise.
     """
-    kind, tensors = read_tensors(
+    kind, held = read_tensors(
         checkpoint,
         layout,
         label="PE-Core",
         expected="Meta or open_clip (PE-Lang and PE-Spatial have no text)",
     )
-    tensors = transpose_text_projection(_from_timm(tensors) if kind == "timm" else tensors)
+    tensors = transpose_text_projection(_from_timm(held) if kind == "timm" else held)
     sizes = vision_sizes(tensors, options)
+    said = read_config(files, OPEN_CLIP)
+    text_heads, text_epsilon = options.text_heads, EPSILON
+    if said:
+        where, words = str(files[OPEN_CLIP]), table(table(said, "model_cfg") or said, "text_cfg")
+        shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        text = text_geometry(shapes, 1)
+        check_open_clip(
+            said,
+            where,
+            timm=TIMM,
+            image=TowerSizes(side=sizes.resolution, dimension=sizes.dimension),
+            text=TowerSizes(
+                width=text["width"],
+                layers=text["layers"],
+                hidden=text["hidden"],
+                vocabulary=text["vocabulary"],
+                context=text["context"],
+            ),
+        )
+        text_heads = text_heads or whole(words, "heads", where)
+        text_epsilon = open_clip_epsilon(words, "text_cfg", where)
     pool_heads = heads_of(sizes.width, options.pool_heads or POOL_HEADS, "the attention pooling")
     return TowerWeights(
         tensors=tensors,
@@ -66,12 +91,13 @@ def read_weights(checkpoint: Checkpoint, files: Mapping[str, Path], options: Loa
         image_tensors=vision_tensors(tensors, sizes, pool_heads),
         resolution=sizes.resolution,
         dimension=sizes.dimension,
-        text_heads=options.text_heads,
+        text_heads=text_heads,
+        text_epsilon=text_epsilon,
     )
 
 
-def _from_timm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    made: dict[str, Tensor] = {}
+def _from_timm(tensors: Arrays) -> dict[str, NDArray[Any]]:
+    made: dict[str, NDArray[Any]] = {}
     for name, tensor in tensors.items():
         if not name.startswith("visual.trunk."):
             made[name] = tensor
@@ -80,22 +106,22 @@ def _from_timm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         for theirs, ours in _TIMM_PARTS:
             plain = plain.replace(theirs, ours)
         made[f"visual.{plain}"] = tensor
-    made["visual.proj"] = made.pop("visual.head.weight").T.contiguous()
+    made["visual.proj"] = np.ascontiguousarray(made.pop("visual.head.weight").T)
     bias = made.pop("visual.head.bias", None)
     if bias is not None and bias.any():  # timm's head has one, which is zero for Meta's weights
         made["visual.proj_bias"] = bias
-    made["visual.positional_embedding"] = made.pop("visual.pos_embed").flatten(0, 1)
+    made["visual.positional_embedding"] = made.pop("visual.pos_embed").reshape(-1, made["visual.conv1.weight"].shape[0])
     if "visual.cls_token" in made:
-        made["visual.class_embedding"] = made.pop("visual.cls_token").flatten()
+        made["visual.class_embedding"] = made.pop("visual.cls_token").reshape(-1)
     made["visual.attn_pool.probe"] = made.pop("visual.attn_pool.latent")
     for part in ("weight", "bias"):
         made[f"visual.ln_post.{part}"] = made.pop(f"visual.norm.{part}")
         pair = (made.pop(f"visual.attn_pool.q.{part}"), made.pop(f"visual.attn_pool.kv.{part}"))
-        made[f"visual.attn_pool.attn.in_proj_{part}"] = torch.cat(pair)
+        made[f"visual.attn_pool.attn.in_proj_{part}"] = np.concatenate(pair)
     return made
 
 
-def vision_sizes(tensors: Mapping[str, Tensor], options: LoadOptions) -> PatchSizes:
+def vision_sizes(tensors: Arrays, options: LoadOptions) -> PatchSizes:
     """Sizes of the image tower.
 
     Raises:
@@ -116,7 +142,7 @@ def vision_sizes(tensors: Mapping[str, Tensor], options: LoadOptions) -> PatchSi
     )
 
 
-def vision_tensors(tensors: Mapping[str, Tensor], sizes: PatchSizes, pool_heads: int) -> dict[str, Tensor]:
+def vision_tensors(tensors: Arrays, sizes: PatchSizes, pool_heads: int) -> dict[str, NDArray[Any]]:
     """The image tower's own parameters: rotary tables, halves instead of neighbours, the pooling's query folded."""
     made = {n.removeprefix("visual."): t for n, t in tensors.items() if n.startswith("visual.")}
     for number in range(sizes.layers):
@@ -128,9 +154,9 @@ def vision_tensors(tensors: Mapping[str, Tensor], sizes: PatchSizes, pool_heads:
     weight, bias = made.pop("attn_pool.attn.in_proj_weight"), made.pop("attn_pool.attn.in_proj_bias")
     probe = made.pop("attn_pool.probe").reshape(-1, width)
     query = probe @ weight[:width].T + bias[:width]
-    made["attn_pool.query"] = query.reshape(-1, pool_heads, width // pool_heads).transpose(0, 1).contiguous()
-    made["attn_pool.key_value.weight"] = weight[width:].contiguous()
-    made["attn_pool.key_value.bias"] = bias[width:].contiguous()
+    made["attn_pool.query"] = np.ascontiguousarray(query.reshape(-1, pool_heads, width // pool_heads).swapaxes(0, 1))
+    made["attn_pool.key_value.weight"] = weight[width:]
+    made["attn_pool.key_value.bias"] = bias[width:]
     for part in ("weight", "bias"):
         made[f"attn_pool.out_proj.{part}"] = made.pop(f"attn_pool.attn.out_proj.{part}")
     return made

@@ -15,6 +15,7 @@ def lensmount_architectures() -> Iterable[Architecture]:
         tasks=("embedding",),
         factory="lensmount_perception_encoder.model:build",
         network="lensmount_perception_encoder.model:network",
+        graph="lensmount_perception_encoder.model:graph",
         recognise="lensmount_perception_encoder.recognise:recognise",
         options="lensmount_perception_encoder.options:LoadOptions",
         exporter="lensmount_perception_encoder.model:export",

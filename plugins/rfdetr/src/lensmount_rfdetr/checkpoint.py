@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,21 +14,21 @@ from lensmount_rfdetr.keys import original_keys
 from lensmount_rfdetr.layout import SYNONYMS, VARIANTS, Layout, find_variant, is_rfdetr, read_layout
 from lensmount_rfdetr.names import SAID, Said, read_said, said_to_metadata
 from lensmount_rfdetr.options import LoadOptions
+from lensmount_rfdetr.settings import PREPROCESS, check_args, check_config, preprocess_of
+from lensmount_vision.models.leftovers import require_all_used
+from lensmount_vision.models.processors import PROCESSOR_FILES, pixels_metadata
+from lensmount_vision.models.settings import read_json_object, unknown_note
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
     from lensmount_reading import Checkpoint, TensorRef
 
-CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
-_MAX_JSON = 4 << 20
-#: Settings of Hugging Face's configuration that change what a network computes, and the one value that is run here.
-_FIXED = {
-    "activation_function": "silu",
-    "decoder_activation_function": "relu",
-    "segmentation_head_activation_function": "gelu",
-}
-_FIXED_OF_BACKBONE = {"hidden_act": "gelu", "layer_norm_eps": 1e-6, "apply_layernorm": True}
+CONFIG = "config.json"
+#: Under which names checkpoints keep a network; the first that is there is used.
+_PARTS = ("model", "state_dict", "ema_model")
+#: Files next to the weights in a Hugging Face folder.
+BESIDE = (CONFIG, *PROCESSOR_FILES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,29 +39,33 @@ class Contents:
         tensors: Of the network, under the authors' keys.
         facts: What it says of itself, under the names of the authors' `args`.
         said: What it says of its classes.
+        args: The settings of an official checkpoint, each table by its name.
     """
 
     tensors: Mapping[str, TensorRef]
     facts: Mapping[str, Any]
     said: Said
+    args: Mapping[str, Mapping[str, Any]]
 
 
 def read_contents(checkpoint: Checkpoint, config: Mapping[str, Any] | None = None) -> Contents:
     """Sorts a checkpoint's tree; `config` is a Hugging Face folder's configuration as `read_config` gives it."""
     tree = checkpoint.tree if isinstance(checkpoint.tree, Mapping) else {}
-    part = next((name for name in ("model", "state_dict", "ema_model") if isinstance(tree.get(name), Mapping)), None)
+    part = next((name for name in _PARTS if isinstance(tree.get(name), Mapping)), None)
     prefix = f"{part}." if part else ""
     chosen = {key[len(prefix) :]: ref for key, ref in checkpoint.tensors.items() if key.startswith(prefix)}
     tensors = {name: chosen[key] for key, name in original_keys(chosen).items()}
     facts: dict[str, Any] = {}
     counts = []
+    args = {}
     # Newer files keep the network's settings apart from the training's.
     for name in ("hyper_parameters", "args", "model_config"):
         settings = _plain(tree.get(name))
         counts.append(settings.get("num_classes"))
+        args[name] = settings
         facts.update({key: value for key, value in settings.items() if value is not None})
     facts.update(config or {})
-    return Contents(tensors, facts, read_said(facts.get("class_names") or tree.get("class_names"), counts))
+    return Contents(tensors, facts, read_said(facts.get("class_names") or tree.get("class_names"), counts), args)
 
 
 def _plain(value: Any) -> Mapping[str, Any]:
@@ -71,25 +74,27 @@ def _plain(value: Any) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
-def read_config(config: Path | None, preprocessor: Path | None = None) -> dict[str, Any]:
-    """A Hugging Face configuration under the names of the authors' `args`.
+def read_config(files: Mapping[str, Path]) -> dict[str, Any]:
+    """A Hugging Face folder's configuration under the names of the authors' `args`.
+
+    Args:
+        files: The package's files.
 
     Raises:
         ModelFileError: A file is not JSON, or of another kind of model.
         UnsupportedModelError: It has settings that are not run here.
     """
-    if config is None:
+    if CONFIG not in files:
         return {}
-    raw, size = _json(config), (_json(preprocessor) if preprocessor else {}).get("size")
+    config = files[CONFIG]
+    raw = read_json_object(config)
     if raw.get("model_type") not in (None, "rf_detr"):
         raise ModelFileError(f"{config} is of another model", found=repr(raw.get("model_type")), expected="rf_detr")
     backbone = _plain(raw.get("backbone_config"))
-    _check_fixed(raw, _FIXED, config, "")
-    _check_fixed(backbone, _FIXED_OF_BACKBONE, config, "backbone_config.")
+    check_config(raw, None, str(config))
     stages = backbone.get("out_indices") or [
         int(name.removeprefix("stage")) for name in backbone.get("out_features") or () if str(name).startswith("stage")
     ]
-    resolution = size.get("height") if isinstance(size, dict) else None
     facts = {
         "patch_size": backbone.get("patch_size"),
         "num_windows": backbone.get("num_windows"),
@@ -102,32 +107,41 @@ def read_config(config: Path | None, preprocessor: Path | None = None) -> dict[s
         "ca_nheads": raw.get("decoder_cross_attention_heads"),
         "num_queries": raw.get("num_queries"),
         "mask_downsample_ratio": raw.get("mask_downsample_ratio"),
-        "resolution": resolution,
+        "resolution": preprocess_of(files)[1],
         "class_names": raw.get("id2label"),
     }
     return {name: value for name, value in facts.items() if value is not None}
 
 
-def _check_fixed(settings: Mapping[str, Any], fixed: Mapping[str, Any], path: Path, prefix: str) -> None:
-    for name, value in fixed.items():
-        if settings.get(name, value) != value:
-            raise UnsupportedModelError(
-                f"{path} has a setting that is not run here",
-                found=f"{prefix}{name} {settings[name]!r}",
-                expected=str(value),
-            )
-
-
-def _json(path: Path) -> dict[str, Any]:
+def says_rfdetr(config: Path) -> bool:
+    """Whether a file is Hugging Face's configuration of an RF-DETR."""
     try:
-        if path.stat().st_size > _MAX_JSON:
-            raise ValueError(f"{path.stat().st_size} bytes")
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelFileError(f"{path} cannot be read", found=str(error)[:200], expected="a JSON object") from error
-    if not isinstance(value, dict):
-        raise ModelFileError(f"{path} is no JSON object", found=type(value).__name__)
-    return value
+        return read_json_object(config).get("model_type") == "rf_detr"
+    except ModelFileError:
+        return False
+
+
+def check_folder(files: Mapping[str, Path], contents: Contents, layout: Layout, where: str) -> tuple[str, ...]:
+    """Goes through all that a checkpoint, or the folder of one, says of itself.
+
+    Args:
+        files: The package's files.
+        contents: Of the weights' file.
+        layout: Of the network.
+        where: The weights' file, for messages.
+
+    Returns:
+        Notes about settings that are not known.
+
+    Raises:
+        UnsupportedModelError: Naming a setting that is not what is built.
+    """
+    notes: tuple[str, ...] = ()
+    for name, settings in contents.args.items():
+        notes += unknown_note(check_args(settings, layout, f"{where} ({name})"), name)
+    if CONFIG in files:
+        notes += unknown_note(check_config(read_json_object(files[CONFIG]), layout, str(files[CONFIG])), CONFIG)
+    return notes + unknown_note(preprocess_of(files)[2], "the image processor")
 
 
 def layout_of(contents: Contents, where: str) -> Layout:
@@ -164,9 +178,13 @@ def load(context: NetworkContext) -> tuple[Contents, Layout]:
     from lensmount_reading import read_checkpoint
 
     path = next(context.files[a.name] for a in context.package.artifacts if a.role == "weights")
-    config = read_config(context.files.get(CONFIG), context.files.get(PREPROCESSOR))
-    contents = read_contents(read_checkpoint(path), config)
+    checkpoint = read_checkpoint(path)
+    contents = read_contents(checkpoint, read_config(context.files))
+    if isinstance(checkpoint.tree, Mapping) and not set(_PARTS).isdisjoint(checkpoint.tree):
+        parts = tuple(f"{name}." for name in _PARTS)
+        require_all_used(checkpoint.tensors, (n for n in checkpoint.tensors if n.startswith(parts)), path.name)
     layout = layout_of(contents, path.name)
+    check_folder(context.files, contents, layout, path.name)
     promised = context.package.setting("variant") or context.card.setting("variant")
     promised = SYNONYMS.get(promised, promised)
     variant = find_variant(layout)
@@ -206,7 +224,11 @@ def build(context: NetworkContext, contents: Contents, layout: Layout) -> TorchN
         module=module,
         inputs=(TensorSpec("input", (batch, 3, *size), "float32"),),
         outputs=tuple(outputs),
-        metadata={**metadata_of(layout), SAID: said_to_metadata(contents.said)},
+        metadata={
+            **metadata_of(layout),
+            **pixels_metadata(preprocess_of(context.files)[0], PREPROCESS),
+            SAID: said_to_metadata(contents.said),
+        },
     )
 
 

@@ -17,6 +17,7 @@ from lensmount_rfdetr.checkpoint import build, check_size, load, metadata_of
 from lensmount_rfdetr.names import NAMES, Said, chosen, place, to_metadata
 from lensmount_rfdetr.options import LoadOptions
 from lensmount_vision.models import exporting
+from lensmount_vision.models.processors import PIXELS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -76,6 +77,7 @@ def export(context: ExportContext) -> Path:
         )
     metadata = {
         **metadata_of(layout),
+        **{key: value for key, value in built.metadata.items() if key == PIXELS},
         NAMES: to_metadata(names),
         "lensmount.precision": precision,
     }

@@ -39,15 +39,15 @@ _RENAMES = tuple(
     )
 )
 _TRANSFORMERS = re.compile(r"(^|\.)backbone\.backbone\.embeddings\.")
-_PREFIXES = ("module.", "_orig_mod.", "model.", "state_dict.", "ema_model.")
+_PREFIXES = ("model.", "state_dict.", "ema_model.")
 
 
 def original_keys(keys: Iterable[str]) -> dict[str, str]:
     """Maps each key of a file to the authors' name for it.
 
-    Prefixes that containers and wrappers add (`model.`, `module.`, `_orig_mod.`) are dropped. Keys of other parts, such
-    as optimisers, keep their names. The split query, key and value of transformers' decoder become
-    `…self_attn.q_proj` and so on, which `weights` puts together.
+    Prefixes that containers add (`model.`, `state_dict.`) are dropped; those of wrappers (`module.`, `_orig_mod.`) the
+    reader has dropped already. Keys of other parts, such as optimisers, keep their names. The split query, key and
+    value of transformers' decoder become `…self_attn.q_proj` and so on, which `weights` puts together.
 
     Args:
         keys: Dotted keys of all tensors in the file.

@@ -16,8 +16,10 @@ from lensmount_rfdetr.head import Head, read_head
 from lensmount_rfdetr.names import LAYOUT, Placed, chosen, from_metadata, place, said_from_metadata
 from lensmount_rfdetr.options import LoadOptions
 from lensmount_rfdetr.postprocess import Filter, Kept, keep_pairs
+from lensmount_rfdetr.settings import PREPROCESS
 from lensmount_vision.models.detector import Detector, read_class_names
 from lensmount_vision.models.loaded import class_of_task
+from lensmount_vision.models.processors import with_pixels
 from lensmount_vision.results.mask_decoding import resize_logits_in_boxes
 
 if TYPE_CHECKING:
@@ -31,17 +33,6 @@ if TYPE_CHECKING:
 
 CONFIDENCE = 0.5
 
-#: The training transform: squashed to the input without antialias, ImageNet's mean and deviation.
-PREPROCESS = Preprocess(
-    size=None,
-    resize="stretch",
-    interpolation="bilinear",
-    antialias=False,
-    resample_dtype="float32",
-    mean=(0.485, 0.456, 0.406),
-    std=(0.229, 0.224, 0.225),
-)
-
 
 def build(context: BuildContext) -> Model:
     """Makes the model of the card's task.
@@ -54,9 +45,9 @@ def build(context: BuildContext) -> Model:
     return class_of_task(context.card, kinds, "RF-DETR")(context)
 
 
-def _preprocess(package: ModelPackage, options: LoadOptions) -> Preprocess:
+def _preprocess(package: ModelPackage, options: LoadOptions, metadata: Mapping[str, str]) -> Preprocess:
     """The package's own geometry, else the training transform; a size that was asked for wins."""
-    spec = package.preprocess or PREPROCESS
+    spec = package.preprocess or with_pixels(PREPROCESS, metadata)
     if options.size is not None and package.format != "torch":
         raise OptionError(
             "input_size is for weights of format 'torch': a graph's size is fixed",
@@ -90,7 +81,7 @@ class RFDETRDetector(Detector[Filter, Kept]):
     def __init__(self, context: BuildContext) -> None:
         self.head: Head = read_head([(spec.name, spec.shape) for spec in context.session.outputs])
         self._options: LoadOptions = context.options or LoadOptions()
-        spec = _preprocess(context.package, self._options)
+        spec = _preprocess(context.package, self._options, context.session.metadata)
         super().__init__(context, spec, confidence=CONFIDENCE, reduced_decode=self._options.reduced_decode)
         if self.preprocess_spec.size is None:
             raise ModelFileError(

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from operator import index
 
-from lensmount.errors import OptionError
 from lensmount.specs.options import flag, positive
+from lensmount_vision.models.class_options import first_column, listed_names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,9 +40,9 @@ class LoadOptions:
         flag("whole_masks", self.whole_masks)
         flag("reduced_decode", self.reduced_decode)
         if self.classes is not None:
-            object.__setattr__(self, "classes", _names(self.classes))
+            object.__setattr__(self, "classes", listed_names(self.classes))
         if self.class_offset is not None:
-            object.__setattr__(self, "class_offset", _column(self.class_offset))
+            object.__setattr__(self, "class_offset", first_column(self.class_offset))
 
     @property
     def size(self) -> tuple[int, int] | None:
@@ -51,36 +50,3 @@ class LoadOptions:
         if self.input_size is None or isinstance(self.input_size, tuple):
             return self.input_size
         return (self.input_size, self.input_size)
-
-
-def _names(value: object) -> tuple[str, ...]:
-    """Names as a tuple.
-
-    Raises:
-        OptionError: It is no list of names, or an empty one.
-    """
-    names = [name.strip() for name in value.split(",")] if isinstance(value, str) else value
-    if not isinstance(names, list | tuple) or not names or not all(isinstance(name, str) and name for name in names):
-        raise OptionError(
-            "classes of a load are the class names in the order of the network's columns",
-            found=repr(value)[:200],
-            expected='a list of names, such as ["nut", "bolt"]',
-        )
-    return tuple(names)
-
-
-def _column(value: object) -> int:
-    """The number of a column.
-
-    Raises:
-        OptionError: Anything else.
-    """
-    try:
-        number = -1 if isinstance(value, bool) else index(value)  # type: ignore[arg-type]  # what is none raises
-    except TypeError:
-        number = -1
-    if number < 0:
-        raise OptionError(
-            "class_offset is the column of the first class name", found=repr(value)[:200], expected="0, 1, …"
-        )
-    return number

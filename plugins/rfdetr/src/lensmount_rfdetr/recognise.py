@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lensmount.contracts import NotRunnable
 from lensmount.errors import ModelFileError
 from lensmount.specs import Artifact, ModelCard, ModelPackage
+from lensmount_reading import first_stranger, printable
 from lensmount_rfdetr.head import Head, read_head
 from lensmount_rfdetr.layout import find_variant, is_rfdetr
+from lensmount_rfdetr.strangers import STRANGERS
 
 if TYPE_CHECKING:
     from lensmount_reading import FileFacts
@@ -16,19 +19,18 @@ if TYPE_CHECKING:
 _WEIGHTS = ("torch", "torch-legacy", "safetensors")
 
 
-def recognise(facts: FileFacts) -> ModelCard | None:
-    """A card for a bare RF-DETR file or Hugging Face folder, or None when it is something else.
+def recognise(facts: FileFacts) -> ModelCard | NotRunnable | None:
+    """A card for a bare RF-DETR file or Hugging Face folder, why one near it is not run, or None for other files.
 
     Raises:
         ModelFileError: It is an RF-DETR, but its parts contradict one another.
         UnsupportedModelError: It is an RF-DETR of a kind that is not run here.
     """
-    if facts.kind == "onnx":
-        return _graph(facts)
-    return _weights(facts) if facts.kind in _WEIGHTS else None
+    card = _graph(facts) if facts.kind == "onnx" else _weights(facts) if facts.kind in _WEIGHTS else None
+    return card or first_stranger(facts, STRANGERS)
 
 
-def _graph(facts: FileFacts) -> ModelCard | None:
+def _graph(facts: FileFacts) -> ModelCard | NotRunnable | None:
     from lensmount_rfdetr.names import GRAPH, by_column, describe, from_metadata
 
     ours = facts.metadata.get("lensmount.architecture") == "rfdetr"
@@ -44,8 +46,16 @@ def _graph(facts: FileFacts) -> ModelCard | None:
         if ours:
             raise
         return None
-    if head.columns is None or not (ours or _looks_alike(facts, head)):
+    if not (ours or _looks_alike(facts, head)):
         return None
+    if head.columns is None:
+        labels = next(value for value in facts.outputs if value.name == head.logits)
+        return NotRunnable(
+            "an RF-DETR's graph that leaves open how many classes it has",
+            f"output {printable(labels.name, 40)} of shape ({', '.join(printable(s, 40) for s in labels.shape)})",
+            "load the weights (.pth), or export them again so that the last dimension of labels is a number: rfdetr's "
+            "export(), or `lensmount export MODEL --to onnx`",
+        )
     task = "instance-segmentation" if head.masks else "object-detection"
     where = facts.path.name
     named = describe(by_column(from_metadata(facts.metadata), head.columns, where, GRAPH), head.columns, where)
@@ -65,17 +75,18 @@ def _looks_alike(facts: FileFacts, head: Head) -> bool:
 
 
 def _weights(facts: FileFacts) -> ModelCard | None:
-    from lensmount_rfdetr.checkpoint import CONFIG, PREPROCESSOR, layout_of, read_config, read_contents
+    from lensmount_rfdetr.checkpoint import BESIDE, check_folder, layout_of, read_config, read_contents
     from lensmount_rfdetr.keys import original_keys
     from lensmount_rfdetr.names import describe
 
     names = original_keys(facts.tensors)
     if not is_rfdetr({name: facts.tensors[key].shape for key, name in names.items()}):
         return None
-    beside = {name: facts.path.parent / name for name in (CONFIG, PREPROCESSOR)} if _is_folder(facts) else {}
+    beside = {name: facts.path.parent / name for name in BESIDE} if _is_folder(facts) else {}
     beside = {name: path for name, path in beside.items() if path.is_file()}
-    contents = read_contents(facts.checkpoint, read_config(beside.get(CONFIG), beside.get(PREPROCESSOR)))
+    contents = read_contents(facts.checkpoint, read_config(beside))
     layout = layout_of(contents, facts.path.name)
+    notes = check_folder(beside, contents, layout, facts.path.name)
     artifacts = [_artifact(facts, facts.path.name if beside else "weights.bin", "weights", beside=bool(beside))]
     artifacts += [
         Artifact(name=name, uri=path.absolute().as_uri(), role="data", size=path.stat().st_size, confidence="official")
@@ -83,12 +94,15 @@ def _weights(facts: FileFacts) -> ModelCard | None:
     ]
     named = describe(contents.said, layout.columns, facts.path.name)
     variant = find_variant(layout)
-    return _card(facts, "torch", layout.task, named, tuple(artifacts), variant.name if variant else None)
+    return _card(facts, "torch", layout.task, named, tuple(artifacts), variant.name if variant else None, notes)
 
 
 def _is_folder(facts: FileFacts) -> bool:
-    """Hugging Face keeps a model's configuration next to its `model.safetensors`."""
-    return facts.kind == "safetensors" and facts.path.name.startswith("model.")
+    """Whether the configuration in the folder is the file's: by Hugging Face's names of weights, or its own word."""
+    from lensmount_rfdetr.checkpoint import CONFIG, says_rfdetr
+
+    named = facts.kind == "safetensors" and facts.path.name.startswith("model.")
+    return named or says_rfdetr(facts.path.parent / CONFIG)
 
 
 def _artifact(facts: FileFacts, name: str, role: str, *, beside: bool = False) -> Artifact:
@@ -109,6 +123,7 @@ def _card(
     named: tuple[tuple[str, ...], str],
     artifacts: tuple[Artifact, ...],
     variant: str | None,
+    notes: tuple[str, ...] = (),
 ) -> ModelCard:
     """The card of a file that came without one; the core fills in where it lies."""
     package = ModelPackage(
@@ -122,5 +137,5 @@ def _card(
         description=f"RF-DETR ({variant})" if variant else "RF-DETR",
         settings=(("variant", variant),) if variant else (),
         packages=(package,),
-        notes=(named[1],),
+        notes=(named[1], *notes),
     )

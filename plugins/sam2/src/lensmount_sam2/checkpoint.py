@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,9 +9,14 @@ from typing import TYPE_CHECKING, Any
 from lensmount.contracts.model import NetworkContext
 from lensmount.contracts.session import TensorSpec, TorchNetwork
 from lensmount.errors import ModelFileError, UnsupportedModelError
+from lensmount_sam2 import meta_yaml
 from lensmount_sam2.geometry import IMAGE_SIZE, Geometry, Trunk, read_geometry
 from lensmount_sam2.hf_keys import is_hf, official_key, read_config
 from lensmount_sam2.options import LoadOptions
+from lensmount_sam2.settings import PREPROCESS, check, preprocess_of
+from lensmount_vision.models.leftovers import Taken
+from lensmount_vision.models.processors import pixels_metadata
+from lensmount_vision.models.settings import read_json_object, unknown_note
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -21,6 +25,9 @@ if TYPE_CHECKING:
     from lensmount_reading import TensorRef
 
 CONFIG = "config.json"
+#: In every checkpoint, and used by no released model: frames without a past are marked in another way.
+UNUSED = (r"^no_mem_pos_enc$",)
+_FOR_VIDEO = (r"^(memory_attention|memory_encoder|maskmem_tpos_enc|no_obj|obj_ptr|mask_downsample)",)
 
 
 def official_names(tensors: Mapping[str, Any]) -> dict[str, Any]:
@@ -39,13 +46,45 @@ def read_config_file(path: Path | None) -> tuple[Trunk, int] | None:
     """
     if path is None or not path.is_file():
         return None
-    try:
-        config = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelFileError(f"{path} cannot be read", found=str(error)[:200], expected="JSON") from error
-    if not isinstance(config, dict):
-        raise ModelFileError(f"{path} is malformed", found=type(config).__name__, expected="an object")
-    return read_config(config, str(path))
+    return read_config(read_json_object(path), str(path))
+
+
+def check_folder(files: Mapping[str, Path], geometry: Geometry, side: int) -> tuple[str, ...]:
+    """Goes through the configuration and the image processor of a folder; see `settings`.
+
+    Args:
+        files: The package's files.
+        geometry: What the tensors show.
+        side: Side of the input in pixels, as the configuration has it.
+
+    Returns:
+        Notes about keys that are not known.
+    """
+    notes = unknown_note(preprocess_of(files, side)[1], "the image processor")
+    if CONFIG in files:
+        notes += unknown_note(check(read_json_object(files[CONFIG]), geometry, side, str(files[CONFIG])), CONFIG)
+    return notes
+
+
+def read_official(shapes: Mapping[str, Any], path: Path | None) -> tuple[Geometry, tuple[str, ...]]:
+    """The geometry of a checkpoint in Meta's layout.
+
+    Args:
+        shapes: Shapes of its tensors.
+        path: The YAML file that belongs to it; None without one.
+
+    Returns:
+        The geometry, and notes about keys that are not known.
+
+    Raises:
+        ModelFileError: The file is malformed.
+        UnsupportedModelError: It asks for what is not built here, or it does not fit the tensors.
+    """
+    if path is None:
+        return read_geometry(shapes), ()
+    model = meta_yaml.read(path)
+    geometry = read_geometry(shapes, meta_yaml.trunk_of(model, str(path))[0])
+    return geometry, unknown_note(meta_yaml.check(model, geometry, str(path)), path.name)
 
 
 def image_size(package: ModelPackage, options: Any, configured: int | None) -> int:
@@ -67,26 +106,38 @@ def network(context: NetworkContext) -> dict[str, TorchNetwork]:
     from lensmount_reading import read_checkpoint
 
     path = next(context.files[a.name] for a in context.package.artifacts if a.role == "weights")
-    configured = read_config_file(context.files.get(CONFIG))
+    configured, yaml = read_config_file(context.files.get(CONFIG)), context.files.get(meta_yaml.YAML)
+    if yaml is not None:
+        configured = meta_yaml.trunk_of(meta_yaml.read(yaml), str(yaml))
     tensors = official_names(read_checkpoint(path).tensors)
     side = image_size(context.package, context.options, configured[1] if configured else None)
     try:
-        geometry = read_geometry(
-            {key: ref.shape for key, ref in tensors.items()}, configured[0] if configured else None
-        )
-        modules = build(tensors, geometry, side)
+        shapes = {key: ref.shape for key, ref in tensors.items()}
+        geometry = read_geometry(shapes, configured[0] if configured else None)
+        if yaml is not None:
+            read_official(shapes, yaml)
+        elif configured:
+            check_folder(context.files, geometry, configured[1])
+        modules = build(tensors, geometry, side, path.name)
     except (KeyError, RuntimeError) as error:
+        if isinstance(error, ModelFileError):
+            raise
         raise UnsupportedModelError(
             f"the tensors of {path.name} are not those of a SAM 2",
             found=str(error),
             fix="lensmount inspect FILE shows what is in it",
         ) from error
     metadata = {"image_size": str(side), "version": geometry.version}
+    metadata |= pixels_metadata(preprocess_of(context.files, None)[0], PREPROCESS)
     return {name: describe(name, module, side, metadata) for name, module in modules.items()}
 
 
-def build(tensors: Mapping[str, TensorRef], geometry: Geometry, side: int) -> dict[str, nn.Module]:
-    """The modules, on the CPU in float32, weights loaded."""
+def build(tensors: Mapping[str, TensorRef], geometry: Geometry, side: int, where: str) -> dict[str, nn.Module]:
+    """The modules, on the CPU in float32, weights loaded.
+
+    Raises:
+        UnsupportedModelError: There are tensors that none of them has; `where` names the file.
+    """
     import torch
 
     from lensmount_reading import as_torch_state_dict
@@ -94,7 +145,7 @@ def build(tensors: Mapping[str, TensorRef], geometry: Geometry, side: int) -> di
     from lensmount_sam2.networks.encoder import ImageEncoder
     from lensmount_sam2.networks.memory import Memory
 
-    weights = as_torch_state_dict(tensors, dtype=torch.float32)
+    weights = Taken(as_torch_state_dict(tensors, dtype=torch.float32))
     with torch.device("meta"):
         made: dict[str, nn.Module] = {"encoder": ImageEncoder(geometry.trunk, side)}
     decoder = MaskDecoder(side)
@@ -107,16 +158,17 @@ def build(tensors: Mapping[str, TensorRef], geometry: Geometry, side: int) -> di
         own = memory.state_dict().keys()
         memory.load_state_dict({key: weights[key] for key in own}, assign=True)
         made["memory"] = memory
+    weights.require_all(where, harmless=UNUSED if geometry.tracking else (*UNUSED, *_FOR_VIDEO))
     for module in made.values():
         module.eval().requires_grad_(False)
     return made
 
 
-def _encoder_weights(weights: Mapping[str, Tensor], side: int) -> dict[str, Tensor]:
+def _encoder_weights(weights: Taken[Tensor], side: int) -> dict[str, Tensor]:
     from torch.nn import functional as F
 
     trunk = "image_encoder.trunk."
-    made = {key.removeprefix(trunk): value for key, value in weights.items() if key.startswith(trunk + "blocks.")}
+    made = {f"blocks.{key}": value for key, value in weights.under(trunk + "blocks.").items()}
     made["patch_embed.weight"] = weights[trunk + "patch_embed.proj.weight"]
     made["patch_embed.bias"] = weights[trunk + "patch_embed.proj.bias"]
     window = weights[trunk + "pos_embed_window"]
@@ -135,20 +187,15 @@ def _encoder_weights(weights: Mapping[str, Tensor], side: int) -> dict[str, Tens
     return made
 
 
-def _decoder_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _decoder_weights(weights: Taken[Tensor]) -> dict[str, Tensor]:
     import torch
 
     prefix, prompts = "sam_mask_decoder.", "sam_prompt_encoder."
-    made = {
-        key.removeprefix(prefix): value
-        for key, value in weights.items()
-        if key.startswith(prefix) and not key.startswith(prefix + "conv_s")
-    }
+    made = {key: value for key, value in weights.under(prefix).items() if not key.startswith("conv_s")}
     for key in ("obj_score_token", "iou_token", "mask_tokens"):
         made[key] = made.pop(f"{key}.weight")
-    for key, value in weights.items():
-        if key.startswith(prompts + "mask_downscaling."):
-            made["prompts." + key.removeprefix(prompts)] = value
+    for key, value in weights.under(prompts + "mask_downscaling.").items():
+        made[f"prompts.mask_downscaling.{key}"] = value
     made["prompts.fourier_matrix"] = weights[prompts + "pe_layer.positional_encoding_gaussian_matrix"]
     made["prompts.not_a_point_embed"] = weights[prompts + "not_a_point_embed.weight"]
     made["prompts.no_mask_embed"] = weights[prompts + "no_mask_embed.weight"]

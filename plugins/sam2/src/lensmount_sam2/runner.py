@@ -11,22 +11,23 @@ import numpy as np
 from lensmount.backend.batching import batch_policy, run_batched
 from lensmount.backend.tensors import is_tensor
 from lensmount.errors import ModelFileError, UnsupportedModelError
-from lensmount.specs import Preprocess
 from lensmount_sam2.arrays import to_array
+from lensmount_sam2.settings import PREPROCESS
 from lensmount_vision.models.loaded import closed_error
+from lensmount_vision.models.processors import with_pixels
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lensmount.contracts.model import BuildContext
     from lensmount.contracts.session import Session
+    from lensmount.specs import Preprocess
     from lensmount_vision.images.geometry import Geometry
     from lensmount_vision.images.image import Image
 
     Maps = tuple[Any, Any, Any]
     Floats = NDArray[np.float32]
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 MAPS = ("embedding", "high_res_0", "high_res_1")
 BATCH = 4
 """Pictures encoded at once: enough for a GPU, little enough for its memory."""
@@ -75,9 +76,7 @@ class Runner:
                 expected="square pictures (batch, 3, S, S), S a multiple of 32, and masks (prompts, 1, S/4, S/4)",
             )
         self.image_size = side
-        spec = context.package.preprocess or Preprocess(
-            resize="stretch", resample_dtype="float32", antialias=True, mean=MEAN, std=STD
-        )
+        spec = context.package.preprocess or with_pixels(PREPROCESS, self.encoder.metadata)
         self.preprocess_spec = replace(spec, size=(side, side))
         self._closed = False
         self._preparers: dict[Preprocess, Any] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lensmount.specs import Artifact, ModelCard, ModelPackage
+from lensmount_yolo.names import describe
 
 if TYPE_CHECKING:
     from lensmount.specs import Preprocess
@@ -13,15 +14,22 @@ if TYPE_CHECKING:
 
 
 def bare_card(
-    facts: FileFacts, metadata: GraphMetadata, task: str, format: str, precision: str, preprocess: Preprocess | None
+    facts: FileFacts,
+    metadata: GraphMetadata,
+    task: str,
+    format: str,
+    preprocess: Preprocess | None,
+    columns: int | None,
 ) -> ModelCard:
-    """A card with one package of one file; the core fills in where the file lies."""
+    """A card with one package of one file, whose scores have so many columns; the core fills in where it lies."""
+    # LiteRT widens weights that are stored in half, and computes in float32
+    precision = "fp32" if format == "tflite" and facts.precision != "int8" else facts.precision
     licence = "AGPL-3.0" if "AGPL" in (metadata.licence or "") else (metadata.licence or "unknown").split("\n")[0][:60]
-    notes = () if metadata.names else ("the file holds no class names",)
+    names, notes = describe(metadata.names, metadata.ids, columns, facts.path.name)
     artifact = Artifact(
-        name={"onnx": "weights.onnx", "torch": "weights.bin"}[format],
+        name={"onnx": "weights.onnx", "tflite": "weights.tflite", "torch": "weights.bin"}[format],
         uri="",
-        role="graph" if format == "onnx" else "weights",
+        role="weights" if format == "torch" else "graph",
         size=facts.size,
         confidence="official",
     )
@@ -32,7 +40,7 @@ def bare_card(
         id="file",
         architecture="yolo",
         task=task,
-        classes=metadata.names,
+        classes=names,
         licence=licence,
         description=metadata.description,
         packages=(package,),

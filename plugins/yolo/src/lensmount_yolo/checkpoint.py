@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 from lensmount.contracts.model import NetworkContext
 from lensmount.contracts.session import TensorSpec, TorchNetwork
 from lensmount.errors import ModelFileError, UnsupportedModelError
-from lensmount.specs import ModelCard, Preprocess
+from lensmount.specs import ModelCard, ModelPackage, Preprocess
 from lensmount_yolo.cards import bare_card
 from lensmount_yolo.metadata import TASKS, parse
 from lensmount_yolo.networks.nodes import from_json
 from lensmount_yolo.official import (
     TASK_OF_HEAD,
     Described,
+    class_count,
     describe_official,
     find_model,
     head_of,
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 #: Key of a safetensors header under which the tree of the network stands.
 NETWORK_KEY = "lensmount.network"
+#: What training keeps next to a network, beyond what all checkpoints do.
+_BESIDE = (r"^(train_\w+|best_fitness|updates|stride|nc|names)(\.|$)",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +67,7 @@ def network(context: NetworkContext) -> TorchNetwork:
 
     path = next(context.files[a.name] for a in context.package.artifacts if a.role == "weights")
     options = context.options if isinstance(context.options, LoadOptions) else LoadOptions()
-    loaded = load_network(path, end_to_end=options.end_to_end)
+    loaded = load_network(path, end_to_end=branches(context.package, options.end_to_end))
     fuse(loaded.module)
     channels = loaded.module_channels
     return TorchNetwork(
@@ -80,7 +83,8 @@ def load_network(path: Path, *, end_to_end: bool | None = None) -> Loaded:
 
     Args:
         path: An official `.pt`, a state dict, or safetensors.
-        end_to_end: False runs a head that needs no suppression by its other branches, as raw predictions.
+        end_to_end: Whether a head that has both runs the branches that need no suppression (v10, 26); None for those
+            that need it, where the file has them.
 
     Raises:
         ModelFileError: The file is corrupt, or its parts contradict one another.
@@ -98,7 +102,7 @@ def load_network(path: Path, *, end_to_end: bool | None = None) -> Loaded:
         described = _choose_branches(module, described, end_to_end)
     state = as_torch_state_dict(tensors, dtype=torch.float32)
     try:
-        if end_to_end is False:
+        if not getattr(module.head, "end_to_end", False):
             state = {name: tensor for name, tensor in state.items() if ".one2one_" not in name}
         module.load_state_dict(state, assign=True)
     except RuntimeError as error:
@@ -115,8 +119,16 @@ def describe(checkpoint: Checkpoint) -> tuple[Described, Mapping[str, TensorRef]
     """The network of a file, and its tensors under the official names (`model.0.conv.weight`).
 
     Raises:
-        UnsupportedModelError: There is no network that is known here.
+        UnsupportedModelError: There is no network that is known here, or it could not be put together.
     """
+    from lensmount_yolo.networks.parts import require_parts
+
+    described, tensors = _described(checkpoint)
+    require_parts(described.network)
+    return described, tensors
+
+
+def _described(checkpoint: Checkpoint) -> tuple[Described, Mapping[str, TensorRef]]:
     from lensmount_reading import module_state_dict
 
     root = find_model(checkpoint)
@@ -127,9 +139,13 @@ def describe(checkpoint: Checkpoint) -> tuple[Described, Mapping[str, TensorRef]
         tree = from_json(text)
         head_of(tree)
         return Described(network=tree, metadata=_without_tree(checkpoint.metadata)), checkpoint.tensors
-    from lensmount_yolo.networks.tensors import measure, official_names
+    from lensmount_vision.models.leftovers import require_all_used
+    from lensmount_yolo.networks.tensors import is_of_network, measure, official_names
 
     tensors = official_names(checkpoint.tensors)
+    require_all_used(
+        checkpoint.tensors, filter(is_of_network, checkpoint.tensors), checkpoint.path.name, harmless=_BESIDE
+    )
     shapes = {name: ref.shape for name, ref in tensors.items()}
     tree = measure(shapes, parse(checkpoint.metadata).keypoints)
     return Described(network=tree, metadata=_completed(checkpoint.metadata, tree)), tensors
@@ -141,7 +157,7 @@ def _without_tree(metadata: Mapping[str, str]) -> dict[str, str]:
 
 def _completed(metadata: Mapping[str, str], tree: Any) -> dict[str, str]:
     """What the tensors themselves tell, below what the header says."""
-    from lensmount_yolo.official import class_count, description
+    from lensmount_yolo.official import description
 
     head = head_of(tree)
     task = TASK_OF_HEAD[head.kind]
@@ -156,9 +172,12 @@ def _completed(metadata: Mapping[str, str], tree: Any) -> dict[str, str]:
     return {**found, **_without_tree(metadata)}
 
 
+def branches(package: ModelPackage, asked: bool | None) -> bool | None:
+    """Whether the branches without suppression run: as asked for, else as the package says, else None."""
+    return package.setting("end_to_end") if asked is None else asked
+
+
 def _choose_branches(module: Network, described: Described, end_to_end: bool | None) -> Described:
-    if end_to_end is None:
-        return described
     from lensmount_yolo.networks.heads import Detect
 
     head = module.head
@@ -169,10 +188,11 @@ def _choose_branches(module: Network, described: Described, end_to_end: bool | N
             found=type(head).__name__,
             expected="a head of v10 or 26",
         )
-    if end_to_end or not able:
+    if end_to_end or not isinstance(head, Detect) or not able:
         return described
-    assert isinstance(head, Detect)
     if not hasattr(head, "cv2") or not hasattr(head, "cv3"):
+        if end_to_end is None:
+            return described
         raise UnsupportedModelError(
             "end_to_end=False was asked for, but the file was saved without those branches", fix="leave end_to_end out"
         )
@@ -204,7 +224,7 @@ def _probe(module: Network, described: Described) -> tuple[TensorSpec, ...]:
     main = tuple(results[0].shape)
     if head.kind == "Classify":
         return (TensorSpec("output0", ("batch", main[1]), "float32"),)
-    rows = is_end_to_end(head) and described.metadata.get("end2end") != "False"
+    rows = bool(getattr(module.head, "end_to_end", False))
     shape: tuple[int | str, ...] = ("batch", main[1], main[2]) if rows else ("batch", main[1], "cells")
     specs = [TensorSpec("output0", shape, "float32")]
     if len(results) > 1:
@@ -232,4 +252,4 @@ def recognise_weights(facts: FileFacts) -> ModelCard | None:
         if task == "classification"
         else Preprocess(size=metadata.size or (640, 640), channels=input_channels(described.network))
     )
-    return bare_card(facts, metadata, task, "torch", facts.precision, preprocess)
+    return bare_card(facts, metadata, task, "torch", preprocess, class_count(head_of(described.network)))

@@ -15,7 +15,7 @@ from lensmount_vision.models.numbers import Unusable, finish
 from lensmount_vision.models.single_graph import SingleGraph
 from lensmount_vision.results.kinds import Classification
 from lensmount_yolo.metadata import parse
-from lensmount_yolo.model import class_names
+from lensmount_yolo.model import class_names, graph_channels, placed_names
 from lensmount_yolo.options import LoadOptions
 
 if TYPE_CHECKING:
@@ -33,6 +33,12 @@ MISSING = {"none": "softmax", "log-softmax": "softmax"}
 """What is done to outputs, by what they went through last; the softmax of log-probabilities are the probabilities."""
 
 
+def _fixed_size(context: BuildContext) -> tuple[int, int] | None:
+    """`(height, width)` of a graph that leaves neither open, whatever it says of itself."""
+    height, width = [*(value.shape for value in context.session.inputs), (None,) * 4][0][-2:]
+    return (height, width) if isinstance(height, int) and isinstance(width, int) else None
+
+
 class YoloClassifier(SingleGraph):
     """Says what a picture shows.
 
@@ -42,10 +48,14 @@ class YoloClassifier(SingleGraph):
     def __init__(self, context: BuildContext) -> None:
         metadata = parse(context.session.metadata)
         options = context.options or LoadOptions()
-        spec = context.package.preprocess or replace(PREPROCESS, size=metadata.size or PREPROCESS.size)
+        spec = context.package.preprocess or replace(
+            PREPROCESS, size=metadata.size or _fixed_size(context) or PREPROCESS.size
+        )
         size = spec.size if options.size is None else options.size
         antialias = spec.antialias if options.antialias is None else options.antialias
         spec = replace(spec, size=size, antialias=antialias)
+        if context.package.preprocess is None:
+            spec = replace(spec, channels=graph_channels(context, metadata))
         super().__init__(context, spec, reduced_decode=options.reduced_decode)
         outputs = context.session.outputs
         if len(outputs) != 1 or len(outputs[0].shape) != 2:
@@ -57,16 +67,10 @@ class YoloClassifier(SingleGraph):
         self.output = outputs[0].name
         self._activation = options.activation or _missing(context, self.output)
         classes = outputs[0].shape[1]
-        names = class_names(context, metadata)
-        if isinstance(classes, int) and names and len(names) != classes:
-            raise ModelFileError(
-                "the graph predicts another number of classes than it has names for",
-                found=f"{classes} classes, {len(names)} names",
-                expected="one name per class",
-            )
-        self.names = names or tuple(f"class_{i}" for i in range(classes if isinstance(classes, int) else 0))
-        if not context.card.classes:
-            self._card = replace(context.card, classes=self.names)
+        named = class_names(context, metadata)
+        columns = classes if isinstance(classes, int) else None
+        placed, self._card = placed_names(context, named, columns, options)
+        self.names = placed.names
 
     def __call__(self, images: Any, *, color: Color | None = None) -> list[Classification]:
         """Classifies one or several pictures.

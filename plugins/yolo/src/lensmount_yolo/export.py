@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lensmount.contracts.model import ExportContext
 from lensmount.errors import OptionError, UnsupportedModelError
-from lensmount.specs.options import check_names, fraction, is_whole, one_of, positive
+from lensmount.specs.options import check_names, flag, fraction, is_whole, one_of, positive
 from lensmount_vision.models.exporting import require_packages, write_checked
 from lensmount_yolo.metadata import parse
 
@@ -33,6 +33,8 @@ class Settings:
         confidence: For `embedded`: scores must be above it.
         iou_threshold: For `embedded`: overlap, within a class, above which the weaker box goes.
         max_detections: For `embedded`: rows per picture.
+        end_to_end: For heads that have both branches (v10, 26): whether the graph gives final rows, by the branches
+            that need no suppression; None for what the package says, else raw predictions by the others.
     """
 
     nms: str = "none"
@@ -40,6 +42,7 @@ class Settings:
     confidence: float = 0.25
     iou_threshold: float = 0.7
     max_detections: int = 300
+    end_to_end: bool | None = None
 
 
 def export(context: ExportContext) -> Path:
@@ -63,11 +66,11 @@ def export(context: ExportContext) -> Path:
     require_packages("onnx", "onnxruntime", "torch", fix='pip install "lensmount-yolo[export]"')
     import torch
 
-    from lensmount_yolo.checkpoint import load_network
+    from lensmount_yolo.checkpoint import branches, load_network
     from lensmount_yolo.export_check import check_graph
     from lensmount_yolo.networks.fuse import fuse
 
-    loaded = load_network(_weights(context))
+    loaded = load_network(_weights(context), end_to_end=branches(context.package, settings.end_to_end))
     network = _prepared(fuse(loaded.module), loaded, settings)
     exact = copy.deepcopy(network).double()
     size = _size(settings, loaded)
@@ -101,14 +104,16 @@ def export(context: ExportContext) -> Path:
 
 
 def _settings(values: Mapping[str, Any]) -> Settings:
-    known = ("nms", "input_size", "confidence", "iou_threshold", "max_detections")
+    known = ("nms", "input_size", "confidence", "iou_threshold", "max_detections", "end_to_end")
     check_names(values, known, "exporting a YOLO model")
     size = values.get("input_size")
     if is_whole(size):
         size = (size, size)
     if size is not None and not (isinstance(size, tuple | list) and len(size) == 2):
         raise OptionError("input_size has the wrong type", found=repr(size), expected="a number or (height, width)")
+    end_to_end = values.get("end_to_end")
     return Settings(
+        end_to_end=None if end_to_end is None else flag("end_to_end", end_to_end),
         nms=one_of("nms", values.get("nms", "none"), ("none", "embedded")),
         input_size=None if size is None else (positive("input_size", size[0]), positive("input_size", size[1])),
         confidence=fraction("confidence", values.get("confidence", 0.25)),

@@ -18,6 +18,8 @@ TOLERANCE, HALF_TOLERANCE = 1e-3, 3e-2
 #: For rows of final boxes: pixels, and score.
 ROW_TOLERANCE, HALF_ROW_TOLERANCE = (0.5, 2e-3), (4.0, 3e-2)
 
+#: Of an overlap at which suppression decides.
+OVERLAP_TOLERANCE, HALF_OVERLAP_TOLERANCE = 0.01, 0.1
 
 #: How much farther from the exact result than torch itself a graph may be where a network magnifies rounding.
 SLACK = 4.0
@@ -45,6 +47,8 @@ def check_graph(
     import onnxruntime
     import torch
 
+    from lensmount_yolo.networks.suppress import WithSuppression
+
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     try:
@@ -61,6 +65,11 @@ def check_graph(
             result = module(picture)
         return [item.numpy() for item in (result if isinstance(result, tuple) else (result,))]
 
+    def suppression(module: Any) -> Any:
+        return next((part for part in module.modules() if isinstance(part, WithSuppression)), None)
+
+    inside = suppression(network)
+
     for index, wanted in enumerate(shapes):
         for name, picture in (("noise", _noise(wanted, index)), ("a scene", _scene(wanted, index))):
             try:
@@ -70,8 +79,12 @@ def check_graph(
                     f"the exported graph does not run at {wanted}", found=" ".join(str(error).split())[:300]
                 ) from error
             tensor = torch.from_numpy(picture)
-            expected = run(network, tensor)
+            expected: Sequence[Any] = run(network, tensor)
             subject = f"on {name} of {wanted}"
+            if inside is not None:
+                raw, truth = run(inside.network, tensor), run(suppression(exact).network, tensor.double())
+                _compare_suppressed(expected[0], found[0], raw[0], truth[0], inside, f"output0 {subject}", half)
+                expected, found = expected[1:], found[1:]
             try:
                 _compare_all(expected, found, [None] * len(found), subject, half)
             except BackendError:
@@ -81,8 +94,8 @@ def check_graph(
 def _compare_all(
     expected: Sequence[NDArray[Any]], found: Sequence[NDArray[Any]], exact: Sequence[Any], subject: str, half: bool
 ) -> None:
-    for output, (mine, theirs, truth) in enumerate(zip(expected, found, exact, strict=True)):
-        _compare(mine, theirs, truth, f"output{output} {subject}", half)
+    for mine, theirs, truth in zip(expected, found, exact, strict=True):
+        _compare(mine, theirs, truth, subject, half)
 
 
 def _noise(shape: tuple[int, ...], seed: int) -> NDArray[np.float32]:
@@ -157,3 +170,85 @@ def _lost(mine: NDArray[Any], theirs: NDArray[Any], half: bool) -> int:
             near = (np.abs(second[:, :4] - row[:4]).max(1) <= pixels) & (np.abs(second[:, 4] - row[4]) <= score)
             lost += not bool((near & (second[:, 5] == row[5])).any())
     return lost
+
+
+def _compare_suppressed(
+    mine: NDArray[Any],
+    theirs: NDArray[Any],
+    raw: NDArray[Any],
+    truth: NDArray[Any],
+    rule: Any,
+    subject: str,
+    half: bool,
+) -> None:
+    """Looks whether rows are what suppression makes of the network's raw predictions, up to rounding.
+
+    Rows are not compared with the network's own: where two scores are equal up to rounding, or one lies at the
+    threshold, or an overlap does, one box more or less changes which others stay, and both answers are right.
+    """
+    if mine.shape != theirs.shape:
+        raise BackendError(f"{subject}: another shape", found=str(theirs.shape), expected=str(mine.shape))
+    if not np.isfinite(theirs).all():
+        raise BackendError(f"{subject}: numbers that are not finite", fix="export in fp32")
+    allowed = mine.shape[0] * mine.shape[1] // 20 if half else 0
+    found = _faults(theirs, raw, rule, half)
+    if found > allowed:  # the network may magnify rounding: measured against the same in float64
+        found, allowed = _faults(theirs, truth, rule, half), max(allowed, int(SLACK * _faults(mine, truth, rule, half)))
+    if found > allowed:
+        raise BackendError(
+            f"{subject}: the graph's rows are not what suppression leaves of the network's predictions",
+            found=f"{found} wrong or missing",
+            expected=f"at most {allowed}",
+        )
+
+
+def _faults(rows: NDArray[Any], raw: NDArray[Any], rule: Any, half: bool) -> int:
+    return sum(suppression_faults(found, table, rule, half=half) for found, table in zip(rows, raw, strict=True))
+
+
+def suppression_faults(rows: NDArray[Any], raw: NDArray[Any], rule: Any, *, half: bool = False) -> int:
+    """Counts what in one picture's rows is not as greedy suppression would have it.
+
+    Three things say that rows are right, whatever the order of equal scores: each is a prediction of the network; no
+    two of a class overlap; each prediction that is no row is weaker than the last where rows are full, or is overlapped
+    by a row of its class that is at least as good.
+
+    Args:
+        rows: `(M, 6 + extra)`, zero where there is nothing.
+        raw: `(4 + classes + extra, N)` of the network.
+        rule: Has `classes`, `confidence` and `iou_threshold`.
+        half: Whether the graph computes in float16.
+    """
+    pixels, score = HALF_ROW_TOLERANCE if half else ROW_TOLERANCE
+    overlap = HALF_OVERLAP_TOLERANCE if half else OVERLAP_TOLERANCE
+    centre, size, table = raw[:2].T, raw[2:4].T, raw[4 : 4 + rule.classes].T
+    boxes, extras = np.concatenate((centre - size / 2, centre + size / 2), 1), raw[4 + rule.classes :].T
+    best = table.max(1)
+    passing = best > rule.confidence - score
+    boxes, extras, table, best = boxes[passing], extras[passing], table[passing], best[passing]
+    kept = rows[rows[:, 4] > 0]
+    ids = kept[:, 5].astype(np.int64)
+    if ((ids < 0) | (ids >= rule.classes)).any():
+        return len(kept)
+    able = best - score <= table[:, ids].T  # which predictions a row of its class may stand for, or take out
+    near = able & (np.abs(kept[:, 4:5] - best) <= score)
+    near &= np.abs(kept[:, None, :4] - boxes).max(2) <= pixels
+    if extras.shape[1]:
+        limit = (HALF_TOLERANCE if half else TOLERANCE) * max(float(np.ptp(raw[4 + rule.classes :])), 1e-3)
+        near &= np.abs(kept[:, None, 6:] - extras).max(2) <= limit
+    alike = (ids[:, None] == ids) & ~np.eye(len(ids), dtype=bool)
+    doubles = np.triu(alike & (_overlaps(kept[:, :4], kept[:, :4]) > rule.iou_threshold + overlap)).sum()
+    takes_out = able & (kept[:, 4:5] >= best - score) & (_overlaps(kept[:, :4], boxes) > rule.iou_threshold - overlap)
+    told = near.any(0) | takes_out.any(0) | (best <= rule.confidence + score)
+    if len(kept) == len(rows):
+        told |= best <= kept[:, 4].min() + score
+    return int((~near.any(1)).sum() + doubles + (~told).sum())
+
+
+def _overlaps(boxes: NDArray[Any], others: NDArray[Any]) -> NDArray[Any]:
+    """Intersection over union of all pairs; boxes without area overlap nothing."""
+    low = np.maximum(boxes[:, None, :2], others[:, :2])
+    high = np.minimum(boxes[:, None, 2:], others[:, 2:])
+    shared = (high - low).clip(0).prod(2)
+    areas = [(table[:, 2:4] - table[:, :2]).clip(0).prod(1) for table in (boxes, others)]
+    return np.asarray(shared / (areas[0][:, None] + areas[1] - shared).clip(1e-9))

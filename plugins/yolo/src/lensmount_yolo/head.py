@@ -17,7 +17,8 @@ class Head:
 
     Attributes:
         kind: `raw` is `(B, 4 + classes + extra, N)`, centre x, centre y, width, height in network pixels and one
-            score per class; `rows` is `(B, M, 6 + extra)`: x1, y1, x2, y2, score, class, best first, zero-padded.
+            score per class; `rows` is `(B, M, 6 + extra)`: x1, y1, x2, y2 (of oriented boxes centre x, centre y, width,
+            height), score, class, best first, zero-padded.
         classes: Number of classes; None for rows, which do not tell.
         extra: Values after them: 32 mask coefficients, keypoints, an angle.
         output: Name of the main output.
@@ -38,7 +39,7 @@ def read_head(
 
     Args:
         outputs: Names and shapes, in order.
-        names: Number of class names known; 0 when unknown.
+        names: Number of class names known, which decides where shapes alone do not; 0 when unknown.
         extra: Values per box after the classes that the task adds; overruled by the prototypes' channels.
         end2end: What the graph's metadata says; None when it does not.
 
@@ -60,7 +61,9 @@ def read_head(
         extra = protos[0][1][1]
     rows, columns = shape[1], shape[2]
     as_rows = columns == 6 + extra and not (names and rows == 4 + names + extra)
-    if end2end or (end2end is None and as_rows):
+    # What a YOLO says of its head stays in the graphs that suppression was added to: there the shapes are right.
+    told = end2end is False and not (names and isinstance(rows, int))
+    if end2end or (as_rows and not told):
         if isinstance(columns, int) and columns != 6 + extra:
             raise ModelFileError(
                 "the graph says that its rows are final boxes, but their length is not that of a box",
@@ -75,12 +78,6 @@ def read_head(
                 "the graph's main output is not that of a YOLO network",
                 found=described,
                 expected=f"(B, 4 + classes{f' + {extra}' if extra else ''}, N)",
-            )
-        if names and classes != names:
-            raise ModelFileError(
-                "the graph predicts another number of classes than it has names for",
-                found=f"{classes} classes, {names} names",
-                expected="one name per class",
             )
         return Head(kind="raw", classes=classes, extra=extra, output=name, prototypes=proto_name)
     if not names:

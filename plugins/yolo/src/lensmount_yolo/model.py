@@ -16,13 +16,15 @@ from lensmount_vision.models.detector import Detector, read_class_names
 from lensmount_vision.results.mask_decoding import decode_prototypes
 from lensmount_yolo.head import Head, read_head
 from lensmount_yolo.metadata import GraphMetadata, parse
+from lensmount_yolo.names import LAYOUT, Placed, place
 from lensmount_yolo.options import LoadOptions
-from lensmount_yolo.postprocess import Filter, Kept, keep_boxes
+from lensmount_yolo.postprocess import Filter, Kept, keep_boxes, take
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lensmount.contracts.model import BuildContext
+    from lensmount.specs import ModelCard
     from lensmount_vision.images.geometry import Geometry
     from lensmount_vision.images.image import Color
     from lensmount_vision.models.detector import Classes
@@ -33,9 +35,36 @@ IOU_THRESHOLD = 0.7
 MAX_DETECTIONS = 300
 
 
-def class_names(context: BuildContext, metadata: GraphMetadata) -> tuple[str, ...]:
-    """Names embedded in the graph, else those of `class_names.txt`, else the card's."""
-    return metadata.names or read_class_names(context) or context.card.classes
+def class_names(context: BuildContext, metadata: GraphMetadata) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Names in the graph, else those of `class_names.txt`, else the card's; ids as `GraphMetadata` has them."""
+    if metadata.names:
+        return metadata.names, metadata.ids
+    return read_class_names(context) or context.card.classes, ()
+
+
+def placed_names(
+    context: BuildContext, named: tuple[tuple[str, ...], tuple[int, ...]], columns: int | None, options: LoadOptions
+) -> tuple[Placed, ModelCard]:
+    """Which column of the scores has which name, and the card with these names and the line that says so.
+
+    Raises:
+        ModelFileError: The names do not fit the columns, or fit them in two ways.
+        OptionError: `classes` or `class_offset` of the load do not fit.
+    """
+    where = context.card.id
+    placed = place(*named, columns, where, classes=options.classes, offset=options.class_offset)
+    notes = tuple(note for note in context.card.notes if not note.startswith(LAYOUT))
+    told = options.classes is not None or options.class_offset is not None
+    classes = placed.names if told or not context.card.classes else context.card.classes
+    return placed, replace(context.card, classes=classes, notes=(*notes, f"{LAYOUT}{placed.layout}"))
+
+
+def graph_channels(context: BuildContext, metadata: GraphMetadata) -> int:
+    """Channels of the pictures that the network takes: as the graph fixes them, else as it says, else 3."""
+    inputs = context.session.inputs
+    place = 3 if context.package.format == "tflite" else 1
+    fixed = inputs[0].shape[place] if len(inputs) == 1 and len(inputs[0].shape) == 4 else None
+    return fixed if isinstance(fixed, int) else metadata.channels or 3
 
 
 def resolve_preprocess(package: ModelPackage, options: LoadOptions, metadata: GraphMetadata) -> Preprocess:
@@ -59,6 +88,21 @@ def resolve_preprocess(package: ModelPackage, options: LoadOptions, metadata: Gr
     return spec
 
 
+def in_pixels(main: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Raw predictions `(B, 4 + …, N)` with boxes in network pixels, whatever they are in.
+
+    Ultralytics' TFLite exports give shares of the picture's sides, early ones (8.0) pixels, and no file says which. The
+    numbers do: each cell has a box with its centre near it, so that the last ones are far beyond 2 in pixels.
+    """
+    if not main.size or np.abs(main[:, :2]).max() > 2:
+        return main
+    height, width = size
+    factors = np.ones(main.shape[1], np.float32)
+    factors[:4] = (width, height, width, height)
+    made: NDArray[np.float32] = main * factors[:, None]
+    return made
+
+
 class YoloDetector(Detector[Filter, Kept]):
     """Finds objects and their boxes.
 
@@ -67,20 +111,25 @@ class YoloDetector(Detector[Filter, Kept]):
 
     extra = 0
     rotated = False
+    suppression = "greedy"
 
     def __init__(self, context: BuildContext) -> None:
         metadata = parse(context.session.metadata)
         options = context.options or LoadOptions()
-        names = class_names(context, metadata)
+        named = class_names(context, metadata)
         end2end = context.package.setting("fused_nms", metadata.end2end) or metadata.end2end
         outputs = [(spec.name, spec.shape) for spec in context.session.outputs]
-        self.head: Head = read_head(outputs, names=len(names), extra=self.extra_values(metadata), end2end=end2end)
-        self.names = names or tuple(f"class_{i}" for i in range(self.head.classes or 0))
+        self.head: Head = read_head(
+            outputs, names=len(options.classes or named[0]), extra=self.extra_values(metadata), end2end=end2end
+        )
+        placed, card = placed_names(context, named, self.head.classes if self.head.kind == "raw" else None, options)
+        self.names = placed.names
         self._options = options
         spec = resolve_preprocess(context.package, options, metadata)
+        if context.package.preprocess is None:
+            spec = replace(spec, channels=graph_channels(context, metadata))
         super().__init__(context, spec, confidence=CONFIDENCE, reduced_decode=options.reduced_decode)
-        if not context.card.classes:
-            self._card = replace(context.card, classes=self.names)
+        self._card = card
 
     def extra_values(self, metadata: GraphMetadata) -> int:
         """Values per box after the classes."""
@@ -164,6 +213,7 @@ class YoloDetector(Detector[Filter, Kept]):
             max_detections=positive("max_detections", max_detections),
             max_candidates=self._options.max_candidates,
             class_agnostic=flag("class_agnostic", class_agnostic),
+            fast=(self._options.suppression or self.suppression) == "fast",
         )
 
     def _choose(self, raw: Mapping[str, Any], geometries: Sequence[Geometry], wanted: Filter) -> Sequence[Kept]:
@@ -174,6 +224,8 @@ class YoloDetector(Detector[Filter, Kept]):
             return on_device.keep_boxes(main, self.head, wanted, geometries, rotated=self.rotated)
         # Final rows are few: they come to the host as they are.
         main = host_array(main).astype(np.float32, copy=False)
+        if self._package.format == "tflite" and self.head.kind == "raw":
+            main = in_pixels(main, geometries[0].network_size)
         return [self._keep(main[i], wanted, geometry) for i, geometry in enumerate(geometries)]
 
     def _keep(self, output: NDArray[Any], wanted: Filter, geometry: Geometry) -> Kept:
@@ -208,3 +260,12 @@ class YoloSegmenter(YoloDetector):
             decode_prototypes(part.extra, prototypes[i].astype(np.float32, copy=False), boxes[i], geometry)
             for i, (part, geometry) in enumerate(zip(kept, geometries, strict=True))
         ]
+
+    def _result(
+        self, kept: Kept, boxes: NDArray[Any], masks: Masks | None, geometry: Geometry, path: str | None
+    ) -> Any:
+        if masks is not None and not self._options.empty_masks:
+            seen = np.flatnonzero(masks.area)
+            if len(seen) < len(masks):
+                kept, boxes, masks = take(kept, seen), boxes[seen], masks[seen]
+        return super()._result(kept, boxes, masks, geometry, path)

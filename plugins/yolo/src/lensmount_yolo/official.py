@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from lensmount.errors import ModelFileError, UnsupportedModelError
-from lensmount_reading import plain_text, printable
+from lensmount_reading import plain_text, printable, unwrapped
 from lensmount_yolo.networks.nodes import Node
 from lensmount_yolo.networks.records import HEADS, network_node
 
@@ -31,6 +31,16 @@ NOUNS = {
     "obb": "oriented detection",
     "classify": "classification",
 }
+
+_MOST = 10_000  # entries of a list that is read
+#: Classes that only hold a model, as scripts save them whole, and where they hold it.
+_INNER = {
+    "ultralytics.utils.torch_utils.ModelEMA": "ema",
+    "ultralytics.models.yolo.model.YOLO": "model",
+    "ultralytics.engine.model.Model": "model",
+    "ultralytics.nn.autobackend.AutoBackend": "model",
+}
+_DEEPEST = 4  # of such classes in one another
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,10 +66,18 @@ def find_model(checkpoint: Checkpoint) -> Record | None:
     """
     tree = checkpoint.tree
     candidates = [tree.get("ema"), tree.get("model")] if isinstance(tree, dict) else [tree]
-    for candidate in candidates:
-        if hasattr(candidate, "full_name") and hasattr(candidate, "attributes"):
-            return candidate  # type: ignore[return-value]  # records are told by what they have
-    return None
+    found = next((unwrapped(candidate) for candidate in candidates if _is_record(candidate)), None)
+    for _ in range(_DEEPEST):
+        inner = found.get(_INNER.get(found.full_name, "")) if found is not None else None
+        if not _is_record(inner):
+            break
+        found = unwrapped(inner)
+    return found
+
+
+def _is_record(value: Any) -> TypeGuard[Record]:
+    """Records are told by what they have."""
+    return hasattr(value, "full_name") and hasattr(value, "attributes")
 
 
 def describe_official(checkpoint: Checkpoint, root: Record) -> Described:
@@ -125,12 +143,6 @@ def _texts(tree: Mapping[Any, Any], root: Record, network: Node) -> dict[str, st
     task = TASK_OF_HEAD[head.kind]
     names = _names(root.get("names"))
     classes = class_count(head)
-    if names is not None and len(names) != classes:
-        raise ModelFileError(
-            "the file names another number of classes than its network predicts",
-            found=f"{len(names)} names, {classes} classes",
-            expected="one name per class",
-        )
     texts = {
         "description": description(network, _scale(root), task, classes),
         "task": task,
@@ -148,6 +160,7 @@ def _texts(tree: Mapping[Any, Any], root: Record, network: Node) -> dict[str, st
         texts["names"] = str(names)
     if head.kind == "Pose":
         texts["kpt_shape"] = str(list(head.settings["kpt_shape"]))
+        texts.update(_keypoint_texts(tree, root))
     return texts
 
 
@@ -185,7 +198,7 @@ def _scale(root: Record) -> str:
 
 
 def _names(value: Any) -> dict[int, str] | None:
-    """Names by class id, in order; None where the file has none."""
+    """Names by class id, ascending, gaps and all; None where the file has none."""
     if isinstance(value, list | tuple):
         value = dict(enumerate(value))
     if not isinstance(value, dict) or not value:
@@ -194,11 +207,30 @@ def _names(value: Any) -> dict[int, str] | None:
         table = {int(key): plain_text(name) for key, name in value.items()}
     except (TypeError, ValueError):
         raise ModelFileError("the file's class names cannot be read", found=printable(value, 80)) from None
-    if sorted(table) != list(range(len(table))):
-        raise ModelFileError(
-            "the file's class names have gaps", found=str(sorted(table))[:80], expected=f"ids 0 to {len(table) - 1}"
-        )
     return {key: table[key] for key in sorted(table)}
+
+
+def _keypoint_texts(tree: Mapping[Any, Any], root: Record) -> dict[str, str]:
+    """Names of keypoints and the lines between them, of a pose model whose makers gave some."""
+    found = {}
+    for key in ("kpt_names", "skeleton"):
+        value = next((v for v in (root.get(key), tree.get(key)) if isinstance(v, dict | list | tuple) and v), None)
+        if value is not None:
+            found[key] = str(_plain(value, 3))
+    return found
+
+
+def _plain(value: Any, depth: int) -> Any:
+    """Lists, tables, texts and numbers as literals; anything else is no name and no number of a point."""
+    if depth and isinstance(value, dict) and len(value) <= _MOST:
+        return {_plain(key, 0): _plain(item, depth - 1) for key, item in value.items()}
+    if depth and isinstance(value, list | tuple) and len(value) <= _MOST:
+        return [_plain(item, depth - 1) for item in value]
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, str):
+        return plain_text(value)
+    raise ModelFileError("the file's keypoint names or skeleton cannot be read", found=printable(value, 80))
 
 
 def _size(tree: Mapping[Any, Any], root: Record, task: str) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from lensmount.backend import settled
 from lensmount.errors import InputError
 from lensmount_vision.device.ordering import top_k
-from lensmount_vision.device.suppression import Overlapping, box_overlaps, rotated_overlaps, suppress
+from lensmount_vision.device.suppression import Overlapping, box_overlaps, rotated_overlaps, suppress, suppress_fast
 from lensmount_vision.images.torch_streams import fetch, put
 from lensmount_yolo.postprocess import Filter, Kept
 
@@ -88,7 +88,10 @@ def _run(
     else:
         alive = real & _inside(boxes, geometries)
         overlapping = box_overlaps(boxes, groups, wanted.iou_threshold)
-    keep, settled = suppress(alive, overlapping, certain=certain)
+    if wanted.fast:
+        keep, settled = suppress_fast(alive, overlapping), torch.ones((), dtype=torch.bool, device=alive.device)
+    else:
+        keep, settled = suppress(alive, overlapping, certain=certain)
     rows = torch.cat((boxes, scores[..., None], labels[..., None].float(), keep[..., None].float(), extra), 2)
     finite = (torch.isfinite(boxes).all(2) | ~real).all()
     told = torch.stack((allowed.sum(1).max().float(), settled.float(), finite.float()))

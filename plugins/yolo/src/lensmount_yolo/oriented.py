@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lensmount.errors import UnsupportedModelError
 from lensmount_vision.results.boxes import nms_rotated, xyxy_to_cxcywh
 from lensmount_vision.results.kinds import OrientedDetections
 from lensmount_vision.results.rotated_boxes import xywhr_to_corners
@@ -16,7 +15,6 @@ from lensmount_yolo.postprocess import Filter, Kept, candidates, take
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from lensmount.contracts.model import BuildContext
     from lensmount_vision.images.geometry import Geometry
     from lensmount_vision.results.masks import Masks
 
@@ -26,29 +24,23 @@ class YoloOrientedDetector(YoloDetector):
 
     extra = 1
     rotated = True
-
-    def __init__(self, context: BuildContext) -> None:
-        super().__init__(context)
-        if self.head.kind == "rows":
-            raise UnsupportedModelError(
-                f"{self.card.id!r} gives rows of final oriented boxes, which are not supported",
-                found=self.head.output,
-                expected="raw predictions (B, 4 + classes + 1, N)",
-                fix="export it without suppression",
-            )
+    suppression = "fast"
 
     def _keep(self, output: NDArray[Any], wanted: Filter, geometry: Geometry) -> Kept:
         """Boxes of the survivors stay unturned (`xyxy` about the same centre), angles are in `extra`."""
-        kept = candidates(output, self.head, wanted)
+        kept = candidates(output, self.head, wanted, centred=True)
         corners = xywhr_to_corners(_turned(kept))
         upright = np.concatenate((corners.min(axis=1), corners.max(axis=1)), axis=1)
         kept = take(kept, np.flatnonzero(geometry.inside(upright)))
+        if self.head.kind == "rows":  # final already: centre, width, height, score, class, angle
+            return take(kept, np.arange(min(len(kept.scores), wanted.max_detections)))
         chosen = nms_rotated(
             _turned(kept),
             kept.scores,
             None if wanted.class_agnostic else kept.class_ids,
             iou_threshold=wanted.iou_threshold,
             max_detections=wanted.max_detections,
+            fast=wanted.fast,
         )
         return take(kept, chosen)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lensmount_vision.results.kinds import KeypointDetections
-from lensmount_yolo.metadata import GraphMetadata
+from lensmount_yolo.metadata import GraphMetadata, parse
 from lensmount_yolo.model import YoloDetector
 from lensmount_yolo.postprocess import Kept
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from lensmount_vision.images.geometry import Geometry
     from lensmount_vision.results.masks import Masks
 
-#: COCO's keypoints of a person, the points of every released pose model, and the lines that join them.
+#: COCO's keypoints of a person, the points of ultralytics' own pose models, and the lines that join them.
 PERSON = (
     "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",
     "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle",
@@ -36,6 +37,9 @@ class YoloPose(YoloDetector):
     def __init__(self, context: BuildContext) -> None:
         self.keypoints = (17, 3)
         super().__init__(context)
+        self._points = _names_of_points(parse(context.session.metadata), self.keypoints[0], self.names)
+        if self._points.note:
+            self._card = replace(self._card, notes=(*self._card.notes, self._points.note))
 
     def extra_values(self, metadata: GraphMetadata) -> int:
         """Values of all keypoints; 17 of three values where the file does not say."""
@@ -47,9 +51,7 @@ class YoloPose(YoloDetector):
     ) -> KeypointDetections:
         count, values = self.keypoints
         table = kept.extra.reshape(len(kept.scores), count, values)
-        sure = table[:, :, 2:] if values == 3 else np.ones_like(table[:, :, :1])
-        points = np.concatenate((geometry.points_to_image(table[:, :, :2], clip=True), sure), axis=2)
-        person = count == len(PERSON)
+        points = np.concatenate((geometry.points_to_image(table[:, :, :2], clip=True), table[:, :, 2:]), axis=2)
         return self._made(
             KeypointDetections,
             kept,
@@ -57,6 +59,29 @@ class YoloPose(YoloDetector):
             geometry,
             path,
             keypoints=points,
-            keypoint_names=PERSON if person else (),
-            skeleton=SKELETON if person else (),
+            keypoint_names=self._points.names,
+            skeleton=self._points.skeleton,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Points:
+    """Names of the points and the lines between them; a note for the card where a file says more than results hold."""
+
+    names: tuple[str, ...]
+    skeleton: tuple[tuple[int, int], ...]
+    note: str = ""
+
+
+def _names_of_points(metadata: GraphMetadata, count: int, classes: tuple[str, ...]) -> _Points:
+    """What the file says; of a network that finds persons alone, by 17 points, COCO's where it says nothing."""
+    given = metadata.keypoint_names
+    person = count == len(PERSON) and set(classes) == {"person"}
+    if len(given) > 1:
+        note = f"keypoint names: {len(given)} lists, of different classes; results have numbers of points alone"
+        return _Points((), metadata.skeleton or (), note)
+    names = given[0] if given else PERSON if person else ()
+    skeleton = metadata.skeleton
+    if skeleton is None:
+        skeleton = SKELETON if names == PERSON else ()
+    return _Points(names, skeleton)

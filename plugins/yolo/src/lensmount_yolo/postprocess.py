@@ -26,12 +26,14 @@ class Filter(detector.Filter):
         max_detections: Most boxes kept per picture.
         max_candidates: Most boxes that enter suppression.
         class_agnostic: Suppress across classes.
+        fast: Boxes that go themselves take others out too.
     """
 
     iou_threshold: float
     max_detections: int
     max_candidates: int
     class_agnostic: bool
+    fast: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +67,21 @@ def keep_boxes(output: NDArray[Any], head: Head, wanted: Filter, geometry: Geome
         groups,
         iou_threshold=wanted.iou_threshold,
         max_detections=wanted.max_detections,
+        fast=wanted.fast,
     )
     return take(kept, chosen)
 
 
-def candidates(output: NDArray[Any], head: Head, wanted: Filter) -> Kept:
-    """Boxes of one picture's output that pass the thresholds and the choice of classes, before suppression."""
-    return _from_rows(output, head, wanted) if head.kind == "rows" else _from_raw(output, head, wanted)
+def candidates(output: NDArray[Any], head: Head, wanted: Filter, *, centred: bool = False) -> Kept:
+    """Boxes of one picture's output that pass the thresholds and the choice of classes, before suppression.
+
+    Args:
+        output: As for `keep_boxes`.
+        head: Meaning of the output.
+        wanted: What the call asks for.
+        centred: Rows begin with centre, width and height, as those of oriented boxes do; raw predictions always do.
+    """
+    return _from_rows(output, wanted, centred) if head.kind == "rows" else _from_raw(output, head, wanted)
 
 
 def take(kept: Kept, index: NDArray[Any]) -> Kept:
@@ -107,10 +117,11 @@ def _from_raw(output: NDArray[Any], head: Head, wanted: Filter) -> Kept:
     return Kept(boxes, scores, ids, extra)
 
 
-def _from_rows(output: NDArray[Any], head: Head, wanted: Filter) -> Kept:
+def _from_rows(output: NDArray[Any], wanted: Filter, centred: bool) -> Kept:
     scores = output[:, 4].astype(np.float32)
     ids = np.rint(output[:, 5]).astype(np.int64)
     boxes = output[:, :4].astype(np.float32)
+    boxes = cxcywh_to_xyxy(boxes) if centred else boxes
     # Padding rows are all zero. Boxes turned inside out stay: they are a fault that must not look like nothing found.
     real = (boxes[:, 2] != boxes[:, 0]) & (boxes[:, 3] != boxes[:, 1]) & (ids >= 0)
     keep = np.flatnonzero(real & _wanted(scores, ids, wanted))

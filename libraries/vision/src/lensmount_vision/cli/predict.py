@@ -14,6 +14,7 @@ from lensmount.cli.settings import (
     Offline,
     Options,
     PrecisionName,
+    Refresh,
     Threads,
     load_options,
 )
@@ -58,6 +59,7 @@ def predict(
     options: Options = None,
     max_frames: MaxFrames = None,
     offline: Offline = False,
+    refresh: Refresh = False,
 ) -> None:
     """Find things in pictures and videos; one bad picture is reported and the rest go on (exit status 1)."""
     from lensmount import registry
@@ -79,6 +81,7 @@ def predict(
         precision=precision,
         architecture=architecture,
         offline=offline or None,
+        refresh=refresh,
         **extra,
     ) as loaded:
         sinks = Sinks(loaded, save=save, json_file=json_file, coco=coco)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lensmount.cli.settings import ArchitectureName, DeviceName, ModelName, Offline, PrecisionName, Threads
+from lensmount.cli.settings import ArchitectureName, DeviceName, ModelName, Offline, PrecisionName, Refresh, Threads
 from lensmount.errors import InputError, LensmountError, OptionError, UnsupportedModelError
 from lensmount_vision.cli.options import BoxOverlap, ClassNames, Confidence, MaxDetections, call_options
 
@@ -46,6 +46,7 @@ def track(
     architecture: ArchitectureName = None,
     threads: Threads = None,
     offline: Offline = False,
+    refresh: Refresh = False,
 ) -> None:
     """Follow objects through a video.
 
@@ -66,6 +67,7 @@ def track(
         "precision": precision,
         "architecture": architecture,
         "offline": offline or None,
+        "refresh": refresh,
     }
     load |= {name: value for name, value in (("threads", threads), ("image_size", image_size)) if value is not None}
     if not boxes and not points:

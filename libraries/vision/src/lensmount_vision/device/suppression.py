@@ -1,4 +1,4 @@
-"""Greedy non-maximum suppression in parallel: the same boxes stay as in `lensmount_vision.results.boxes.nms`.
+"""Non-maximum suppression in parallel: the same boxes stay as in `lensmount_vision.results.boxes.nms`.
 
 Greedy suppression has one solution: a box stays when no better one that stays overlaps it. Starting from all boxes and
 applying that rule again and again settles there, after as many rounds as the longest chain of boxes that save one
@@ -49,6 +49,23 @@ def suppress(alive: Tensor, overlapping: Overlapping, *, certain: bool) -> tuple
             losses = overlapping(later, rows).float() @ part[..., None]
             stays[:, later] *= losses[..., 0] == 0
     return stays > 0, settled
+
+
+def suppress_fast(alive: Tensor, overlapping: Overlapping) -> Tensor:
+    """Which boxes stay when each goes that overlaps a better one, whether that one stays or not.
+
+    The boxes of `lensmount_vision.results.boxes.nms(fast=True)`; `alive` and `overlapping` are as in `suppress`.
+
+    Returns:
+        bool `(B, K)`.
+    """
+    count = alive.shape[1]
+    stays = alive.clone()
+    for start in range(0, count, BLOCK):
+        rows, better = slice(start, min(start + BLOCK, count)), slice(0, min(start + BLOCK, count))
+        hits = overlapping(rows, better).float().tril_(start - 1) @ alive[:, better, None].float()
+        stays[:, rows] &= hits[..., 0] == 0
+    return stays
 
 
 def _settle(alive: Tensor, hits: Tensor, certain: bool) -> tuple[Tensor, Tensor]:

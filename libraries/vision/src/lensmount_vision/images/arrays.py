@@ -19,15 +19,23 @@ __all__ = ["from_array", "from_pil", "from_tensor", "is_array", "is_device_array
 _HOST = 1  # kDLCPU of DLPack
 
 
-def from_array(array: NDArray[Any], what: str) -> NDArray[np.uint8]:
-    """Checks an array and gives it three channels.
+def is_plain(channels: int) -> bool:
+    """Whether a network of so many channels takes pictures as people see them: grey or in colours."""
+    return channels in (1, 3)
+
+
+def from_array(array: NDArray[Any], what: str, channels: int = 3) -> NDArray[np.uint8]:
+    """Checks an array and gives it the channels that a network takes.
 
     Args:
-        array: `(H, W)` or `(H, W, C)` uint8 with 1, 3 or 4 channels; alpha is dropped.
+        array: `(H, W)` or `(H, W, C)` uint8 with 1, 3 or 4 channels; alpha is dropped. Where the network takes another
+            number of channels than 1 or 3: `(H, W, channels)`.
         what: What to call it in errors.
+        channels: Channels of the network's input.
 
     Returns:
-        `(H, W, 3)` uint8, contiguous; the array itself where it is that already.
+        `(H, W, 3)` uint8, or `(H, W, channels)` where that is neither 1 nor 3; contiguous, and the array itself where
+        it is that already.
 
     Raises:
         ImageError: Its dtype or shape is another; the message says how to convert it.
@@ -39,6 +47,8 @@ def from_array(array: NDArray[Any], what: str) -> NDArray[np.uint8]:
         array = array[..., None]
     if array.ndim == 4:
         raise ImageError(f"{what} is a batch, not one image", found=f"shape {array.shape}", fix="pass its items")
+    if not is_plain(channels):
+        return _of_channels(array, what, channels)
     if array.ndim != 3 or array.shape[2] not in (1, 3, 4):
         planar = array.ndim == 3 and array.shape[0] in (1, 3, 4)
         raise ImageError(
@@ -53,6 +63,19 @@ def from_array(array: NDArray[Any], what: str) -> NDArray[np.uint8]:
         array = np.repeat(array, 3, axis=2)
     elif array.shape[2] == 4:
         array = array[..., :3]
+    return np.ascontiguousarray(array)
+
+
+def _of_channels(array: NDArray[np.uint8], what: str, channels: int) -> NDArray[np.uint8]:
+    """A multi-channel picture as it is: in the network's own order of channels, of which nothing is swapped."""
+    if array.ndim != 3 or array.shape[2] != channels or 0 in array.shape:
+        planar = array.ndim == 3 and array.shape[0] == channels
+        raise ImageError(
+            f"{what} has not the channels of this network",
+            found=f"shape {array.shape}",
+            expected=f"(H, W, {channels}), the channels in the order that the network was trained with",
+            fix="channels come last: array.transpose(1, 2, 0)" if planar else None,
+        )
     return np.ascontiguousarray(array)
 
 
@@ -76,19 +99,20 @@ def _wrong_dtype(array: NDArray[Any], what: str) -> ImageError:
     return ImageError(f"{what} is not uint8", found=found, expected="uint8, 0..255", fix=fix)
 
 
-def from_tensor(tensor: Any) -> NDArray[np.uint8]:
+def from_tensor(tensor: Any, channels: int = 3) -> NDArray[np.uint8]:
     """Brings a torch tensor to the host as an interleaved array.
 
     Args:
         tensor: `(H, W)` or `(C, H, W)` with 1, 3 or 4 channels, uint8 or floating in 0..1, on any device.
+        channels: As for `from_array`.
 
     Returns:
-        `(H, W, 3)` uint8, contiguous; floats are rounded to the nearest of 255 steps.
+        `(H, W, 3)`, or as for `from_array`, uint8, contiguous; floats are rounded to the nearest of 255 steps.
 
     Raises:
         ImageError: Its dtype, range or shape is another; the message says how to convert it.
     """
-    host = check_tensor(tensor).detach().cpu().permute(1, 2, 0)
+    host = check_tensor(tensor, channels).detach().cpu().permute(1, 2, 0)
     if host.is_floating_point():
         array = host.float().numpy()
         if array.size and not (array.min() >= 0 and array.max() <= 1):  # also true of NaN
@@ -96,11 +120,11 @@ def from_tensor(tensor: Any) -> NDArray[np.uint8]:
         array = np.rint(array * np.float32(255)).astype(np.uint8)
     else:
         array = host.numpy()
-    return from_array(array, "the tensor")
+    return from_array(array, "the tensor", channels)
 
 
-def check_tensor(tensor: Any) -> Any:
-    """A torch tensor as `(C, H, W)`, where it can be a picture by shape and dtype.
+def check_tensor(tensor: Any, channels: int = 3) -> Any:
+    """A torch tensor as `(C, H, W)`, where it can be a picture, for so many channels, by shape and dtype.
 
     Raises:
         ImageError: It cannot.
@@ -110,12 +134,15 @@ def check_tensor(tensor: Any) -> Any:
         tensor = tensor[None]
     if tensor.ndim == 4:
         raise ImageError("the tensor is a batch, not one image", found=f"shape {shape}", fix="pass its items")
-    if tensor.ndim != 3 or tensor.shape[0] not in (1, 3, 4):
-        interleaved = tensor.ndim == 3 and tensor.shape[2] in (1, 3, 4)
+    taken = (1, 3, 4) if is_plain(channels) else (channels,)
+    if tensor.ndim != 3 or tensor.shape[0] not in taken:
+        interleaved = tensor.ndim == 3 and tensor.shape[2] in taken
         raise ImageError(
             "the tensor has the wrong shape for an image",
             found=f"shape {shape}",
-            expected="(C, H, W) with 1, 3 or 4 channels, or (H, W)",
+            expected="(C, H, W) with 1, 3 or 4 channels, or (H, W)"
+            if is_plain(channels)
+            else f"({channels}, H, W), the channels in the order that the network was trained with",
             fix="channels come first: tensor.permute(2, 0, 1)" if interleaved else None,
         )
     if 0 in shape:

@@ -193,6 +193,10 @@ def _layout(height: int, width: int, target: tuple[int, int], spec: Preprocess) 
         else:
             new_height, new_width = rows, int(rows * width / height)
         offset = (_center(columns, new_width), _center(rows, new_height))
+        if (
+            spec.rounding == "truncate"
+        ):  # transformers cuts an odd pixel off at the end; torchvision rounds half to even
+            offset = (-float((new_width - columns) // 2), -float((new_height - rows) // 2))
         return target, (new_width / width, new_height / height), offset
     ratio = min(rows / height, columns / width)
     whole = int if spec.rounding == "truncate" else round

@@ -18,7 +18,8 @@ class Image:
     """A decoded picture.
 
     Attributes:
-        pixels: `(H, W, 3)` uint8, a read-only view. It may share the caller's memory.
+        pixels: `(H, W, 3)` uint8, a read-only view; of networks that take neither 1 nor 3 channels, `(H, W, C)`. It
+            may share the caller's memory.
         color: Order of the channels.
         path: Path or address it came from, None when it came as data.
         reduced: What the pixels show where they were decoded at a fraction of the picture's size, else None. `height`,
@@ -39,6 +40,11 @@ class Image:
     def width(self) -> int:
         """Pixels from left to right."""
         return int(self.pixels.shape[1]) if self.reduced is None else self.reduced.size[1]
+
+    @property
+    def channels(self) -> int:
+        """Channels of the pixels: 3, but for networks that take other pictures than those in colours."""
+        return int(self.pixels.shape[2])
 
     @property
     def size(self) -> tuple[int, int]:

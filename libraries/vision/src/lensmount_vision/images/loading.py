@@ -11,7 +11,7 @@ import base64
 import binascii
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, unquote_to_bytes
@@ -27,11 +27,13 @@ from lensmount_vision.images.arrays import (
     is_array,
     is_device_array,
     is_pil,
+    is_plain,
     is_tensor,
 )
 from lensmount_vision.images.decoding import decode, pixel_limit
 from lensmount_vision.images.image import Color, Image
 from lensmount_vision.images.reduced_decode import Reduced
+from lensmount_vision.images.requests import from_request
 
 if TYPE_CHECKING:
     from lensmount.specs import Preprocess
@@ -43,6 +45,7 @@ def load(
     color: Color | None = None,
     max_pixels: int | None = None,
     reduced_for: Preprocess | None = None,
+    channels: int = 3,
 ) -> Image:
     """Turns one input into pixels.
 
@@ -50,14 +53,18 @@ def load(
         source: A path (`str`, `Path`), an `http(s)://` URL, a `data:` URI, bytes, a binary file object, a PIL image,
             an ndarray `(H, W)`, `(H, W, 1)`, `(H, W, 3)` or `(H, W, 4)` uint8, a torch tensor `(H, W)` or `(C, H, W)`
             with 1, 3 or 4 channels, uint8 or floating in 0..1; another library's array on a device (CuPy, JAX), taken
-            as an ndarray is; or an `Image`, which is returned as it is. What lies on a device stays there. Alpha is
-            dropped. EXIF orientation is applied to encoded images; a PIL image is taken as it lies in memory.
+            as an ndarray is; `{"type": "url" | "base64" | "file", "value": …}`, as inference servers take it; or an
+            `Image`, which is returned as it is. What lies on a device stays there. Alpha is dropped. EXIF orientation
+            is applied to encoded images; a PIL image is taken as it lies in memory.
         color: Channel order of an array or tensor: None means BGR for arrays and RGB for tensors.
         max_pixels: Limit for encoded and PIL images, checked before decoding; None for `LENSMOUNT_MAX_PIXELS`, else
             200 million.
         reduced_for: How a network wants its input. A JPEG that is much larger is then decoded at 1/2, 1/4 or 1/8 of its
             sides, as long as that leaves the network all the pixels that it sees; `Image.reduced` tells. Quicker, and
             not the same pixels. None decodes in full.
+        channels: Channels of the network's input. Where they are neither 1 nor 3, the picture is an array
+            `(H, W, channels)` uint8 or a tensor `(channels, H, W)`, whose channels are in the network's order;
+            `Image.pixels` has as many, and nothing is swapped.
 
     Returns:
         The picture. An array that is uint8, `(H, W, 3)` and contiguous is not copied.
@@ -70,20 +77,23 @@ def load(
     """
     if color not in (None, "bgr", "rgb"):
         raise OptionError("color is not valid", found=repr(color), expected="'bgr', 'rgb' or None")
+    source = from_request(source)
+    if not is_plain(channels):
+        _check_channels(source, color, channels)
     if isinstance(source, Image):
         return source
     if isinstance(source, np.ndarray):
-        return _image(from_array(source, "the array"), color or "bgr")
+        return _image(from_array(source, "the array", channels), color or "bgr")
     if is_tensor(source):
         if source.device.type == "cpu":
-            return _image(from_tensor(source), color or "rgb")
+            return _image(from_tensor(source, channels), color or "rgb")
         from lensmount_vision.images import on_device as pictures
 
-        return pictures.from_tensor(source, color or "rgb")
+        return pictures.from_tensor(source, color or "rgb", channels)
     if is_device_array(source):
         from lensmount_vision.images import on_device as pictures
 
-        return pictures.from_dlpack(source, color or "bgr")
+        return pictures.from_dlpack(source, color or "bgr", channels)
     limit = pixel_limit(max_pixels)
     if isinstance(source, (str, os.PathLike)):
         text = os.fspath(source)
@@ -109,6 +119,7 @@ def load_many(
     color: Color | None = None,
     max_pixels: int | None = None,
     reduced_for: Preprocess | None = None,
+    channels: int = 3,
 ) -> list[Image]:
     """Turns one input, or several, into a list of pictures.
 
@@ -117,6 +128,7 @@ def load_many(
         color: As in `load`.
         max_pixels: As in `load`.
         reduced_for: As in `load`.
+        channels: As in `load`.
 
     Returns:
         One picture per input; empty for an empty list.
@@ -124,7 +136,10 @@ def load_many(
     Raises:
         ImageError: An input cannot be used.
     """
-    return [load(item, color=color, max_pixels=max_pixels, reduced_for=reduced_for) for item in split(sources)]
+    return [
+        load(item, color=color, max_pixels=max_pixels, reduced_for=reduced_for, channels=channels)
+        for item in split(sources)
+    ]
 
 
 def split(sources: Any) -> Iterator[Any]:
@@ -142,7 +157,7 @@ def split(sources: Any) -> Iterator[Any]:
 
 def several(sources: Any) -> Iterable[Any] | None:
     """The single inputs of an NHWC array, an NCHW tensor or an iterable; None for anything else."""
-    if is_single(sources) or isinstance(sources, (dict, set, frozenset)):
+    if is_single(sources) or isinstance(sources, (set, frozenset)):
         return None
     return sources if isinstance(sources, Iterable) or is_array(sources) else None
 
@@ -151,8 +166,33 @@ def is_single(source: Any) -> bool:
     """Whether this is one input, and neither several nor something that is no picture."""
     if is_array(source):
         return bool(source.ndim != 4)
-    known = isinstance(source, (Image, str, bytes, bytearray, memoryview, os.PathLike)) or is_pil(source)
+    known = isinstance(source, (Image, Mapping, str, bytes, bytearray, memoryview, os.PathLike)) or is_pil(source)
     return known or callable(getattr(source, "read", None))
+
+
+def _check_channels(source: Any, color: Color | None, channels: int) -> None:
+    """Refuses what has no channels but colours, for a network that takes another number of them.
+
+    Raises:
+        ImageError: A file, a PIL image or a picture of three channels.
+        OptionError: `color`, of which such pictures have none.
+    """
+    expected = f"an array (H, W, {channels}) uint8, or a tensor ({channels}, H, W), its channels in the network's order"
+    if color is not None:
+        raise OptionError(
+            f"color is for pictures in colours; this network takes {channels} channels",
+            found=repr(color),
+            expected=expected,
+        )
+    if is_array(source) or (isinstance(source, Image) and source.pixels.shape[2] == channels):
+        return
+    kind = type(source).__name__ if is_single(source) else f"{type(source).__module__}.{type(source).__qualname__}"
+    raise ImageError(
+        f"this network takes pictures of {channels} channels, which decoded pictures do not have",
+        found=kind,
+        expected=expected,
+        fix="read the file with the tool that knows its channels (tifffile, rasterio), and pass the array",
+    )
 
 
 def _image(pixels: NDArray[np.uint8], color: Color, path: str | None = None, reduced: Reduced | None = None) -> Image:

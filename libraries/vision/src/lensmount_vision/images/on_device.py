@@ -65,6 +65,11 @@ class DeviceImage(Image):
         """Pixels from left to right."""
         return int(self.tensor.shape[1])
 
+    @property
+    def channels(self) -> int:
+        """Channels of the pixels."""
+        return int(self.tensor.shape[2])
+
     def on_host(self) -> Image:
         """The same picture as a plain `Image`."""
         return Image(self.pixels, self.color, self.path)
@@ -73,28 +78,30 @@ class DeviceImage(Image):
         return f"<DeviceImage of {self.width}x{self.height} on {self.tensor.device}>"
 
 
-def from_tensor(tensor: Tensor, color: Color) -> DeviceImage:
+def from_tensor(tensor: Tensor, color: Color, channels: int = 3) -> DeviceImage:
     """Takes a tensor as a picture, without moving it.
 
     Args:
         tensor: `(H, W)` or `(C, H, W)` with 1, 3 or 4 channels, uint8 or floating in 0..1.
         color: Order of the channels.
+        channels: As for `lensmount_vision.images.arrays.from_array`.
 
     Raises:
         ImageError: Its dtype, range or shape is another.
     """
-    from lensmount_vision.images.arrays import check_tensor, wrong_range
+    from lensmount_vision.images.arrays import check_tensor, is_plain, wrong_range
 
-    tensor = check_tensor(tensor.detach())
+    tensor = check_tensor(tensor.detach(), channels)
     if tensor.is_floating_point():
         low, high = (float(value) for value in torch.aminmax(tensor)) if tensor.numel() else (0.0, 0.0)
         if not (low >= 0 and high <= 1):  # also true of NaN
             raise wrong_range(tensor, low, high)
         tensor = (tensor.float() * 255).round().to(torch.uint8)
-    return DeviceImage(_three(tensor.permute(1, 2, 0)), color)
+    tensor = tensor.permute(1, 2, 0)
+    return DeviceImage(_three(tensor) if is_plain(channels) else tensor, color)
 
 
-def from_dlpack(source: Any, color: Color) -> DeviceImage:
+def from_dlpack(source: Any, color: Color, channels: int = 3) -> DeviceImage:
     """Takes another library's array on a device (CuPy, JAX, …) as a picture, sharing its memory.
 
     The DLPack exchange makes torch's current stream wait for whatever makes the array.
@@ -102,6 +109,7 @@ def from_dlpack(source: Any, color: Color) -> DeviceImage:
     Args:
         source: `(H, W)`, `(H, W, 1)`, `(H, W, 3)` or `(H, W, 4)` uint8, as numpy's arrays are taken.
         color: Order of the channels.
+        channels: As for `lensmount_vision.images.arrays.from_array`.
 
     Raises:
         ImageError: Its dtype or shape is another, or torch cannot take it.
@@ -116,13 +124,17 @@ def from_dlpack(source: Any, color: Color) -> DeviceImage:
         ) from error
     if tensor.ndim == 2:
         tensor = tensor[..., None]
-    if tensor.dtype != torch.uint8 or tensor.ndim != 3 or tensor.shape[2] not in (1, 3, 4) or not tensor.numel():
+    from lensmount_vision.images.arrays import is_plain
+
+    plain = is_plain(channels)
+    taken = (1, 3, 4) if plain else (channels,)
+    if tensor.dtype != torch.uint8 or tensor.ndim != 3 or tensor.shape[2] not in taken or not tensor.numel():
         raise ImageError(
             f"the array of {type(source).__module__} is no picture",
             found=f"{tensor.dtype} {tuple(tensor.shape)}",
-            expected="uint8 (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)",
+            expected="uint8 (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)" if plain else f"uint8 (H, W, {channels})",
         )
-    return DeviceImage(_three(tensor), color)
+    return DeviceImage(_three(tensor) if plain else tensor, color)
 
 
 def _three(tensor: Tensor) -> Tensor:

@@ -81,6 +81,14 @@ def plan_batch(
     """
     if not images:
         raise InputError("there are no images to prepare", found="an empty sequence", expected="one image or more")
+    wanted = 3 if spec.channels in (1, 3) else spec.channels
+    if any(image.channels != wanted for image in images):
+        raise OptionError(
+            "the channels of the pictures are not those of the network",
+            found=", ".join(sorted({str(image.channels) for image in images})),
+            expected=str(wanted),
+            fix=f"images.load(..., channels={spec.channels}), of an array or tensor with as many",
+        )
     geometries = [
         plan(image.size, spec, size) if image.reduced is None else plan_reduced(image.reduced, spec, size)
         for image in images
@@ -105,8 +113,14 @@ def check_spec(spec: Preprocess, dtype: str, layout: str = "nchw") -> None:
         raise OptionError("dtype is not valid", found=repr(dtype), expected="float32, float16 or uint8")
     if layout not in ("nchw", "nhwc"):
         raise OptionError("layout is not valid", found=repr(layout), expected="nchw or nhwc")
-    if spec.channels not in (1, 3):
-        raise OptionError("the network's channels are not valid", found=str(spec.channels), expected="1 or 3")
+    if spec.channels < 1:
+        raise OptionError("the network's channels are not valid", found=str(spec.channels), expected="1 or more")
+    if spec.channels not in (1, 3) and (spec.grayscale or spec.contrast is not None):
+        raise OptionError(
+            "a network of many channels takes them as they are",
+            found="grayscale" if spec.grayscale else f"contrast {spec.contrast!r}",
+            expected=f"neither, for {spec.channels} channels",
+        )
     for name, values in (("mean", spec.mean), ("std", spec.std)):
         if values is not None and len(values) not in (1, spec.channels):
             raise OptionError(
@@ -144,7 +158,7 @@ def _write(image: Image, geometry: Geometry, spec: Preprocess, target: NDArray[A
     frame_height, frame_width = geometry.network_size
     resized, (x0, y0, x1, y1), window = placed(geometry, spec)
     content = _content(image, geometry, spec, resized, window)
-    swap = content.ndim == 3 and image.color != spec.color
+    swap = content.ndim == 3 and image.color != spec.color and spec.channels == 3
     padding = (y0, frame_height - y1, x0, frame_width - x1)
     if spec.resize == "letterbox-reflect" and any(padding):
         # Mirrored about the edge pixel, which is not repeated (numpy's and torch's "reflect").
@@ -168,9 +182,14 @@ def _content(image: Image, geometry: Geometry, spec: Preprocess, size: tuple[int
         pixels = to_grey(pixels, image.color)
     if spec.resize == "pad-square":
         cv2 = import_cv2()
-        side, value = max(height, width), (spec.padding_value,) * 3
+        side = max(height, width)
         check_size((side, side), f"the square around a picture of {width}x{height}", pixel_limit())
-        pixels = cv2.copyMakeBorder(pixels, 0, side - height, 0, side - width, cv2.BORDER_CONSTANT, value=value)
+        if spec.channels > 4:  # OpenCV's constant borders have four values
+            after = ((0, side - height), (0, side - width), (0, 0))
+            pixels = np.pad(pixels, after, constant_values=spec.padding_value)
+        else:
+            value = (spec.padding_value,) * 4
+            pixels = cv2.copyMakeBorder(pixels, 0, side - height, 0, side - width, cv2.BORDER_CONSTANT, value=value)
     if spec.resample_dtype == "float32" and pixels.shape[:2] != size:
         pixels = pixels.astype(np.float32)
     return resize(pixels, size, spec.interpolation, antialias=spec.antialias, window=window)

@@ -96,23 +96,24 @@ def _video(name: str | int) -> Feed:
 
 
 def items_of(
-    entries: Iterable[Any], color: Color | None, max_frames: int | None, reduced_for: Preprocess | None
+    entries: Iterable[Any], color: Color | None, max_frames: int | None, reduced_for: Preprocess | None, channels: int
 ) -> Iterator[Item]:
     """The pictures and frames of entries, one after another; a video is opened when its turn comes."""
+    loaded = partial(load, channels=channels)
     for index, entry in enumerate(entries):
         if isinstance(entry, Feed):
-            yield from _frames(entry, color, max_frames)
+            yield from _frames(entry, color, max_frames, loaded)
         elif isinstance(entry, (str, os.PathLike)) and is_video(entry):  # from a generator
-            yield from _frames(_video(os.fspath(entry)), color, max_frames)
+            yield from _frames(_video(os.fspath(entry)), color, max_frames, loaded)
         elif several_in(entry):  # an animation, pages
             name = os.fspath(entry) if isinstance(entry, (str, os.PathLike)) else f"image {index}"
-            yield from _frames(Feed(name, partial(pictures, entry)), color, max_frames)
+            yield from _frames(Feed(name, partial(pictures, entry)), color, max_frames, loaded)
         else:
             name = os.fspath(entry) if isinstance(entry, (str, os.PathLike)) else getattr(entry, "path", None)
-            yield Item(str(name or f"image {index}"), partial(load, entry, color=color, reduced_for=reduced_for))
+            yield Item(str(name or f"image {index}"), partial(loaded, entry, color=color, reduced_for=reduced_for))
 
 
-def _frames(feed: Feed, color: Color | None, max_frames: int | None) -> Iterator[Item]:
+def _frames(feed: Feed, color: Color | None, max_frames: int | None, loaded: Callable[..., Image]) -> Iterator[Item]:
     start = time.monotonic()
     number = -1
     try:
@@ -120,10 +121,10 @@ def _frames(feed: Feed, color: Color | None, max_frames: int | None) -> Iterator
             if max_frames is not None and number >= max_frames:
                 return
             if isinstance(entry, Frame):
-                yield Item(feed.name, partial(load, entry.image), entry.number, entry.seconds, feed.live)
+                yield Item(feed.name, partial(loaded, entry.image), entry.number, entry.seconds, feed.live)
             else:
                 seconds = time.monotonic() - start
-                yield Item(feed.name, partial(load, entry, color=color), number, seconds, feed.live)
+                yield Item(feed.name, partial(loaded, entry, color=color), number, seconds, feed.live)
     except ImageError as error:  # one bad video is an item that fails, like one bad picture
         yield Item(feed.name, partial(_fail, error), live=feed.live)
         return

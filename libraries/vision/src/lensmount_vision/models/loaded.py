@@ -75,6 +75,11 @@ class LoadedModel(ABC):
         """What `lensmount_vision.images.loading.load` takes as `reduced_for`; None where JPEGs are decoded in full."""
         return None
 
+    @property
+    def picture_channels(self) -> int:
+        """What `lensmount_vision.images.loading.load` takes as `channels`: those of the network's input."""
+        return 3
+
     def load_images(self, images: Any, color: Color | None = None) -> list[Image]:
         """Turns whatever the caller passed into pictures; see `lensmount_vision.images.loading.load_many`.
 
@@ -85,7 +90,7 @@ class LoadedModel(ABC):
         from lensmount_vision.images.loading import load_many
 
         self.check_open()
-        return load_many(images, color=color, reduced_for=self.reduced_for)
+        return load_many(images, color=color, reduced_for=self.reduced_for, channels=self.picture_channels)
 
     @abstractmethod
     def warmup(self) -> None:

@@ -34,6 +34,7 @@ class Reader:
         color: Channel order of arrays and tensors.
         max_frames: Most frames of one video or camera.
         reduced_for: See `lensmount_vision.images.loading.load`.
+        channels: See `lensmount_vision.images.loading.load`.
 
     Raises:
         ImageError: A folder or glob holds no pictures.
@@ -47,6 +48,7 @@ class Reader:
         color: Color | None = None,
         max_frames: int | None = None,
         reduced_for: Preprocess | None = None,
+        channels: int = 3,
     ) -> None:
         entries, self.total = entries_of(source)
         if latest and not isinstance(entries, list):  # the caller's own frames, as they come
@@ -55,7 +57,7 @@ class Reader:
         listed = entries if isinstance(entries, list) else []
         threaded = [entry for entry in listed if isinstance(entry, Feed) and (entry.live or latest)]
         rest = [e for e in entries if not any(e is feed for feed in threaded)] if threaded else entries
-        items = partial(items_of, color=color, max_frames=max_frames, reduced_for=reduced_for)
+        items = partial(items_of, color=color, max_frames=max_frames, reduced_for=reduced_for, channels=channels)
         self.live = bool(threaded)
         self._lanes: list[_Lane] = []
         self._turn = 0

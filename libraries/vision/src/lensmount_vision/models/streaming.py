@@ -182,6 +182,7 @@ def stream(
         color=color,
         max_frames=max_frames,
         reduced_for=getattr(model, "reduced_for", None),
+        channels=getattr(model, "picture_channels", 3),
     )
     size = _batch_size(model, reader.live, on_cpu) if batch_size == "auto" else int(batch_size)
     # A live source wants the result of a new frame soon rather than many in progress.

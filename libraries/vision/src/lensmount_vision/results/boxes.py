@@ -159,8 +159,9 @@ def nms(
     *,
     iou_threshold: float = 0.5,
     max_detections: int | None = None,
+    fast: bool = False,
 ) -> Indices:
-    """Greedy non-maximum suppression.
+    """Greedy non-maximum suppression, or fast suppression.
 
     A box goes when its IoU with a better one that stays is *greater* than the threshold, as in torchvision. With
     `class_ids` only boxes of one class suppress each other; classes are compared as integers, so no precision is lost
@@ -172,6 +173,8 @@ def nms(
         class_ids: `(N,)` whole numbers, or None for class-agnostic suppression.
         iou_threshold: 0..1.
         max_detections: Keeps the best so many; None for all.
+        fast: A box goes when it overlaps any better one, whether that one stays or not ("Fast NMS" of Bolya et al.,
+            "YOLACT", 2019): fewer boxes stay where they lie in chains.
 
     Returns:
         int64 indices of those kept, best first.
@@ -187,7 +190,7 @@ def nms(
         result: NDArray[np.bool_] = _iou(columns.take(rows), columns.take(others)) > threshold
         return result
 
-    return _suppress(overlapping, len(columns.x1), scores, class_ids, max_detections)
+    return _suppress(overlapping, len(columns.x1), scores, class_ids, max_detections, fast)
 
 
 def nms_rotated(
@@ -197,8 +200,9 @@ def nms_rotated(
     *,
     iou_threshold: float = 0.5,
     max_detections: int | None = None,
+    fast: bool = False,
 ) -> Indices:
-    """Greedy suppression of `(N, 5)` rotated boxes xywhr by `rotated_iou`; everything else as in `nms`."""
+    """Suppression of `(N, 5)` rotated boxes xywhr by `rotated_iou`; everything else as in `nms`."""
     densities = gaussians(as_boxes(boxes, "rotated boxes", 5))
     threshold = np.float32(check_fraction(iou_threshold, "iou_threshold"))
 
@@ -206,7 +210,7 @@ def nms_rotated(
         result: NDArray[np.bool_] = probabilistic_iou(densities[rows], densities[others]) > threshold
         return result
 
-    return _suppress(overlapping, len(densities), scores, class_ids, max_detections)
+    return _suppress(overlapping, len(densities), scores, class_ids, max_detections, fast)
 
 
 def _suppress(
@@ -215,8 +219,9 @@ def _suppress(
     scores: ArrayLike,
     class_ids: ArrayLike | None,
     max_detections: int | None,
+    fast: bool,
 ) -> Indices:
-    """Greedy suppression in blocks of rows, given a test on pairs of indices."""
+    """Suppression in blocks of rows, given a test on pairs of indices."""
     if max_detections is not None and max_detections < 0:
         raise OptionError("max_detections is out of range", found=str(max_detections), expected="zero or more")
     ranking = np.argsort(-as_scores(scores, length), kind="stable")
@@ -232,14 +237,15 @@ def _suppress(
     for start in range(0, length, _BLOCK):
         stop = min(start + _BLOCK, length)
         end = length if ends is None else int(ends[stop - 1])
-        others = np.flatnonzero(alive[start:end]) + start
-        rows = others[: int(np.count_nonzero(alive[start:stop]))]
+        taking_part = np.ones(end - start, np.bool_) if fast else alive[start:end]
+        others = np.flatnonzero(taking_part) + start
+        rows = others[: int(np.count_nonzero(taking_part[: stop - start]))]
         if not len(rows):
             continue
         hits = overlapping(order[rows], order[others])
         if classes is not None and classes[rows[0]] != classes[others[-1]]:
             hits &= classes[rows][:, None] == classes[others]
-        alive[others[_losers(hits)]] = False
+        alive[others[_losers(hits, fast)]] = False
         if classes is None and max_detections is not None:
             kept += int(np.count_nonzero(alive[start:stop]))
             if kept >= max_detections:
@@ -253,14 +259,14 @@ def _suppress(
     return result
 
 
-def _losers(hits: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _losers(hits: NDArray[np.bool_], fast: bool) -> NDArray[np.bool_]:
     """Which columns a block suppresses; row `i` is column `i`. Rows become whole numbers: one `or` per winner."""
     rows, columns = hits.shape
     packed = np.packbits(hits, axis=1, bitorder="little")
     width, data = packed.shape[1], packed.tobytes()
     dead = 0
     for row in range(rows):
-        if not dead >> row & 1:
+        if fast or not dead >> row & 1:
             # A row overlaps itself, and those before it have had their turn: only what follows may go.
             later = int.from_bytes(data[row * width : (row + 1) * width], "little") >> (row + 1)
             dead |= later << (row + 1)

@@ -13,7 +13,13 @@ from lensmount.errors import InputError
 from lensmount_vision.images.checks import Floats, Indices, as_boxes, as_class_ids, as_scores, check_fraction
 from lensmount_vision.results.boxes import area
 from lensmount_vision.results.drawing import draw
-from lensmount_vision.results.formats import coco_annotations, coco_category, import_supervision, plain
+from lensmount_vision.results.formats import (
+    coco_annotations,
+    coco_category,
+    import_supervision,
+    plain,
+    supervision_masks,
+)
 from lensmount_vision.results.masks import Masks, checked_size
 from lensmount_vision.results.rows import Rows, checked_names, class_name, resolve_classes, store
 from lensmount_vision.results.shapes import Shapes
@@ -166,13 +172,16 @@ class Detections(Rows):
     def to_supervision(self) -> supervision.Detections | supervision.KeyPoints:
         """A `supervision.Detections` (`supervision.KeyPoints` for keypoints), with names in `data["class_name"]`.
 
+        Masks stay compact: from supervision 0.28 on they are its `CompactMask`, before they are dense.
+
         Raises:
             MissingDependencyError: supervision is not installed.
         """
-        return import_supervision().Detections(**self._supervision_fields())
+        supervision = import_supervision()
+        return supervision.Detections(**self._supervision_fields(supervision))
 
-    def _supervision_fields(self) -> dict[str, Any]:
-        """What `supervision.Detections` is made of; it shares no memory with the result."""
+    def _supervision_fields(self, supervision: Any) -> dict[str, Any]:
+        """What the module's `Detections` is made of; it shares no memory with the result."""
         return {
             "xyxy": self.xyxy.copy(),
             "confidence": self.confidence.copy(),
@@ -227,5 +236,5 @@ class InstanceSegmentation(Detections):
     def _coco_shapes(self) -> tuple[Sequence[float], list[dict[str, Any]]]:
         return self.masks.area.tolist(), [{"segmentation": mask} for mask in self.masks.to_rle()]
 
-    def _supervision_fields(self) -> dict[str, Any]:
-        return super()._supervision_fields() | {"mask": self.masks.dense()}
+    def _supervision_fields(self, supervision: Any) -> dict[str, Any]:
+        return super()._supervision_fields(supervision) | {"mask": supervision_masks(supervision, self.masks)}

@@ -2,7 +2,7 @@
 
 Any plugin for such a model may import it; CLIP, Perception Encoder and OWLv2 do. It imports `models`, `results`,
 `images`, `lensmount_reading` and the core. Public are the names below and, as modules, `layouts` (names and shapes in
-weight files), `recognise` (cards of bare files, keys of metadata) and `transformer` (torch blocks that the towers are
+weight files), `recognise` (cards of bare files, keys of metadata) and `transformer` (blocks that the towers are
 made of).
 """
 

@@ -1,4 +1,4 @@
-"""One architecture of two towers, described as data: building its model, its torch networks and its export."""
+"""One architecture of two towers, described as data: building its model, its networks and its export."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import numpy as np
 
 from lensmount.contracts.model import NetworkContext
-from lensmount.contracts.session import TensorSpec, TorchNetwork
-from lensmount.errors import ModelFileError, OptionError, UnsupportedModelError
+from lensmount.contracts.session import GraphNetwork, TorchNetwork
+from lensmount.errors import OptionError, UnsupportedModelError
 from lensmount.specs.imports import import_string
 from lensmount.specs.options import build_options
+from lensmount_networks import Network, fitting
+from lensmount_vision.towers.configs import require_size
 from lensmount_vision.towers.export import export_graphs
 from lensmount_vision.towers.model import EmbeddingModel, tower
-from lensmount_vision.towers.recognise import ARCHITECTURE, BIAS, CONTEXT, SCALE, VOCABULARY, metadata_number
-from lensmount_vision.towers.tokens import ClipTokenizer
+from lensmount_vision.towers.recognise import BIAS, CONTEXT, SCALE, VOCABULARY, metadata_number
+from lensmount_vision.towers.tokens import ClipTokenizer, cleaning_of
 from lensmount_vision.towers.vocabulary import OPENAI_SPECIALS, load_vocabulary
 
 if TYPE_CHECKING:
@@ -31,11 +33,16 @@ CPU_BATCH, GPU_BATCH = 16, 64
 USUAL_SIDE = 224
 
 
+def weights_path(context: NetworkContext) -> Path:
+    """The file with the package's weights."""
+    return next(context.files[a.name] for a in context.package.artifacts if a.role == "weights")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TwoTowers(Generic[M]):
     """What one architecture of an image and a text tower has of its own.
 
-    Its methods are what an `Architecture` names: `build` as factory, `network`, and `export` as exporter.
+    Its methods are what an `Architecture` names: `build` as factory, `network`, `graph`, and `export` as exporter.
 
     Attributes:
         architecture: Its name: `clip`.
@@ -44,7 +51,8 @@ class TwoTowers(Generic[M]):
         options: Class of its load options.
         weights: Import string of a function that reads them: `(checkpoint, files, options)` to `TowerWeights`.
         preprocess: How images become the input; the size is that which the image tower takes.
-        configured: Changes `preprocess` as the files next to the weights say.
+        configured: Changes `preprocess` as the files next to the weights say; a size that they name must be the
+            network's.
         specials: Texts of the start and end token; see `ClipTokenizer`.
         context_length: Most tokens of a text, for graphs that do not say.
         logit_scale: Factor of the calibrated scores, for graphs that do not say.
@@ -92,7 +100,12 @@ class TwoTowers(Generic[M]):
         return self.model(
             context,
             self._preprocess(context),
-            ClipTokenizer(vocabulary, int(metadata_number(metadata, CONTEXT, self.context_length)), self.specials),
+            ClipTokenizer(
+                vocabulary,
+                int(metadata_number(metadata, CONTEXT, self.context_length)),
+                self.specials,
+                cleaning=cleaning_of(metadata),
+            ),
             logit_scale=metadata_number(visual.metadata, SCALE, self.logit_scale),
             logit_bias=metadata_number(visual.metadata, BIAS, 0.0),
             image_batch=CPU_BATCH if visual.device == "cpu" else GPU_BATCH,
@@ -105,11 +118,12 @@ class TwoTowers(Generic[M]):
         spec = self.configured(self.preprocess, context.files) if self.configured else self.preprocess
         height, width = tower(context, "visual").inputs[0].shape[-2:]
         if isinstance(height, int) and isinstance(width, int):
+            require_size(spec, (height, width), context.card.id)
             return replace(spec, size=(height, width))
-        return replace(spec, size=(USUAL_SIDE, USUAL_SIDE))
+        return replace(spec, size=spec.size or (USUAL_SIDE, USUAL_SIDE))
 
-    def network(self, context: NetworkContext) -> dict[str, TorchNetwork]:
-        """Builds both towers from the package's weights.
+    def networks(self, context: NetworkContext) -> dict[str, Network]:
+        """Reads both towers, `visual` and `textual`, from the package's weights.
 
         Raises:
             ModelFileError: The file is corrupt, or its tensors contradict one another.
@@ -118,37 +132,22 @@ class TwoTowers(Generic[M]):
         from lensmount_reading import read_checkpoint
 
         read: Callable[..., TowerWeights] = import_string(self.weights, f"architecture {self.architecture!r}")
-        path = next(context.files[a.name] for a in context.package.artifacts if a.role == "weights")
+        path = weights_path(context)
         checkpoint = read_checkpoint(path)
-        try:
+        with fitting(path, f"a {self.label}"):
             weights = read(checkpoint, context.files, context.options or self.options())
-            images, (texts, sizes) = weights.image_network(), weights.text_network()
-            scale, bias = weights.scale_and_bias()
-        except (KeyError, IndexError, RuntimeError, ValueError) as error:
-            if isinstance(error, ModelFileError):
-                raise
-            raise UnsupportedModelError(
-                f"the tensors of {path.name} are not those of a {self.label}",
-                found=str(error)[:500],
-                fix="lensmount inspect FILE shows what is in it",
-            ) from error
-        facts = {ARCHITECTURE: self.architecture, SCALE: repr(scale), BIAS: repr(bias)}
-        lengths = {CONTEXT: str(sizes["context"]), VOCABULARY: str(sizes["vocabulary"])}
-        side = weights.resolution
-        return {
-            "visual": TorchNetwork(
-                module=images,
-                inputs=(TensorSpec("images", ("batch", 3, side, side), "float32"),),
-                outputs=(TensorSpec("image_embeddings", ("batch", weights.dimension), "float32"),),
-                metadata=facts,
-            ),
-            "textual": TorchNetwork(
-                module=texts,
-                inputs=(TensorSpec("tokens", ("batch", "length"), "int64"),),
-                outputs=(TensorSpec("text_embeddings", ("batch", sizes["dimension"]), "float32"),),
-                metadata={**facts, **lengths},
-            ),
-        }
+            weights.require_all(path.name)
+            return weights.networks(self.architecture)
+
+    def network(self, context: NetworkContext) -> dict[str, TorchNetwork]:
+        """Both towers as torch modules; raises as `networks`."""
+        with fitting(weights_path(context), f"a {self.label}"):
+            return {name: network.torch() for name, network in self.networks(context).items()}
+
+    def graph(self, context: NetworkContext) -> dict[str, GraphNetwork]:
+        """Both towers as ONNX graphs; raises as `networks`."""
+        with fitting(weights_path(context), f"a {self.label}"):
+            return {name: network.graph() for name, network in self.networks(context).items()}
 
     def export(self, context: ExportContext) -> Path:
         """Writes a folder with `visual.onnx`, `textual.onnx`, the tokeniser and `lensmount.json`.
@@ -165,7 +164,7 @@ class TwoTowers(Generic[M]):
         asked = NetworkContext(card=context.card, package=context.package, files=context.files, options=chosen)
         return export_graphs(
             context,
-            partial(self.network, asked),
+            partial(self.networks, asked),
             fixed=("visual", "textual"),
             preprocess=context.package.preprocess,
             magnitude=lambda vectors: float(np.abs(vectors).max()),

@@ -1,12 +1,12 @@
-"""Export of the networks of a two-tower model to ONNX graphs, compared with the networks before they are kept."""
+"""Export of the networks of a two-tower model to ONNX graphs, which are run before they are kept."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
-import warnings
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,19 +19,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lensmount.contracts.model import ExportContext
-    from lensmount.contracts.session import TorchNetwork
     from lensmount.specs import Preprocess
+    from lensmount_networks import Network
 
-OPSET = 17
 #: Largest difference from the network in float32, as a share of an output's magnitude.
 TOLERANCE = 1e-4
-#: Beyond this, weights do not fit into the graph's own file (protobuf's limit is 2 GB).
-EMBEDDED_BYTES = 1_900_000_000
 
 
 def export_graphs(
     context: ExportContext,
-    build: Callable[[], Mapping[str, TorchNetwork]],
+    build: Callable[[], Mapping[str, Network]],
     *,
     fixed: Collection[str],
     preprocess: Preprocess | None,
@@ -54,9 +51,10 @@ def export_graphs(
 
     Raises:
         UnsupportedModelError: Another target than `onnx`, or another precision than `fp32`.
-        ModelFileError: A graph does not give what its network gives.
+        ModelFileError: A graph does not give what its network gives in torch, where torch is installed; else, finite
+            numbers that do not depend on what shares the batch.
         InputError: The folder is there already and not empty, or cannot be written.
-        MissingDependencyError: torch, onnx or onnxruntime is not installed.
+        MissingDependencyError: onnxruntime is not installed.
     """
     if context.target != "onnx" or context.precision != "fp32":
         raise UnsupportedModelError(
@@ -76,7 +74,7 @@ def export_graphs(
             building.mkdir()
             for name, network in networks.items():
                 path, size = building / f"{name}.onnx", batch if name in fixed else None
-                _write(network, path, size)
+                network.save(path, {} if size is None else {"batch": size})
                 _compare(network, path, size, magnitude)
             _write_tokenizer(context, building)
             _write_card(context, building, preprocess)
@@ -92,58 +90,23 @@ def export_graphs(
     return folder
 
 
-def _example(network: TorchNetwork, batch: int, length: int) -> NDArray[Any]:
+def _example(network: Network, batch: int, length: int) -> NDArray[Any]:
     """Input of a network: float32 `(batch, 3, H, W)`, or int64 ids `(batch, length)`, at most the context's length."""
     import numpy as np
 
     random = np.random.default_rng(0)
     shape = network.inputs[0].shape
     if len(shape) == 4:
-        return random.standard_normal((batch, *shape[1:])).astype(np.float32)
+        sides = (size for size in shape[1:] if isinstance(size, int))
+        return random.standard_normal((batch, *sides)).astype(np.float32)
     highest, length = int(network.metadata[VOCABULARY]) - 1, min(length, int(network.metadata[CONTEXT]))
     tokens = random.integers(1, highest, (batch, length))
     tokens[np.arange(batch), random.integers(2, length, batch)] = highest
     return tokens.astype(np.int64)
 
 
-def _write(network: TorchNetwork, path: Path, batch: int | None) -> None:
-    import torch
-
-    try:
-        import onnx
-    except ImportError as error:
-        raise MissingDependencyError("exporting needs onnx", found=str(error), fix="pip install onnx") from error
-    (spec,) = network.inputs
-    axes = {i: name for i, name in enumerate(spec.shape) if isinstance(name, str) and (i or batch is None)}
-    outputs = [output.name for output in network.outputs]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter's own age, and of constants that are meant to be
-        torch.onnx.export(
-            network.module,
-            (torch.from_numpy(_example(network, batch or 2, 7)),),
-            str(path),
-            input_names=[spec.name],
-            output_names=outputs,
-            dynamic_axes={spec.name: axes} | ({name: {0: "batch"} for name in outputs} if batch is None else {}),
-            opset_version=OPSET,
-            dynamo=False,
-        )
-    model = onnx.load(path)
-    for declared, output in zip(model.graph.output, network.outputs, strict=True):
-        for dimension, size in zip(declared.type.tensor_type.shape.dim[1:], output.shape[1:], strict=True):
-            dimension.ClearField("dim_param")
-            dimension.dim_value = size  # the exporter loses some behind a gather
-    onnx.helper.set_model_props(model, dict(network.metadata))
-    large = sum(len(tensor.raw_data) for tensor in model.graph.initializer) > EMBEDDED_BYTES
-    for stale in path.parent.glob("*"):
-        if stale.suffix != ".onnx" and not stale.name.endswith(".onnx.data"):
-            stale.unlink()  # the exporter's own external data
-    onnx.save(model, path, save_as_external_data=large, location=path.name + ".data" if large else None)
-
-
-def _compare(network: TorchNetwork, path: Path, batch: int | None, magnitude: Callable[[NDArray[Any]], float]) -> None:
+def _compare(network: Network, path: Path, batch: int | None, magnitude: Callable[[NDArray[Any]], float]) -> None:
     import numpy as np
-    import torch
 
     try:
         import onnxruntime
@@ -152,15 +115,15 @@ def _compare(network: TorchNetwork, path: Path, batch: int | None, magnitude: Ca
             "the exported graph is checked with onnxruntime", found=str(error), fix='pip install "lensmount[onnx]"'
         ) from error
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    name = network.inputs[0].name
+    module = network.torch().module if find_spec("torch") else None
     for count, length in ((batch or 1, 7), (batch or 3, int(network.metadata.get(CONTEXT, 0)))):
         example = _example(network, count, length)
-        with torch.inference_mode():
-            given = network.module(torch.from_numpy(example))
-        expected = [given] if isinstance(given, torch.Tensor) else list(given)
-        found = session.run(None, {network.inputs[0].name: example})
-        for spec, tensor, got in zip(network.outputs, expected, found, strict=True):
-            wanted = tensor.numpy()
-            same = got.shape == wanted.shape
+        found = session.run(None, {name: example})
+        turned = [values[::-1] for values in session.run(None, {name: np.ascontiguousarray(example[::-1])})]
+        expected = turned if module is None else _in_torch(module, example)
+        for spec, wanted, got in zip(network.outputs, expected, found, strict=True):
+            same = got.shape == wanted.shape and np.isfinite(got).all()
             off = float(np.abs(got - wanted).max()) / (magnitude(wanted) or 1.0) if same else float("inf")
             if not off <= TOLERANCE:
                 raise ModelFileError(
@@ -168,6 +131,14 @@ def _compare(network: TorchNetwork, path: Path, batch: int | None, magnitude: Ca
                     found=f"{spec.name}: a relative difference of {off:.1e}",
                     expected=f"at most {TOLERANCE:.0e}",
                 )
+
+
+def _in_torch(module: Any, example: NDArray[Any]) -> list[NDArray[Any]]:
+    import torch
+
+    with torch.inference_mode():
+        given = module(torch.from_numpy(example))
+    return [tensor.numpy() for tensor in ([given] if isinstance(given, torch.Tensor) else given)]
 
 
 def _write_tokenizer(context: ExportContext, folder: Path) -> None:

@@ -6,7 +6,6 @@ The layout that all are brought to is OpenAI's: `visual.…` for pictures; for t
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,11 +13,11 @@ from typing import Any
 
 from lensmount.errors import ModelFileError, UnsupportedModelError
 from lensmount_reading import printable
+from lensmount_vision.models.settings import read_json_object
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 _TABLES = ("text_model.embeddings.token_embedding.weight", "text.token_embedding.weight", "token_embedding.weight")
-_MAX_JSON = 16 << 20
 
 
 def strip_names(names: Iterable[str]) -> dict[str, str]:
@@ -122,18 +121,7 @@ def read_config(files: Mapping[str, Path], name: str) -> dict[str, Any]:
     Raises:
         ModelFileError: It is malformed.
     """
-    path = files.get(name)
-    if path is None:
-        return {}
-    try:
-        if path.stat().st_size > _MAX_JSON:
-            raise ModelFileError(f"{path} is too large for a configuration")
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelFileError(f"{path} is not JSON", found=str(error)[:120]) from error
-    if not isinstance(content, dict):
-        raise ModelFileError(f"{path} is malformed", found=type(content).__name__, expected="a JSON object")
-    return content
+    return read_json_object(files[name]) if name in files else {}
 
 
 def table(config: Mapping[str, Any], key: str) -> dict[str, Any]:

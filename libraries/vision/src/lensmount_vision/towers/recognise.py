@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from lensmount.errors import ModelFileError
 from lensmount.specs import Artifact, ModelCard, ModelPackage
+from lensmount_vision.models.processors import PROCESSOR_FILES
 
 if TYPE_CHECKING:
     from lensmount_reading import FileFacts
@@ -18,7 +19,7 @@ TOKENISERS = ("tokenizer.json", "vocab.json", "bpe_simple_vocab_16e6.txt.gz")
 COMPANIONS = (
     "config.json",
     "open_clip_config.json",
-    "preprocessor_config.json",
+    *PROCESSOR_FILES,
     "tokenizer.json",
     "vocab.json",
     "merges.txt",
@@ -26,12 +27,13 @@ COMPANIONS = (
 )
 GRAPHS = ("visual.onnx", "textual.onnx")
 #: Keys of the metadata that the torch networks have and the exported graphs embed.
-ARCHITECTURE, SCALE, BIAS, CONTEXT, VOCABULARY = (
+ARCHITECTURE, SCALE, BIAS, CONTEXT, VOCABULARY, CLEANING = (
     "lensmount.architecture",
     "lensmount.logit_scale",
     "lensmount.logit_bias",
     "lensmount.context_length",
     "lensmount.vocabulary",
+    "lensmount.cleaning",
 )
 
 
@@ -43,6 +45,11 @@ def companions(weights: Path) -> tuple[Artifact, ...]:
         for path in found
         if path.is_file()
     )
+
+
+def beside_files(weights: Path) -> dict[str, Path]:
+    """The files of `COMPANIONS` in the folder of a weights file, by name."""
+    return {name: weights.parent / name for name in COMPANIONS if (weights.parent / name).is_file()}
 
 
 def weights_card(facts: FileFacts, architecture: str, *, notes: tuple[str, ...] = ()) -> ModelCard:

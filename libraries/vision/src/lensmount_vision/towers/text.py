@@ -82,6 +82,7 @@ class TextEncoder:
             session.precision,
             context.options,
             tokenizer.context_length,
+            tokenizer.cleaning,
         )
 
     def tokenize(self, texts: Sequence[str]) -> NDArray[np.integer[Any]]:

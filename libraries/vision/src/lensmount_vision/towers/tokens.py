@@ -1,19 +1,22 @@
 """CLIP's byte-pair encoding, which Perception Encoder and OWLv2 share.
 
-The merges run in the `tokenizers` library. Cleaning and lower-casing come before them and are done here as in OpenAI's
-`simple_tokenizer.py` (ftfy, HTML entities twice, white space, `str.lower`), since the library's own normalisers
-differ from it on entities, mojibake and capital sigma: ids are equal to the reference, not merely close.
+The merges run in the `tokenizers` library. For weights in OpenAI's and open_clip's layouts, cleaning and lower-casing
+come before them and are done here as in OpenAI's `simple_tokenizer.py` (ftfy, HTML entities twice, white space,
+`str.lower`), since the library's own normalisers differ from it on entities, mojibake and capital sigma: ids are equal
+to the reference, not merely close. For transformers' layout its `CLIPTokenizer` is the reference: that library's
+normalisers, neither ftfy nor entities.
 """
 
 from __future__ import annotations
 
 import html
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from lensmount.errors import InputError, MissingDependencyError, ModelFileError
+from lensmount_vision.towers.recognise import CLEANING
 from lensmount_vision.towers.vocabulary import OPENAI_SPECIALS, WORD_END, Vocabulary
 
 if TYPE_CHECKING:
@@ -32,6 +35,12 @@ _NEW_NUMBERS = "11de0-11de9 1246f 12475-1247f 12550-12686 16ff4-16ff6"
 # The reference's expression ignores case, and the Greek iota below folds to the letter iota: it is in no piece at all.
 _DROPPED = r"\x{345}"
 _MAX_TEXT = 1_000_000
+
+Cleaning = Literal["openai", "transformers"]
+
+
+#: What a piece is in transformers' `CLIPTokenizer`, on text in lower case.
+_TRANSFORMERS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
 def _pieces(specials: Sequence[str]) -> str:
@@ -68,6 +77,8 @@ class ClipTokenizer:
         vocabulary: Ids and merges, or a function that gives them, called on first use.
         context_length: Most tokens of a text, start and end included; longer ones are cut and end in the end token.
         specials: Literal texts that stand for start and end where they are pieces of their own, as in the reference.
+        cleaning: `openai` mends mojibake and ligatures, undoes HTML entities twice, makes white space single and case
+            lower; `transformers` composes characters (NFC), makes white space single and case lower, no more.
     """
 
     def __init__(
@@ -75,7 +86,10 @@ class ClipTokenizer:
         vocabulary: Vocabulary | Callable[[], Vocabulary],
         context_length: int,
         specials: tuple[str, str] = OPENAI_SPECIALS,
+        *,
+        cleaning: Cleaning = "openai",
     ) -> None:
+        self.cleaning = cleaning
         self._given = vocabulary
         self.context_length = context_length
         self._specials = specials
@@ -88,23 +102,33 @@ class ClipTokenizer:
     @cached_property
     def _encoder(self) -> Any:
         try:
-            from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+            from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
         except ImportError as error:
             raise MissingDependencyError(
                 "texts need the package tokenizers", found=str(error), fix="pip install tokenizers"
             ) from error
         try:
             vocabulary = self.vocabulary
-            model = models.BPE(dict(vocabulary.ids), list(vocabulary.merges), end_of_word_suffix=WORD_END)
-            made = Tokenizer(model)
+            plain = self.cleaning == "transformers"
+            ids, unknown = dict(vocabulary.ids), {}
+            if plain:
+                ids |= dict(zip(self._specials, (vocabulary.start, vocabulary.end), strict=True))
+                unknown["unk_token"] = self._specials[1]
+            made = Tokenizer(models.BPE(ids, list(vocabulary.merges), end_of_word_suffix=WORD_END, **unknown))
+            if plain:
+                made.normalizer = normalizers.Sequence(
+                    [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+                )
+                made.add_special_tokens([AddedToken(text, normalized=False, special=True) for text in self._specials])
         except Exception as error:  # the library raises bare exceptions
             if isinstance(error, ModelFileError):
                 raise
             raise ModelFileError("the tokeniser's merges do not fit its vocabulary", found=str(error)) from error
+        pieces = _TRANSFORMERS if plain else _pieces(self._specials)
         made.pre_tokenizer = pre_tokenizers.Sequence(
             [
-                pre_tokenizers.Split(Regex(_pieces(self._specials)), "removed", invert=True),
-                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+                pre_tokenizers.Split(Regex(pieces), "removed", invert=True),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=plain),
             ]
         )
         return made
@@ -117,11 +141,12 @@ class ClipTokenizer:
             MissingDependencyError: tokenizers or ftfy is not installed.
             ModelFileError: The vocabulary's file is malformed.
         """
-        cleaned = [clean(text) for text in texts]
+        plain = self.cleaning == "transformers"
+        cleaned = [check_text(text) if plain else clean(text) for text in texts]
         encoder, vocabulary = self._encoder, self.vocabulary
         rows = []
         for text, encoding in zip(cleaned, encoder.encode_batch(cleaned, add_special_tokens=False), strict=True):
-            special = any(name in text for name in self._specials)
+            special = not plain and any(name in text for name in self._specials)
             ids = self._with_specials(text) if special else encoding.ids
             if len(ids) > self.context_length - 2:
                 ids = ids[: self.context_length - 2]
@@ -157,15 +182,37 @@ def clean(text: str) -> str:
         InputError: It is no text, or absurdly long.
         MissingDependencyError: ftfy is not installed.
     """
-    if not isinstance(text, str):
-        raise InputError(
-            "a text is expected", found=f"{type(text).__module__}.{type(text).__qualname__}", expected="str"
-        )
-    if len(text) > _MAX_TEXT:
-        raise InputError("a text is too long", found=f"{len(text):,} characters", expected=f"at most {_MAX_TEXT:,}")
+    check_text(text)
     try:
         import ftfy
     except ImportError as error:
         raise MissingDependencyError("texts need the package ftfy", found=str(error), fix="pip install ftfy") from error
     text = html.unescape(html.unescape(ftfy.fix_text(text))).strip()
     return re.sub(r"\s+", " ", text).strip().lower()
+
+
+def check_text(text: str) -> str:
+    """The text itself.
+
+    Raises:
+        InputError: It is no text, or absurdly long.
+    """
+    if not isinstance(text, str):
+        raise InputError(
+            "a text is expected", found=f"{type(text).__module__}.{type(text).__qualname__}", expected="str"
+        )
+    if len(text) > _MAX_TEXT:
+        raise InputError("a text is too long", found=f"{len(text):,} characters", expected=f"at most {_MAX_TEXT:,}")
+    return text
+
+
+def cleaning_of(metadata: Mapping[str, str]) -> Cleaning:
+    """How texts are cleaned, as the metadata of a text tower has it; as OpenAI's where it says nothing.
+
+    Raises:
+        ModelFileError: It says something else.
+    """
+    found = metadata.get(CLEANING, "openai")
+    if found not in ("openai", "transformers"):
+        raise ModelFileError(f"metadata {CLEANING!r} is not known", found=found[:80], expected="openai or transformers")
+    return cast("Cleaning", found)

@@ -1,27 +1,28 @@
 """Pre-norm transformer blocks, CLIP's text tower, and the base of image towers that cut images into patches.
 
-Parameters bear the names of OpenAI's state dicts, which open_clip and Meta kept. For inference alone: no dropout and no
-gradients. Two things make them faster than the reference and leave the results as they are:
+Written once for torch and for ONNX graphs (`lensmount_networks`). Parameters bear the names of OpenAI's state dicts,
+which open_clip and Meta kept. For inference alone: no dropout. Two things make them faster than the reference and leave
+the results as they are:
 
 * the last block computes queries and its MLP only for the token that is read (`only`), since nothing else leaves it;
-* `quick_gelu`, x * sigmoid(1.702 x), runs as the fused SiLU on weights scaled by 1.702 (`fold_quick_gelu`).
+* in torch, `quick_gelu`, x * sigmoid(1.702 x), runs as the fused SiLU on weights scaled by 1.702 (`fold_quick_gelu`);
+  of a graph, onnxruntime makes one node of it, so that its weights stay those of the file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Any, Literal
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from lensmount_networks import ops
+from lensmount_networks.layers import Conv2d, Embedding, Layer, LayerNorm, Layers, Linear, Tensor, parameter, parts
 
-Activation = Literal["quick_gelu", "gelu"]
+Activation = Literal["quick_gelu", "gelu", "silu"]
 QUICK_GELU = 1.702
 
 
-class Attention(nn.Module):
+class Attention(Layer):
     """Multi-head self-attention with one projection for queries, keys and values.
 
     Args:
@@ -30,11 +31,10 @@ class Attention(nn.Module):
     """
 
     def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
         self.heads = heads
-        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
-        self.in_proj_bias = nn.Parameter(torch.empty(3 * width))
-        self.out_proj = nn.Linear(width, width)
+        self.in_proj_weight = parameter(3 * width, width)
+        self.in_proj_bias = parameter(3 * width)
+        self.out_proj = Linear(width, width)
 
     def forward(
         self,
@@ -59,16 +59,15 @@ class Attention(nn.Module):
         """
         width = x.shape[-1]
         if only is None:
-            q, k, v = F.linear(x, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
+            q, k, v = ops.linear(x, self.in_proj_weight, self.in_proj_bias).chunk(3, -1)
         else:
-            q = F.linear(only, self.in_proj_weight[:width], self.in_proj_bias[:width])
-            k, v = F.linear(x, self.in_proj_weight[width:], self.in_proj_bias[width:]).chunk(2, dim=-1)
+            q = ops.linear(only, self.in_proj_weight[:width], self.in_proj_bias[:width])
+            k, v = ops.linear(x, self.in_proj_weight[width:], self.in_proj_bias[width:]).chunk(2, -1)
         q, k, v = (split_heads(t, self.heads) for t in (q, k, v))
         if rope is not None:
             q, k = _rotate(q, *rope), _rotate(k, *rope)
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal and only is None)
-        out: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(2))
-        return out
+        mixed = ops.attention(q, k, v, mask, causal=causal and only is None)
+        return self.out_proj(mixed.transpose(1, 2).flatten(2))
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
@@ -77,34 +76,33 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
 
 
 def _rotate(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat((first * cosines - second * sines, second * cosines + first * sines), dim=-1)
+    first, second = x.chunk(2, -1)
+    return ops.concat((first * cosines - second * sines, second * cosines + first * sines), -1)
 
 
-class Mlp(nn.Module):
+class Mlp(Layer):
     """Two layers with a GELU between.
 
     Args:
         width: Channels in and out.
         hidden: Channels between.
-        activation: `gelu`, or `quick_gelu` on weights that `fold_quick_gelu` has scaled.
+        activation: `gelu`, `quick_gelu`, or `silu` on weights that `fold_quick_gelu` has scaled.
     """
 
     def __init__(self, width: int, hidden: int, activation: Activation) -> None:
-        super().__init__()
-        self.c_fc = nn.Linear(width, hidden)
-        self.c_proj = nn.Linear(hidden, width)
-        self.quick = activation == "quick_gelu"
+        self.c_fc = Linear(width, hidden)
+        self.c_proj = Linear(hidden, width)
+        self.activation: Activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
         """`(…, W)` to `(…, W)`."""
         x = self.c_fc(x)
-        x = F.silu(x) if self.quick else F.gelu(x)
-        out: Tensor = self.c_proj(x)
-        return out
+        if self.activation == "quick_gelu":
+            return self.c_proj(x * ops.sigmoid(x * QUICK_GELU))
+        return self.c_proj(ops.silu(x) if self.activation == "silu" else ops.gelu(x))
 
 
-class Block(nn.Module):
+class Block(Layer):
     """Attention and MLP, each behind a LayerNorm and around a residual.
 
     Args:
@@ -115,37 +113,38 @@ class Block(nn.Module):
     """
 
     def __init__(self, width: int, heads: int, hidden: int, activation: Activation) -> None:
-        super().__init__()
         self.attn = Attention(width, heads)
-        self.ln_1 = nn.LayerNorm(width)
+        self.ln_1 = LayerNorm(width)
         self.mlp = Mlp(width, hidden, activation)
-        self.ln_2 = nn.LayerNorm(width)
+        self.ln_2 = LayerNorm(width)
 
     def forward(self, x: Tensor, *, causal: bool = False, rope: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """`(B, L, W)` to `(B, L, W)`; see `Attention.forward`."""
         x = x + self.attn(self.ln_1(x), causal=causal, rope=rope)
-        out: Tensor = x + self.mlp(self.ln_2(x))
-        return out
+        return x + self.mlp(self.ln_2(x))
 
-    def read(self, x: Tensor, index: Tensor, mask: Tensor | None = None) -> Tensor:
+    def read(self, x: Tensor, index: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """The block's output at one token of each row alone.
 
         Args:
             x: `(B, L, W)`.
-            index: int64 `(B,)`: which token.
+            index: int64 `(B,)`: which token; None for the first.
             mask: Bool `(B, 1, 1, L)`: what that token sees; None for everything.
 
         Returns:
             `(B, W)`.
         """
-        rows = index[:, None, None].expand(-1, 1, x.shape[-1])
         normed = self.ln_1(x)
-        token = x.gather(1, rows) + self.attn(normed, only=normed.gather(1, rows), mask=mask)
-        out: Tensor = (token + self.mlp(self.ln_2(token)))[:, 0]
-        return out
+        if index is None:
+            own, row = x[:, :1], normed[:, :1]
+        else:
+            rows = index[:, None, None].expand(-1, 1, x.shape[-1])
+            own, row = ops.gather(x, 1, rows), ops.gather(normed, 1, rows)
+        token = own + self.attn(normed, only=row, mask=mask)
+        return (token + self.mlp(self.ln_2(token)))[:, 0]
 
 
-class Transformer(nn.Module):
+class Transformer(Layer):
     """A stack of blocks.
 
     Args:
@@ -157,8 +156,7 @@ class Transformer(nn.Module):
     """
 
     def __init__(self, width: int, layers: int, heads: int, hidden: int, activation: Activation) -> None:
-        super().__init__()
-        self.resblocks = nn.ModuleList(Block(width, heads, hidden, activation) for _ in range(layers))
+        self.resblocks = Layers(Block(width, heads, hidden, activation) for _ in range(layers))
 
     def forward(self, x: Tensor, rope: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """All tokens: `(B, L, W)`."""
@@ -166,19 +164,17 @@ class Transformer(nn.Module):
             x = block(x, rope=rope)
         return x
 
-    def read(self, x: Tensor, index: Tensor, *, causal: bool = False) -> Tensor:
-        """One token of each row after the last block: `(B, W)`."""
+    def read(self, x: Tensor, index: Tensor | None = None, *, causal: bool = False) -> Tensor:
+        """One token of each row after the last block, `(B, W)`: the first, or that of `index`, int64 `(B,)`."""
         for block in self.resblocks[:-1]:
             x = block(x, causal=causal)
         mask = None
-        if causal:
-            positions = torch.arange(x.shape[1], device=x.device)
-            mask = (positions <= index[:, None])[:, None, None]
-        last = cast(Block, self.resblocks[-1])
-        return last.read(x, index, mask)
+        if causal and index is not None:
+            mask = (ops.arange(x.shape[1], like=index) <= index[:, None])[:, None, None]
+        return self.resblocks[-1].read(x, index, mask)
 
 
-class TextTower(nn.Module):
+class TextTower(Layer):
     """CLIP's text encoder: a causal transformer, read at the end token.
 
     Exact on texts trimmed to the longest of the batch: nothing behind the end token reaches it.
@@ -206,19 +202,17 @@ class TextTower(nn.Module):
         dimension: int,
         activation: Activation,
     ) -> None:
-        super().__init__()
-        self.token_embedding = nn.Embedding(vocabulary, width)
-        self.positional_embedding = nn.Parameter(torch.empty(context, width))
+        self.token_embedding = Embedding(vocabulary, width)
+        self.positional_embedding = parameter(context, width)
         self.transformer = Transformer(width, layers, heads, hidden, activation)
-        self.ln_final = nn.LayerNorm(width)
-        self.text_projection = nn.Parameter(torch.empty(width, dimension))
+        self.ln_final = LayerNorm(width)
+        self.text_projection = parameter(width, dimension)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """int64 tokens `(B, L)`, the end token being the highest id, to embeddings `(B, D)`, not normalised."""
         x = self.token_embedding(tokens) + self.positional_embedding[: tokens.shape[1]]
-        pooled = self.transformer.read(x, tokens.argmax(dim=-1), causal=True)
-        out: Tensor = self.ln_final(pooled) @ self.text_projection
-        return out
+        pooled = self.transformer.read(x, tokens.argmax(-1), causal=True)
+        return self.ln_final(pooled) @ self.text_projection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,7 +245,7 @@ class PatchSizes:
         return (self.resolution // self.patch) ** 2 + self.class_token
 
 
-class PatchTower(nn.Module):
+class PatchTower(Layer):
     """Image tower up to its last LayerNorm; a subclass says how tokens become one vector.
 
     Args:
@@ -260,41 +254,50 @@ class PatchTower(nn.Module):
     """
 
     def __init__(self, sizes: PatchSizes, activation: Activation) -> None:
-        super().__init__()
         width = sizes.width
-        self.conv1 = nn.Conv2d(3, width, sizes.patch, sizes.patch, bias=False)
-        self.class_embedding = nn.Parameter(torch.empty(width)) if sizes.class_token else None
-        self.positional_embedding = nn.Parameter(torch.empty(sizes.tokens, width))
-        self.ln_pre = nn.LayerNorm(width)
+        self.conv1 = Conv2d(3, width, sizes.patch, sizes.patch, bias=False)
+        self.class_embedding = parameter(width) if sizes.class_token else None
+        self.positional_embedding = parameter(sizes.tokens, width)
+        self.ln_pre = LayerNorm(width)
         self.transformer = Transformer(width, sizes.layers, sizes.heads, sizes.hidden, activation)
-        self.ln_post = nn.LayerNorm(width)
-        self.proj = nn.Parameter(torch.empty(width, sizes.dimension))
+        self.ln_post = LayerNorm(width)
+        self.proj = parameter(width, sizes.dimension)
 
     def tokens(self, images: Tensor) -> Tensor:
         """Images `(B, 3, R, R)` to what the transformer takes, `(B, L, W)`, the class token first."""
         x = self.conv1(images).flatten(2).transpose(1, 2)
         if self.class_embedding is not None:
-            x = torch.cat((self.class_embedding.expand(x.shape[0], 1, -1), x), dim=1)
-        out: Tensor = self.ln_pre(x + self.positional_embedding)
-        return out
+            first = self.class_embedding.reshape(1, 1, -1).expand(x.shape[0], -1, -1)
+            x = ops.concat((first, x), 1)
+        return self.ln_pre(x + self.positional_embedding)
 
 
-def fold_quick_gelu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Scales the MLPs of a state dict for `quick_gelu` in `Mlp`: silu(1.702 x) / 1.702 = x sigmoid(1.702 x)."""
-    factors = {".mlp.c_fc.weight": QUICK_GELU, ".mlp.c_fc.bias": QUICK_GELU, ".mlp.c_proj.weight": 1 / QUICK_GELU}
-    return {
-        name: next((tensor * factor for ending, factor in factors.items() if name.endswith(ending)), tensor)
-        for name, tensor in tensors.items()
-    }
+def set_epsilon(network: Layer, epsilon: float) -> Layer:
+    """Sets what all LayerNorms of a network add to the variance, and returns the network."""
+    for _, part in parts(network):
+        if isinstance(part, LayerNorm):
+            part.eps = epsilon
+    return network
 
 
-def load_module(build: Callable[[], nn.Module], tensors: Mapping[str, Tensor]) -> nn.Module:
-    """Builds a module on the tensors of a state dict, without filling it at random first, in eval mode.
+def fold_quick_gelu(network: Layer, tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """Makes the MLPs of a network compute `silu` on scaled weights: silu(1.702 x) / 1.702 = x sigmoid(1.702 x).
 
-    Raises:
-        RuntimeError: Names or shapes do not fit, as `load_state_dict` says.
+    Args:
+        network: Its MLPs with `quick_gelu` are changed.
+        tensors: The network's arrays.
+
+    Returns:
+        The arrays, those of the changed MLPs scaled.
     """
-    with torch.device("meta"):
-        module = build()
-    module.load_state_dict(dict(tensors), assign=True)
-    return module.eval().requires_grad_(False)
+    made = dict(tensors)
+    for name, part in parts(network):
+        if isinstance(part, Mlp) and part.activation == "quick_gelu":
+            part.activation = "silu"
+            for own, factor in (
+                ("c_fc.weight", QUICK_GELU),
+                ("c_fc.bias", QUICK_GELU),
+                ("c_proj.weight", 1 / QUICK_GELU),
+            ):
+                made[name + own] = made[name + own] * made[name + own].dtype.type(factor)
+    return made

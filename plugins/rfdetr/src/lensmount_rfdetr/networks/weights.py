@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from lensmount.errors import ModelFileError
 from lensmount_rfdetr.layout import BLOCK, DECODER, PATCHES, POSITIONS, SAMPLING, STAGE, Layout
 from lensmount_rfdetr.networks.detector import RFDETR
+from lensmount_vision.models.leftovers import Taken
 
 _EMBEDDINGS = "backbone.0.encoder.encoder.embeddings."
 
@@ -37,7 +38,8 @@ def build(layout: Layout, size: tuple[int, int], tensors: Mapping[str, Tensor], 
     expected = {name: tuple(parameter.shape) for name, parameter in network.named_parameters()}
     try:
         with torch.no_grad():
-            state = _state(layout, size, tensors)
+            taken = Taken(tensors)
+            state = _state(layout, size, taken)
     except (KeyError, RuntimeError, IndexError) as error:
         raise ModelFileError(
             f"{where} lacks a tensor of its network, or has one of another shape",
@@ -51,8 +53,20 @@ def build(layout: Layout, size: tuple[int, int], tensors: Mapping[str, Tensor], 
             raise ModelFileError(
                 f"{where} does not fit its network at {name}", found=str(found or "nothing"), expected=str(shape)
             )
+    taken.require_all(where, harmless=_unused(layout))
     network.load_state_dict(state, strict=True, assign=True)
     return network.eval().requires_grad_(False)
+
+
+def _unused(layout: Layout) -> tuple[str, ...]:
+    """Tensors that only training asks for: other groups of queries, blocks behind the last stage, masked patches."""
+    behind = "|".join(str(block) for block in range(layout.stages[-1], layout.stages[-1] + 64))
+    return (
+        r"^transformer\.enc_out\w*\.[1-9]\d*\.",
+        rf"^backbone\.0\.encoder\.encoder\.encoder\.layer\.({behind})\.",
+        r"embeddings\.mask_token$",
+        r"_kp_active_mask$",
+    )
 
 
 def _state(layout: Layout, size: tuple[int, int], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ from lensmount_reading import printable
 from . import attention, blocks, elan, heads, lean, task_heads
 from .base import Block
 from .nodes import Node
+from .parts import require_parts
 
 #: Kind -> class; several kinds differ in their parts alone.
 BLOCKS: Mapping[str, type[Block]] = {
@@ -156,6 +157,7 @@ def assemble(network: Node) -> Network:
     Raises:
         UnsupportedModelError: The tree contradicts itself, or has a part that is not known here.
     """
+    require_parts(network)
     try:
         return Network([module(part) for part in network.parts.values()], network.settings["sources"])
     except (TypeError, ValueError, KeyError, RuntimeError, OverflowError, ZeroDivisionError) as error:
@@ -175,8 +177,4 @@ def module(node: Node) -> nn.Module:
         return nn.ModuleList(parts.values())
     if node.kind in LAYERS:
         return LAYERS[node.kind](_bounded(node.settings))
-    if node.kind in BLOCKS:
-        return BLOCKS[node.kind].assembled(parts, node.settings)
-    raise UnsupportedModelError(
-        "the network has a block that is not known here", found=node.kind, expected=", ".join(sorted(BLOCKS))
-    )
+    return BLOCKS[node.kind].assembled(parts, node.settings)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lensmount_reading import printable
 
-from .base import Block
+from .base import Block, halves
 
 
 def _count(settings: Mapping[str, Any], name: str) -> int:
@@ -27,7 +27,6 @@ def _count(settings: Mapping[str, Any], name: str) -> int:
 class Attention(Block):
     """Multi-head self-attention with a depthwise convolution of the values as positional encoding."""
 
-    PARTS = ("qkv", "proj", "pe")
     qkv: nn.Module
     proj: nn.Module
     pe: nn.Module
@@ -53,7 +52,6 @@ class Attention(Block):
 class PSABlock(Block):
     """Attention, then two 1x1 convolutions, each with a residual."""
 
-    PARTS = ("attn", "ffn")
     attn: nn.Module
     ffn: nn.Module
 
@@ -71,7 +69,6 @@ class PSABlock(Block):
 class PSA(Block):
     """Partial self-attention: half the channels pass through attention and two convolutions."""
 
-    PARTS = ("cv1", "cv2", "attn", "ffn")
     cv1: nn.Module
     cv2: nn.Module
     attn: nn.Module
@@ -79,7 +76,7 @@ class PSA(Block):
 
     def forward(self, x: Tensor) -> Tensor:
         """Keeps the shape of `x`."""
-        kept, seen = self.cv1(x).chunk(2, 1)
+        kept, seen = halves(self.cv1(x))
         seen = seen + self.attn(seen)
         seen = seen + self.ffn(seen)
         out: Tensor = self.cv2(torch.cat((kept, seen), 1))
@@ -89,23 +86,27 @@ class PSA(Block):
 class C2PSA(Block):
     """Half the channels pass through a chain of `PSABlock`s."""
 
-    PARTS = ("cv1", "cv2", "m")
     cv1: nn.Module
     cv2: nn.Module
     m: nn.Module
 
     def forward(self, x: Tensor) -> Tensor:
         """Keeps the shape of `x`."""
-        kept, seen = self.cv1(x).chunk(2, 1)
+        kept, seen = halves(self.cv1(x))
         out: Tensor = self.cv2(torch.cat((kept, self.m(seen)), 1))
         return out
 
 
 class AAttn(Block):
-    """Area attention: the cells, row by row, are cut into `area` equal stretches that attend within themselves."""
+    """Area attention: the cells, row by row, are cut into `area` equal stretches that attend within themselves.
 
-    PARTS = ("qkv", "proj", "pe")
+    Files of the authors' own code have one convolution for queries and keys (`qk`) and one for values (`v`); others
+    have one for all three (`qkv`), with the three of each head side by side.
+    """
+
     qkv: nn.Module
+    qk: nn.Module
+    v: nn.Module
     proj: nn.Module
     pe: nn.Module
 
@@ -114,14 +115,25 @@ class AAttn(Block):
         self.area = _count(settings, "area")
         self.heads = _count(settings, "num_heads")
         self.width = _count(settings, "head_dim")
+        self.apart = not hasattr(self, "qkv")
+
+    def _projected(self, x: Tensor) -> list[Tensor]:
+        """Queries, keys and values, each `(B * area, heads, width, cells / area)`."""
+        batch, cells = x.shape[0], x.shape[2] * x.shape[3]
+
+        def tokens(packed: Tensor, parts: int) -> Tensor:
+            stretches = packed.flatten(2).transpose(1, 2)
+            return stretches.reshape(batch * self.area, cells // self.area, -1, parts * self.width).permute(0, 2, 3, 1)
+
+        if not self.apart:
+            return list(torch.split(tokens(self.qkv(x), 3), self.width, 2))
+        return [*torch.split(tokens(self.qk(x), 1), self.heads, 1), tokens(self.v(x), 1)]
 
     def forward(self, x: Tensor) -> Tensor:
         """Keeps the shape of `x`; its number of cells must be a multiple of `area`."""
         batch, _, rows, columns = x.shape
-        channels, cells = self.heads * self.width, rows * columns
-        packed = self.qkv(x).flatten(2).transpose(1, 2)
-        packed = packed.reshape(batch * self.area, cells // self.area, self.heads, 3 * self.width)
-        query, key, value = packed.permute(0, 2, 3, 1).split((self.width, self.width, self.width), 2)
+        channels = self.heads * self.width
+        query, key, value = self._projected(x)
         weights = ((query.transpose(2, 3) @ key) * self.width**-0.5).softmax(3)
         mixed = (value @ weights.transpose(2, 3)).permute(0, 3, 1, 2)
 
@@ -135,7 +147,6 @@ class AAttn(Block):
 class ABlock(Block):
     """Area attention, then two 1x1 convolutions, each with a residual."""
 
-    PARTS = ("attn", "mlp")
     attn: nn.Module
     mlp: nn.Module
 
@@ -149,7 +160,6 @@ class ABlock(Block):
 class A2C2f(Block):
     """Aggregation of stages of area attention, as in `C2f`; with a learned residual where the file has one."""
 
-    PARTS = ("cv1", "cv2", "m")
     cv1: nn.Module
     cv2: nn.Module
     m: nn.ModuleList

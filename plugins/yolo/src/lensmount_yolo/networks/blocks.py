@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .base import Block
+from .base import Block, halves
 
 #: The released weights were trained with these; torch's own defaults differ.
 BATCH_NORM_EPS = 1e-3
@@ -31,7 +31,6 @@ class Conv(Block):
         act: Whether SiLU follows; otherwise nothing does.
     """
 
-    PARTS = ("conv",)
     conv: nn.Conv2d
     #: Becomes an Identity when `fuse.fuse_conv_bn` has folded it into `conv`.
     bn: nn.Module
@@ -68,7 +67,6 @@ class Bottleneck(Block):
         expansion: Hidden channels as a share of `out_channels`.
     """
 
-    PARTS = ("cv1", "cv2")
     cv1: nn.Module
     cv2: nn.Module
 
@@ -107,7 +105,6 @@ class C2f(Block):
         expansion: Channels of the chain as a share of `out_channels`.
     """
 
-    PARTS = ("cv1", "cv2", "m")
     cv1: nn.Module
     cv2: nn.Module
     m: nn.ModuleList
@@ -127,7 +124,7 @@ class C2f(Block):
 
     def forward(self, x: Tensor) -> Tensor:
         """Keeps the size of `x`."""
-        kept = list(self.cv1(x).chunk(2, 1))
+        kept = list(halves(self.cv1(x)))
         for stage in self.m:
             kept.append(stage(kept[-1]))
         out: Tensor = self.cv2(torch.cat(kept, 1))
@@ -143,7 +140,6 @@ class SPPF(Block):
         kernel: Side of the pooling window.
     """
 
-    PARTS = ("cv1", "cv2", "m")
     cv1: nn.Module
     cv2: nn.Module
     m: nn.Module
@@ -175,7 +171,6 @@ class SPPF(Block):
 class C3(Block):
     """Cross-stage partial block of v5 (Wang et al., "CSPNet", 2019): a chain and a bypass, joined."""
 
-    PARTS = ("cv1", "cv2", "cv3", "m")
     cv1: nn.Module
     cv2: nn.Module
     cv3: nn.Module

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .base import Block
+from .base import Block, halves
 
 
 class RepConv(Block):
@@ -31,8 +31,6 @@ class RepConv(Block):
                 setattr(self, name, None)
         if not hasattr(self, "act"):
             self.act = nn.Identity()
-        if self.conv is None and not (hasattr(self, "conv1") and hasattr(self, "conv2")):
-            raise ValueError("RepConv lacks its branches")
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps `(B, C, H, W)` as a 3x3 convolution does."""
@@ -47,7 +45,6 @@ class RepConv(Block):
 class RepNCSPELAN4(Block):
     """Layer aggregation: halves, two chained stages, all joined. `ELAN1` is the same with plain convolutions."""
 
-    PARTS = ("cv1", "cv2", "cv3", "cv4")
     cv1: nn.Module
     cv2: nn.Module
     cv3: nn.Module
@@ -55,7 +52,7 @@ class RepNCSPELAN4(Block):
 
     def forward(self, x: Tensor) -> Tensor:
         """Keeps the size of `x`."""
-        first, second = self.cv1(x).chunk(2, 1)
+        first, second = halves(self.cv1(x))
         third = self.cv2(second)
         out: Tensor = self.cv4(torch.cat((first, second, third, self.cv3(third)), 1))
         return out
@@ -64,7 +61,6 @@ class RepNCSPELAN4(Block):
 class SPPELAN(Block):
     """Spatial pyramid pooling by three chained poolings, as an aggregation block."""
 
-    PARTS = ("cv1", "cv2", "cv3", "cv4", "cv5")
     cv1: nn.Module
     cv2: nn.Module
     cv3: nn.Module
@@ -83,7 +79,6 @@ class SPPELAN(Block):
 class AConv(Block):
     """Halves the size: mean of 2x2 neighbours at stride 1, then a convolution at stride 2."""
 
-    PARTS = ("cv1",)
     cv1: nn.Module
 
     def forward(self, x: Tensor) -> Tensor:
@@ -95,20 +90,18 @@ class AConv(Block):
 class ADown(Block):
     """Halves the size: smoothed, then half the channels through a convolution, half through max-pooling."""
 
-    PARTS = ("cv1", "cv2")
     cv1: nn.Module
     cv2: nn.Module
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps `(B, C, H, W)` to `(B, C', H / 2, W / 2)`."""
-        near, far = F.avg_pool2d(x, 2, 1, 0).chunk(2, 1)
+        near, far = halves(F.avg_pool2d(x, 2, 1, 0))
         return torch.cat((self.cv1(near), self.cv2(F.max_pool2d(far, 3, 2, 1))), 1)
 
 
 class CBLinear(Block):
     """A 1x1 convolution whose output is split into maps for several `CBFuse` (Liu et al., "CBNet", 2019)."""
 
-    PARTS = ("conv",)
     conv: nn.Module
 
     def configure(self, settings: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .base import Block
+from .base import Block, halves
 from .blocks import Conv
 
 #: Bins per side in every released v8 file; `dfl.conv.weight` holds one number for each.
@@ -73,7 +73,6 @@ def flatten_levels(maps: list[Tensor]) -> Tensor:
 class DFL(Block):
     """Mean of a distribution over bins 0, 1, …, as a convolution whose fixed weights are the bins' values."""
 
-    PARTS = ("conv",)
     conv: nn.Conv2d
 
     def __init__(self, reg_max: int = REG_MAX) -> None:
@@ -107,7 +106,6 @@ class Detect(Block):
         reg_max: Bins of each distance; 1 when the distance itself is predicted.
     """
 
-    PARTS: tuple[str, ...] = ("dfl",)
     cv2: nn.ModuleList
     cv3: nn.ModuleList
     one2one_cv2: nn.ModuleList
@@ -134,8 +132,6 @@ class Detect(Block):
         self.reg_max = int(settings.get("reg_max", REG_MAX))
         self.strides = tuple(int(stride) for stride in settings["strides"])
         self.end_to_end = hasattr(self, "one2one_cv2") and hasattr(self, "one2one_cv3")
-        if not self.end_to_end and not (hasattr(self, "cv2") and hasattr(self, "cv3")):
-            raise ValueError("the head lacks its branches")
         if len(self.strides) != len(self.one2one_cv2 if self.end_to_end else self.cv2):
             raise ValueError(f"the head has another number of levels than strides: {self.strides}")
 
@@ -153,7 +149,7 @@ class Detect(Block):
     def sides(self, raw: RawOutputs) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Distances to left and top `(B, 2, N)`, to right and bottom, points and strides, all in cells."""
         points, strides = sampling_points(raw.distances, raw.strides)
-        near, far = self.dfl(flatten_levels(raw.distances)).chunk(2, 1)
+        near, far = halves(self.dfl(flatten_levels(raw.distances)))
         return near, far, points, strides
 
     def decode(self, raw: RawOutputs) -> Tensor:
@@ -215,16 +211,16 @@ def best_rows(decoded: Tensor, classes: int, extras: Tensor | None, count: int =
     if torch.onnx.is_in_onnx_export() or decoded.shape[2] < count:
         decoded = nn.functional.pad(decoded, (0, count))
         extras = None if extras is None else nn.functional.pad(extras, (0, count))
-    cells = decoded.transpose(1, 2)
-    scores = cells[..., 4:]
+    boxes, scores = torch.split(decoded.transpose(1, 2), [4, classes], 2)
     first = scores.amax(2).topk(count, 1).indices.unsqueeze(2)
     flat = scores.gather(1, first.expand(-1, -1, classes)).flatten(1)
     values, places = flat.topk(count, 1)
     chosen = first.gather(1, torch.div(places, classes, rounding_mode="floor").unsqueeze(2))
-    carried = cells[..., :4] if extras is None else torch.cat((cells[..., :4], extras.transpose(1, 2)), 2)
-    rows = carried.gather(1, chosen.expand(-1, -1, carried.shape[2]))
-    ids = (places % classes).unsqueeze(2).to(decoded.dtype)
-    return torch.cat((rows[..., :4], values.unsqueeze(2), ids, rows[..., 4:]), 2)
+    rows = [boxes.gather(1, chosen.expand(-1, -1, 4)), values.unsqueeze(2)]
+    rows.append((places % classes).unsqueeze(2).to(decoded.dtype))
+    if extras is not None:
+        rows.append(extras.transpose(1, 2).gather(1, chosen.expand(-1, -1, extras.shape[1])))
+    return torch.cat(rows, 2)
 
 
 class Proto(Block):
@@ -236,7 +232,6 @@ class Proto(Block):
         out_channels: Number of prototypes.
     """
 
-    PARTS = ("cv1", "upsample", "cv2", "cv3")
     cv1: nn.Module
     upsample: nn.Module
     cv2: nn.Module
@@ -267,7 +262,6 @@ class Segment(Detect):
         reg_max: Bins of each distance.
     """
 
-    PARTS = ("dfl", "cv4", "proto")
     cv4: nn.ModuleList
     proto: nn.Module
 

@@ -13,7 +13,6 @@ from .base import Block
 class SCDown(Block):
     """Halves the size in two steps: a 1x1 convolution across channels, a depthwise one across space."""
 
-    PARTS = ("cv1", "cv2")
     cv1: nn.Module
     cv2: nn.Module
 
@@ -26,7 +25,6 @@ class SCDown(Block):
 class CIB(Block):
     """Compact inverted block: depthwise and 1x1 convolutions by turns, with a residual."""
 
-    PARTS = ("cv1",)
     cv1: nn.Module
 
     def configure(self, settings: Mapping[str, Any]) -> None:
@@ -42,7 +40,6 @@ class CIB(Block):
 class RepVGGDW(Block):
     """Depthwise 7x7 and 3x3 convolutions side by side, one convolution after folding."""
 
-    PARTS = ("conv",)
     conv: nn.Module
     conv1: nn.Module | None
     act: nn.Module

@@ -39,7 +39,7 @@ def in_width(node: Node) -> int:
         return int(node.settings["in_channels"])
     if node.kind == "ADown":
         return 2 * in_width(node.parts["cv1"])
-    for name in ("cv1", "conv", "conv1", "attn", "qkv", "0"):
+    for name in ("cv1", "conv", "conv1", "attn", "qkv", "qk", "0"):
         if name in node.parts:
             return in_width(node.parts[name])
     raise ValueError(f"{node.kind} has no width")
@@ -155,7 +155,8 @@ def _attention(tree: Tree) -> Node:
 
 def _area_attention(tree: Tree) -> Node:
     """`area` follows from the row's stride, see `topology`."""
-    parts = {name: conv(tree[name], act=False) for name in ("qkv", "proj", "pe")}
+    projections = ("qk", "v") if "qk" in tree else ("qkv",)
+    parts = {name: conv(tree[name], act=False) for name in (*projections, "proj", "pe")}
     width = in_width(parts["proj"])
     heads = max(width // _AREA_HEAD_WIDTH, 1)
     return Node("AAttn", {"area": 1, "num_heads": heads, "head_dim": width // heads}, parts)

@@ -84,12 +84,13 @@ class WithSuppression(nn.Module):
         return (rows, *result[1:]) if isinstance(result, tuple) else rows
 
     def _rows(self, raw: Tensor) -> Tensor:
-        cells = raw.transpose(1, 2)
-        centre, size = cells[..., :2], cells[..., 2:4]
+        extra = int(raw.shape[1]) - 4 - self.classes
+        sizes = [2, 2, self.classes, *([extra] if extra else [])]
+        centre, size, table, *extras = torch.split(raw.transpose(1, 2), sizes, 2)
         boxes = torch.cat((centre - size / 2, centre + size / 2), 2)
-        scores, ids = cells[..., 4 : 4 + self.classes].max(2)
+        scores, ids = table.max(2)
         # One class per box: the others' scores are zero, which no threshold lets pass.
-        single = torch.zeros_like(cells[..., 4 : 4 + self.classes]).scatter(2, ids.unsqueeze(2), scores.unsqueeze(2))
+        single = torch.zeros_like(table).scatter(2, ids.unsqueeze(2), scores.unsqueeze(2))
         kept = NonMaxSuppression.apply(  # type: ignore[no-untyped-call]  # torch leaves it untyped
             boxes,
             single.transpose(1, 2),
@@ -98,8 +99,8 @@ class WithSuppression(nn.Module):
             torch.tensor([self.confidence], dtype=torch.float32),
         )
         survives = torch.zeros_like(scores).index_put((kept[:, 0], kept[:, 2]), torch.ones_like(kept[:, 0]).to(raw))
-        table = torch.cat((boxes, scores.unsqueeze(2), ids.unsqueeze(2).to(raw), cells[..., 4 + self.classes :]), 2)
+        rows = torch.cat((boxes, scores.unsqueeze(2), ids.unsqueeze(2).to(raw), *extras), 2)
         # Empty rows at the end, so that there are always enough to choose from.
-        table = nn.functional.pad(table * survives.unsqueeze(2), (0, 0, 0, self.max_detections))
-        best = table[..., 4].topk(self.max_detections, 1).indices
-        return table.gather(1, best.unsqueeze(2).expand(-1, -1, table.shape[2]))
+        rows = nn.functional.pad(rows * survives.unsqueeze(2), (0, 0, 0, self.max_detections))
+        best = nn.functional.pad(scores * survives, (0, self.max_detections)).topk(self.max_detections, 1).indices
+        return rows.gather(1, best.unsqueeze(2).expand(-1, -1, 6 + extra))

@@ -11,14 +11,13 @@ from torch import Tensor, nn
 
 from lensmount_reading import printable
 
-from .base import Block
+from .base import Block, halves
 from .heads import Detect, RawOutputs, flatten_levels, sampling_points
 
 
 class Pose(Detect):
     """Detection head with keypoints per cell."""
 
-    PARTS = ("dfl", "cv4")
     cv4: nn.ModuleList
 
     def configure(self, settings: Mapping[str, Any]) -> None:
@@ -43,16 +42,14 @@ class Pose(Detect):
         points, strides = sampling_points(raw.coefficients, raw.strides)
         table = flat.view(batch, count, values, cells)
         # An offset of 0.5 stands for the cell's centre, hence the corner (point - 0.5) as the origin.
-        places = (table[:, :, :2] * 2 + (points - 0.5)) * strides
-        if values == 3:
-            places = torch.cat((places, table[:, :, 2:].sigmoid()), 2)
-        return places.reshape(batch, count * values, cells)
+        offsets, *sure = torch.split(table, [2, values - 2] if values == 3 else [2], 2)
+        places = (offsets * 2 + (points - 0.5)) * strides
+        return torch.cat((places, *(part.sigmoid() for part in sure)), 2).reshape(batch, count * values, cells)
 
 
 class OBB(Detect):
     """Detection head whose boxes are turned by an angle per cell."""
 
-    PARTS = ("dfl", "cv4")
     cv4: nn.ModuleList
 
     def configure(self, settings: Mapping[str, Any]) -> None:
@@ -77,7 +74,7 @@ class OBB(Detect):
         near, far, points, strides = self.sides(raw)
         angle = self.extras(raw)
         cos, sin = angle.cos(), angle.sin()
-        x, y = ((far - near) / 2).chunk(2, 1)
+        x, y = halves((far - near) / 2)
         centre = torch.cat((x * cos - y * sin, x * sin + y * cos), 1) + points
         return torch.cat((torch.cat((centre, near + far), 1) * strides, flatten_levels(raw.scores).sigmoid()), 1)
 
@@ -85,7 +82,6 @@ class OBB(Detect):
 class Classify(Block):
     """Classification head: convolution, mean over the map, a linear layer."""
 
-    PARTS = ("conv", "pool", "linear")
     conv: nn.Module
     pool: nn.Module
     linear: nn.Linear

@@ -41,6 +41,11 @@ def official_names(tensors: Mapping[str, V]) -> dict[str, V]:
     return groups[max(groups, key=lambda prefix: ("ema" in prefix, len(groups[prefix])))]
 
 
+def is_of_network(name: str) -> bool:
+    """Whether a tensor's name is that of a row of a network, in any of the copies that a file holds."""
+    return _NAME.match(name) is not None
+
+
 def looks_official(tensors: Mapping[str, Any]) -> bool:
     """Whether tensors (anything with a `shape`, by name) are those of a YOLO."""
     try:

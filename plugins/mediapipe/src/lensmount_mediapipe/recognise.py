@@ -1,0 +1,53 @@
+"""Recognises BlazeFace files by their inputs and outputs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lensmount.specs import Artifact, ModelCard, ModelPackage
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lensmount_reading import FileFacts
+
+    Shape = Sequence[int | str | None]
+
+#: Strides of the maps that anchors lie on, and anchors at each of their cells, by the input's side and by their number.
+LAYOUTS: dict[tuple[int, int], tuple[tuple[int, int], ...]] = {
+    (128, 896): ((8, 2), (16, 6)),
+    (256, 896): ((16, 2), (32, 6)),
+    (192, 2304): ((4, 1),),
+}
+VALUES = 16
+"""Of a face: box centre and size, then six points, each x and y."""
+
+
+def layout(picture: Shape, outputs: Sequence[Shape]) -> tuple[int, int] | None:
+    """The key of `LAYOUTS` that a graph has, or None where it is no BlazeFace."""
+    if len(picture) != 4 or picture[1] != picture[2] or picture[3] != 3 or len(outputs) != 2:
+        return None
+    sizes = sorted((tuple(shape[1:]) for shape in outputs if len(shape) == 3), key=lambda sizes: str(sizes[-1]))
+    if len(sizes) != 2 or sizes[0][0] != sizes[1][0] or {sizes[0][1], sizes[1][1]} != {1, VALUES}:
+        return None
+    side, count = picture[1], sizes[0][0]
+    found = (side, count) if isinstance(side, int) and isinstance(count, int) else (0, 0)
+    return found if found in LAYOUTS else None
+
+
+def recognise(facts: FileFacts) -> ModelCard | None:
+    """A card for a bare BlazeFace file, or None when it is something else."""
+    if facts.kind != "tflite" or len(facts.inputs) != 1:
+        return None
+    found = layout(facts.inputs[0].shape or (), [value.shape or () for value in facts.outputs])
+    if found is None:
+        return None
+    artifact = Artifact(name="model.tflite", uri="", role="graph", size=facts.size)
+    return ModelCard(
+        id="file",
+        architecture="blazeface",
+        task="keypoint-detection",
+        classes=("face",),
+        description=f"BlazeFace, {found[0]} pixels",
+        packages=(ModelPackage(name="tflite", format="tflite", artifacts=(artifact,)),),
+    )

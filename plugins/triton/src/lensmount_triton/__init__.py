@@ -1,0 +1,1 @@
+"""Graphs on NVIDIA's Triton inference server."""

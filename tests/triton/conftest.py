@@ -1,0 +1,17 @@
+"""A stand-in of a Triton server, named by the environment as a user would name a real one."""
+
+from __future__ import annotations
+
+import pytest
+
+from triton_server import TritonServer
+
+
+@pytest.fixture
+def triton(monkeypatch):
+    pytest.importorskip("tritonclient.http")
+    pytest.importorskip("onnxruntime")
+    with TritonServer() as server:
+        monkeypatch.setenv("LENSMOUNT_TRITON_URL", server.url)
+        monkeypatch.setenv("LENSMOUNT_TRITON_UPLOAD", "1")
+        yield server
