@@ -21,7 +21,6 @@ from lensmount_vision.results.oriented import OrientedDetections
 
 if TYPE_CHECKING:
     from lensmount_vision.images.image import Color
-    from lensmount_vision.models.streaming import Stream
 
 Slice = bool | tuple[int, int]
 Merge = Literal["nmm", "nms"]
@@ -35,7 +34,8 @@ class Sliced:
         sliced = Sliced(model, (640, 640))
         (result,) = sliced("street-4k.jpg", confidence=0.3)
 
-    A picture that is not larger than a tile goes through as it is.
+    A picture that is not larger than a tile goes through as it is. `lensmount_vision.models.stream(sliced, source)`
+    takes it like any model.
 
     Args:
         model: A loaded model that gives boxes, with masks or keypoints or not.
@@ -83,7 +83,7 @@ class Sliced:
 
     def __getattr__(self, name: str) -> Any:
         # The stages of a single picture are not those of tiles: what looks for them finds a model that is called.
-        if name in ("postprocess", "infer_pictures", "_model"):
+        if name in ("postprocess", "infer_pictures", "stream", "_model"):
             raise AttributeError(name)
         return getattr(self._model, name)
 
@@ -96,12 +96,6 @@ class Sliced:
         from lensmount_vision.images.loading import load_many
 
         return [self._one(picture, options) for picture in load_many(images, color=color)]
-
-    def stream(self, source: Any, **options: Any) -> Stream:
-        """As `lensmount_vision.models.stream`."""
-        from lensmount_vision.models.streaming import stream
-
-        return stream(self, source, **options)
 
     def _one(self, picture: Image, options: dict[str, Any]) -> Any:
         places = windows(picture.size, self.size, self.overlap)
