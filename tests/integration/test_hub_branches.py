@@ -95,7 +95,10 @@ def test_commands_that_run_a_model_can_take_the_newer_commit(hub, moved, subject
     (tmp_path / "a.png").write_bytes(cv2.imencode(".png", np.zeros((8, 8, 3), np.uint8))[1].tobytes())
 
     def fingerprint(name, *options):
-        lensmount("embed", subject, tmp_path / "a.png", "--out", tmp_path / f"{name}.npz", "--device", "cpu", *options)
+        done = lensmount(
+            "embed", subject, tmp_path / "a.png", "--out", tmp_path / f"{name}.npz", "--device", "cpu", *options
+        )
+        assert done.status == 0, done.err
         return read_vectors(tmp_path / f"{name}.npz").fingerprint
 
     first = fingerprint("first")

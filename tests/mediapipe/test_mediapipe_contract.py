@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lensmount_testing import ModelContract, PluginContract
-from tiny_faces import tiny_face
+from tiny_faces import tiny_face, tiny_mesh
 
 pytest.importorskip("onnxruntime")
 
@@ -35,3 +35,18 @@ class TestFaces(ModelContract):
         picture[30:62, 40:72] = 250
         picture[90:130, 150:190] = 200
         return picture
+
+
+class TestMesh(ModelContract):
+    backends = TestFaces.backends
+    call_options = MappingProxyType({"confidence": 0.6})
+
+    @pytest.fixture
+    def model_name(self, tmp_path_factory):
+        path = tmp_path_factory.mktemp("mesh") / "tiny.tflite"
+        path.write_bytes(tiny_mesh())
+        return path
+
+    @pytest.fixture
+    def picture(self):
+        return np.full((160, 200, 3), 200, np.uint8)

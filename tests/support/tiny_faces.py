@@ -47,3 +47,26 @@ def tiny_face(variant="short", *, threshold=0.5):
         graph.operator(2, parts, [joined], {0: i32(1)}, kind=10)
         graph.outputs.append(joined)
     return graph.write()
+
+
+def tiny_mesh():
+    """A graph with the inputs and outputs of MediaPipe's face landmarks: bright pictures are faces.
+
+    Its points lie on a grid of 26 by 18, which the picture's brightness widens.
+    """
+    graph = Graph()
+    x = graph.tensor((1, 192, 192, 3), name="input_1")
+    mean = graph.tensor((1, 1, 1, 3))
+    graph.operator(1, [x], [mean], {0: i8(1), 1: i32(192), 2: i32(192), 3: i32(192), 4: i32(192)}, kind=5)
+    places = np.zeros((468, 3), np.float32)
+    places[:, 0], places[:, 1] = 40 + np.arange(468) % 26 * 4, 40 + np.arange(468) // 26 * 4
+    weights, bias = np.zeros((1404, 1, 1, 3), np.float32), places.reshape(-1)
+    weights[:, 0, 0, :] = (places.reshape(-1, 1) - 40) / 12
+    score = np.full((1, 1, 1, 3), 5.0, np.float32)
+    graph.inputs, graph.outputs = [x], []
+    for kernel, offset, name in ((weights, bias, "conv2d_20"), (score, np.full(1, -0.5, np.float32), "conv2d_30")):
+        y = graph.tensor((1, 1, 1, len(offset)), name=name)
+        inputs = [mean, graph.constant(kernel), graph.constant(offset)]
+        graph.operator(3, inputs, [y], {0: i8(1), 1: i32(1), 2: i32(1)}, kind=1)
+        graph.outputs.append(y)
+    return graph.write()

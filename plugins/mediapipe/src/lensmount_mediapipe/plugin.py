@@ -9,7 +9,7 @@ from lensmount.specs import Architecture, ModelCard, hookimpl, read_catalog
 
 @hookimpl
 def lensmount_architectures() -> Iterable[Architecture]:
-    """BlazeFace."""
+    """BlazeFace, and the points of faces."""
     yield Architecture(
         name="blazeface",
         tasks=("keypoint-detection",),
@@ -18,6 +18,15 @@ def lensmount_architectures() -> Iterable[Architecture]:
         graph_formats=("tflite",),
         recognise="lensmount_mediapipe.recognise:recognise",
         description="MediaPipe's BlazeFace: faces with six landmarks",
+    )
+    yield Architecture(
+        name="facemesh",
+        tasks=("keypoint-detection",),
+        factory="lensmount_mediapipe.mesh:build",
+        graph="lensmount_mediapipe.conversion:graph",
+        graph_formats=("tflite",),
+        recognise="lensmount_mediapipe.recognise:recognise_mesh",
+        description="MediaPipe's face landmarks: 468 points of a face",
     )
 
 

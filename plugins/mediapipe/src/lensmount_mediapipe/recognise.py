@@ -35,6 +35,23 @@ def layout(picture: Shape, outputs: Sequence[Shape]) -> tuple[int, int] | None:
     return found if found in LAYOUTS else None
 
 
+MESH_SIDE, POINTS = 192, 468
+
+
+def is_mesh(picture: Shape, outputs: Sequence[Shape]) -> bool:
+    """Whether a graph has the inputs and outputs of MediaPipe's face landmarks."""
+    sizes = sorted(str(tuple(shape)) for shape in outputs)
+    return tuple(picture[1:]) == (MESH_SIDE, MESH_SIDE, 3) and sizes == ["(1, 1, 1, 1)", f"(1, 1, 1, {3 * POINTS})"]
+
+
+def recognise_mesh(facts: FileFacts) -> ModelCard | None:
+    """A card for a bare file of MediaPipe's face landmarks, or None when it is something else."""
+    shapes = [value.shape or () for value in facts.outputs]
+    if facts.kind != "tflite" or len(facts.inputs) != 1 or not is_mesh(facts.inputs[0].shape or (), shapes):
+        return None
+    return _bare(facts, "facemesh", f"MediaPipe's face landmarks, {POINTS} points")
+
+
 def recognise(facts: FileFacts) -> ModelCard | None:
     """A card for a bare BlazeFace file, or None when it is something else."""
     if facts.kind != "tflite" or len(facts.inputs) != 1:
@@ -42,12 +59,16 @@ def recognise(facts: FileFacts) -> ModelCard | None:
     found = layout(facts.inputs[0].shape or (), [value.shape or () for value in facts.outputs])
     if found is None:
         return None
+    return _bare(facts, "blazeface", f"BlazeFace, {found[0]} pixels")
+
+
+def _bare(facts: FileFacts, architecture: str, description: str) -> ModelCard:
     artifact = Artifact(name="model.tflite", uri="", role="graph", size=facts.size)
     return ModelCard(
         id="file",
-        architecture="blazeface",
+        architecture=architecture,
         task="keypoint-detection",
         classes=("face",),
-        description=f"BlazeFace, {found[0]} pixels",
+        description=description,
         packages=(ModelPackage(name="tflite", format="tflite", artifacts=(artifact,)),),
     )

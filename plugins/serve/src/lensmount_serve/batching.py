@@ -14,6 +14,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from random import randrange
 from typing import Any
 
 from lensmount.errors import ClosedError
@@ -21,6 +22,7 @@ from lensmount.specs.logs import log
 from lensmount_serve.failures import AnswerError
 
 _SMOOTHING = 0.2
+_SPREAD = 3  # seconds over which those that were refused come again
 
 
 @dataclass(eq=False, slots=True)
@@ -89,7 +91,8 @@ class Batcher:
         with self._changed:
             if self._held >= self._room:
                 ahead = self._held * max(self._seconds, 0.001) / self._count
-                raise AnswerError(429, "too many requests wait for this model", retry_after=max(1, math.ceil(ahead)))
+                again = max(1, math.ceil(ahead)) + randrange(_SPREAD)  # not all at the same moment
+                raise AnswerError(429, "too many requests wait for this model", retry_after=again)
             self._held += 1
         try:
             yield

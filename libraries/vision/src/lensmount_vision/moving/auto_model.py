@@ -15,7 +15,7 @@ from lensmount.errors import (
     UnknownBackendError,
 )
 from lensmount_vision.moving.parameters import Loads, notice, translate
-from lensmount_vision.moving.views import view_of
+from lensmount_vision.moving.views import View, view_of
 
 if TYPE_CHECKING:
     from lensmount_vision.moving.names import BackendType, Quantization
@@ -124,7 +124,11 @@ class AutoModel:
             LensmountError: As `registry.load`.
         """
         given = {name: value for name, value in locals().items() if name not in ("cls", "options")}
-        return view_of(_load(translate({**given, **options})))
+        loads = translate({**given, **options})
+        view = view_of(_load(loads))
+        if isinstance(view, View):
+            view.loaded_with = (loads.name, loads.options)
+        return view
 
     @classmethod
     def describe_model(cls, model_id: str, weights_provider: str = "roboflow", api_key: str | None = None) -> None:

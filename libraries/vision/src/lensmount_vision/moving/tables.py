@@ -183,7 +183,12 @@ CALLS = (
         '`confidence`; `"default"` and `"best"`: what the package recommends, else 0.4',
     ),
     _p("iou_threshold", None, "translated", "`iou_threshold`, 0.3 where it is not given"),
-    _p("max_detections", None, "translated", "`max_detections`, 300 where it is not given"),
+    _p(
+        "max_detections",
+        None,
+        "translated",
+        "`max_detections`, 300 where it is not given (RF-DETR: as many as it has queries)",
+    ),
     _p("class_agnostic_nms", False, "translated", "`class_agnostic`"),
     _p("mask_format", "dense", "translated", '`.mask` dense, made when it is asked for, or `"rle"`'),
     _p("masks_resolution_factor", 1.0, "refused", "masks are compact crops of the picture"),

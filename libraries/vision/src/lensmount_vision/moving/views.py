@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lensmount.errors import InputError, OptionError
 from lensmount_vision.moving.names import ReferenceBoundingBox, ReferenceExample
+from lensmount_vision.moving.optimizing import Comparison, checked, compare, other_form, precision_of
 from lensmount_vision.moving.parameters import call_options, notice
 from lensmount_vision.moving.predictions import (
     ClassificationPrediction,
@@ -38,9 +39,10 @@ class View:
 
     def __init__(self, model: Any) -> None:
         self.model = model
+        self.loaded_with: tuple[Any, dict[str, Any]] | None = None  # set by AutoModel
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or name == "model":
+        if name.startswith("__") or name in ("model", "loaded_with"):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         return getattr(self.model, name)
 
@@ -48,7 +50,7 @@ class View:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self.model.close()
+        self.close()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.model!r}>"
@@ -62,6 +64,8 @@ class View:
 
 class DetectorView(View):
     """Detectors, with masks and keypoints too, and classifiers."""
+
+    _plain: Any = None
 
     @property
     def supported_mask_formats(self) -> set[str]:
@@ -93,7 +97,10 @@ class DetectorView(View):
         usual = {"confidence": CONFIDENCE, "iou_threshold": IOU_THRESHOLD, "max_detections": MAX_DETECTIONS}
         if "confidence" in recommended or "per_class_confidence" in recommended:
             del usual["confidence"]
-        usual = {name: value for name, value in usual.items() if name in known}
+        # Where the model itself says None, it has a number of its own: that of the network's queries.
+        usual = {
+            name: value for name, value in usual.items() if name in known and (name == "confidence" or known[name])
+        }
         return {**usual, **options}, form
 
     def infer(self, images: Any, **options: Any) -> Any:
@@ -130,6 +137,71 @@ class DetectorView(View):
         """The network's outputs to predictions; options and return value as those of `infer`."""
         ours, form = self._options({name: value for name, value in options.items() if name not in _STAGES})
         return self._predictions(self.model.postprocess(model_results, pre_processing_meta, **ours), form)
+
+    def optimize_for_inference(
+        self,
+        compile: bool = True,
+        batch_size: int = 1,
+        dtype: Any = None,
+        *,
+        pictures: Sequence[Any],
+        runs: int = 20,
+        pixels: float = 1.0,
+        scores: float = 0.01,
+    ) -> Comparison:
+        """Takes a faster form of the model, if it gives the same on your pictures; prints both.
+
+        Args:
+            compile: Have torch compile the network; False exports it as an ONNX graph on this machine.
+            batch_size: Pictures that an exported graph takes at once.
+            dtype: `torch.float16`, `"fp16"` …; None for the plain model's.
+            pictures: Pictures such as it will see, with objects in them.
+            runs: Calls of each that are timed.
+            pixels: Largest difference of a box's corner with which the other form is kept.
+            scores: Largest difference of a score.
+
+        Returns:
+            What was measured; `.kept` says whether the other form is used now, `remove_optimized_model` undoes it.
+
+        Raises:
+            OptionError: The model was not loaded by `AutoModel`, is optimised already, or a limit means nothing.
+            LensmountError: No compiler, or weights that nothing exports.
+        """
+        if self.loaded_with is None or self._plain is not None:
+            raise OptionError(
+                "this model cannot be optimised",
+                found="optimised already" if self._plain is not None else "loaded by something else",
+                expected="a model of AutoModel.from_pretrained",
+            )
+        checked(runs, pixels, scores, pictures)
+        how, (name, options) = "compile" if compile else "export", self.loaded_with
+        precision = precision_of(dtype)
+        other = other_form(name, options, self.model, how=how, precision=precision, batch_size=batch_size)
+        try:
+            other.warmup()
+            made = compare(self.model, other, pictures, how=how, runs=runs, pixels=pixels, scores=scores)
+        except BaseException:
+            other.close()
+            raise
+        if made.kept:
+            self._plain, self.model = self.model, other
+        else:
+            other.close()
+        print(made)
+        return made
+
+    def remove_optimized_model(self) -> None:
+        """Goes back to the plain model; nothing where it is used anyway."""
+        if self._plain is not None:
+            self.model.close()
+            self.model, self._plain = self._plain, None
+
+    undo = remove_optimized_model
+
+    def close(self) -> None:
+        """Frees the model, both forms of it."""
+        self.remove_optimized_model()
+        self.model.close()
 
     def _predictions(self, results: Sequence[Any], form: str) -> Any:
         if results and all(isinstance(result, kinds.Classification) for result in results):
@@ -355,7 +427,8 @@ def _size_of(image: Any) -> tuple[int, int]:
     return load(image).size
 
 
-def _parameters_of(function: Any) -> frozenset[str]:
+def _parameters_of(function: Any) -> dict[str, Any]:
+    """Parameters of a function with their defaults."""
     import inspect
 
-    return frozenset(inspect.signature(function).parameters)
+    return {name: one.default for name, one in inspect.signature(function).parameters.items()}
