@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from lensmount.errors import OptionError
+
 SourceNames = Annotated[
     list[str], typer.Argument(help="Files, folders, globs, URLs, videos, camera numbers, rtsp:// addresses.")
 ]
@@ -17,6 +19,9 @@ Confidence = Annotated[float | None, typer.Option(help="Lowest score, 0 to 1.")]
 ClassNames = Annotated[str | None, typer.Option(help="Names or ids of the classes wanted, comma-separated.")]
 BoxOverlap = Annotated[float | None, typer.Option(help="Overlap above which the weaker box goes, 0 to 1.")]
 MaxDetections = Annotated[int | None, typer.Option(help="Most objects per picture.")]
+SliceSize = Annotated[
+    str | None, typer.Option("--slice", help="Look at tiles of WIDTHxHEIGHT pixels, or of the network's size: auto.")
+]
 MaxFrames = Annotated[int | None, typer.Option(help="Stop a video or camera after so many frames.")]
 
 
@@ -30,3 +35,17 @@ def call_options(
         wanted = [int(part) if part.isdigit() else part for part in parts]
     values = {"confidence": confidence, "classes": wanted, "iou_threshold": iou, "max_detections": max_detections}
     return {name: value for name, value in values.items() if value is not None}
+
+
+def tile(text: str | None) -> bool | tuple[int, int]:
+    """What `--slice` asks for, as `stream` takes it.
+
+    Raises:
+        OptionError: It is neither `auto` nor a size.
+    """
+    if text is None or text == "auto":
+        return text is not None
+    width, _, height = text.lower().partition("x")
+    if not (width.isdecimal() and height.isdecimal()):
+        raise OptionError("--slice is not valid", found=repr(text), expected="auto, or WIDTHxHEIGHT such as 640x640")
+    return int(width), int(height)

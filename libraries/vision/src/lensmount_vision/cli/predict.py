@@ -28,8 +28,10 @@ from lensmount_vision.cli.options import (
     MaxFrames,
     ResultsFile,
     SaveFolder,
+    SliceSize,
     SourceNames,
     call_options,
+    tile,
 )
 
 if TYPE_CHECKING:
@@ -58,6 +60,7 @@ def predict(
     ] = False,
     options: Options = None,
     max_frames: MaxFrames = None,
+    slice_size: SliceSize = None,
     offline: Offline = False,
     refresh: Refresh = False,
 ) -> None:
@@ -85,7 +88,7 @@ def predict(
         **extra,
     ) as loaded:
         sinks = Sinks(loaded, save=save, json_file=json_file, coco=coco)
-        run(stream(loaded, source, max_frames=max_frames, **call), sinks)
+        run(stream(loaded, source, max_frames=max_frames, slice=tile(slice_size), **call), sinks)
 
 
 def run(work: Stream, sinks: Sinks, what: str = "predict") -> None:

@@ -11,7 +11,15 @@ import typer
 
 from lensmount.cli.settings import ArchitectureName, DeviceName, ModelName, Offline, PrecisionName, Refresh, Threads
 from lensmount.errors import InputError, LensmountError, OptionError, UnsupportedModelError
-from lensmount_vision.cli.options import BoxOverlap, ClassNames, Confidence, MaxDetections, call_options
+from lensmount_vision.cli.options import (
+    BoxOverlap,
+    ClassNames,
+    Confidence,
+    MaxDetections,
+    SliceSize,
+    call_options,
+    tile,
+)
 
 if TYPE_CHECKING:
     from lensmount_vision.images.sources import Frame
@@ -36,6 +44,7 @@ def track(
     classes: ClassNames = None,
     iou: BoxOverlap = None,
     max_detections: MaxDetections = None,
+    slice_size: SliceSize = None,
     save: Annotated[Path | None, typer.Option(help="Video to write, with the objects drawn.")] = None,
     json_file: Annotated[str | None, typer.Option("--json", help="File for the objects as JSON, or - .")] = None,
     max_frames: Annotated[int | None, typer.Option(help="Stop after so many frames.")] = None,
@@ -61,6 +70,7 @@ def track(
     if save is not None and save.suffix.lower() != ".mp4":
         raise OptionError("--save is not valid", found=str(save), expected="a file that ends in .mp4")
     call = call_options(confidence, classes, iou, max_detections)
+    sliced = tile(slice_size)
     load: dict[str, Any] = {
         "backend": backend,
         "device": device,
@@ -73,10 +83,16 @@ def track(
     if not boxes and not points:
         if at:
             raise OptionError("--at is the frame of boxes and points", found="neither", fix="leave --at out")
-        _detections(model, video, load, call, tracker, tracker_settings, save, json_file, max_frames)
+        _detections(
+            model, video, load, {**call, "slice": sliced}, tracker, tracker_settings, save, json_file, max_frames
+        )
         return
-    if call or tracker is not None or tracker_settings:
-        names = [*call, *(["tracker"] if tracker is not None or tracker_settings else [])]
+    if call or tracker is not None or tracker_settings or sliced:
+        names = [
+            *call,
+            *(["slice"] if sliced else []),
+            *(["tracker"] if tracker is not None or tracker_settings else []),
+        ]
         raise OptionError(
             "what is shown with --box and --point is followed without a detector",
             found=", ".join(f"--{name.replace('_', '-')}" for name in names),

@@ -7,6 +7,7 @@ import warnings
 from contextlib import suppress
 from fractions import Fraction
 from functools import cache, partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -270,8 +271,7 @@ class _AvSink:
     """An encoder of FFmpeg, through PyAV."""
 
     def __init__(self, path: Path, size: tuple[int, int], rate: float, *, name: str, settings: dict[str, str]) -> None:
-        import av
-
+        av = import_module("av")
         options = {"movflags": "+faststart"} if path.suffix.lower() in (".mp4", ".mov") else {}
         self._av: Any = av
         self._container: Any = av.open(str(path), "w", options=options)

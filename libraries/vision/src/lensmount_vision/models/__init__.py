@@ -26,6 +26,7 @@ _LAZY = {
     "lensmount_vision.models.processors": ("ImageProcessor", "read_image_processor"),
     "lensmount_vision.models.settings": ("HARMLESS", "READ", "Only", "check_settings", "unknown_note"),
     "lensmount_vision.models.single_graph": ("SingleGraph",),
+    "lensmount_vision.models.slicing": ("Sliced",),
     "lensmount_vision.models.streaming": ("FrameInfo", "Policy", "Stream", "stream"),
 }
 
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from lensmount_vision.models.processors import ImageProcessor, read_image_processor
     from lensmount_vision.models.settings import HARMLESS, READ, Only, check_settings, unknown_note
     from lensmount_vision.models.single_graph import SingleGraph
+    from lensmount_vision.models.slicing import Sliced
     from lensmount_vision.models.streaming import FrameInfo, Policy, Stream, stream
 
 __all__ = [
@@ -64,6 +66,7 @@ __all__ = [
     "Only",
     "Policy",
     "SingleGraph",
+    "Sliced",
     "Stream",
     "Taken",
     "check_settings",

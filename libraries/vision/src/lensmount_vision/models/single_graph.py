@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from lensmount_vision.images.geometry import Geometry
     from lensmount_vision.images.image import Color, Image
     from lensmount_vision.images.transforms import DType, Layout
+    from lensmount_vision.models.slicing import Slice
     from lensmount_vision.models.streaming import Policy, Stream
     from lensmount_vision.tracking.naming import Maker
 
@@ -263,6 +264,7 @@ class SingleGraph(LoadedModel):
         max_frames: int | None = None,
         color: Color | None = None,
         tracker: str | Maker | None = None,
+        slice: Slice = False,
         **options: Any,
     ) -> Stream:
         """Runs over pictures, videos and cameras with all stages overlapped; see `lensmount_vision.models.stream`."""
@@ -278,6 +280,7 @@ class SingleGraph(LoadedModel):
             max_frames=max_frames,
             color=color,
             tracker=tracker,
+            slice=slice,
             **options,
         )
 

@@ -22,6 +22,7 @@ from lensmount_vision.models.loaded import NotPicklableError
 from lensmount_vision.models.numbers import NotFiniteError, finish, not_finite
 from lensmount_vision.models.pipeline import in_order
 from lensmount_vision.models.readers import Reader
+from lensmount_vision.models.slicing import Slice, sliced
 from lensmount_vision.tracking.naming import Maker, maker_of
 from lensmount_vision.tracking.sequences import Tracks, as_pairs
 
@@ -129,6 +130,7 @@ def stream(
     max_frames: int | None = None,
     color: Color | None = None,
     tracker: str | Maker | None = None,
+    slice: Slice = False,
     **options: Any,
 ) -> Stream:
     """Runs a model over pictures, videos and cameras, in order, as fast as the slowest stage.
@@ -150,6 +152,8 @@ def stream(
         tracker: Gives objects numbers that stay theirs, as `tracker_id` of the results: `"bytetrack"`, `"sort"`,
             `"ocsort"`, `"botsort"`, `"cbiou"`, `lensmount_vision.tracking.tracker(name, setting=…)`, or a function that
             makes an `ObjectTracker`. Each video and camera has its own; pictures of one folder follow one another.
+        slice: True for tiles of the network's size, or `(width, height)` of a tile: small objects in large pictures are
+            seen at their own size; see `lensmount_vision.models.Sliced`.
         **options: The model's call options; a wrong one is an error at once.
 
     Returns:
@@ -164,6 +168,7 @@ def stream(
         MissingDependencyError: A tracker, while the package `trackers` is not installed.
         UnknownOptionError: An option that the model's call does not have.
     """
+    model = sliced(model, slice)
     _check_options(model, options)
     tracks = None if tracker is None else Tracks(maker_of(tracker))
     one_of("policy", policy, ("auto", "all", "latest"))

@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING
 from lensmount.lazy import lazy_names
 
 _LAZY = {
+    "lensmount_vision.tracking.counting": ("Counter", "Counts"),
     "lensmount_vision.tracking.naming": ("tracker",),
     "lensmount_vision.tracking.sequences": ("ObjectTracker", "Tracks"),
 }
 
 if TYPE_CHECKING:
+    from lensmount_vision.tracking.counting import Counter, Counts
     from lensmount_vision.tracking.naming import tracker
     from lensmount_vision.tracking.sequences import ObjectTracker, Tracks
 
-__all__ = ["ObjectTracker", "Tracks", "tracker"]
+__all__ = ["Counter", "Counts", "ObjectTracker", "Tracks", "tracker"]
 
 __getattr__, __dir__ = lazy_names(__name__, _LAZY)
