@@ -65,11 +65,13 @@ class Environment:
         folder: Where it lies.
         projects: Workspace projects, installed as editable: path and extras, as pip takes them.
         requirements: A requirements file, or None.
+        alone: Packages that are installed without what they ask for.
     """
 
     folder: Path
     projects: tuple[str, ...]
     requirements: str | None = None
+    alone: tuple[str, ...] = ()
 
     @property
     def python(self) -> Path:
@@ -83,6 +85,7 @@ class Environment:
     def fingerprint(self, pinned: bool) -> str:
         """Hash of all that the environment is made from."""
         made_from = hashlib.sha256(f"{sys.version}\n{ROOT}\n{self.folder}\n{self.projects}\n{pinned}\n".encode())
+        made_from.update("".join(f"{name}\n" for name in self.alone).encode())
         files = [project.split("[")[0] + "/pyproject.toml" for project in self.projects]
         files += [VERSION] if (ROOT / VERSION).is_file() else []  # what is installed carries it
         for name in [*files, CONSTRAINTS, *([self.requirements] if self.requirements else [])]:
@@ -119,8 +122,12 @@ def demo_environment(folder: str) -> Environment:
 
 
 def dev_environment(folder: str) -> Environment:
-    """Everything: all backends that run here, every plugin and example, and the tools."""
+    """Everything: all backends that run here, every plugin and example, and the tools.
+
+    `trackers` comes alone: it names the OpenCV with windows, which would lie in the same folder as the one without.
+    """
     extras = {
+        "plugins/litert": "cpu",
         "plugins/onnx": "cpu",
         "plugins/torch": "torch",
         "libraries/vision": "supervision",
@@ -128,7 +135,7 @@ def dev_environment(folder: str) -> Environment:
         "plugins/triton": "client",
     }
     projects = [f"./{path}[{extras[path]}]" if path in extras else f"./{path}" for path in projects_of_workspace()]
-    return Environment(ROOT / folder, tuple(projects), DEV_REQUIREMENTS)
+    return Environment(ROOT / folder, tuple(projects), DEV_REQUIREMENTS, alone=("trackers",))
 
 
 def docs_environment(folder: str) -> Environment:
@@ -140,7 +147,16 @@ def fuzz_environment(folder: str) -> Environment:
     """What the fuzz targets read with, and the engine, which has wheels for few machines: apart from the others."""
     return Environment(
         ROOT / folder,
-        ("./core", "./libraries/reading", "./libraries/vision", "./plugins/yolo", "./plugins/roboflow"),
+        (
+            "./core",
+            "./libraries/networks",
+            "./libraries/reading",
+            "./libraries/vision",
+            "./plugins/mediapipe",
+            "./plugins/pypi",
+            "./plugins/roboflow",
+            "./plugins/yolo",
+        ),
         FUZZ_REQUIREMENTS,
     )
 
@@ -210,7 +226,9 @@ def install(environment: Environment, pinned: bool) -> None:
     wanted = ["-r", environment.requirements] if environment.requirements else []
     named = [p.removeprefix("./") for p in environment.projects] or [str(environment.requirements)]
     say(f"{environment.folder.name}: installing {', '.join(named)}")
-    for step in ([*BUILDERS], ["--no-build-isolation", *editable, *wanted]):
+    steps = [[*BUILDERS], ["--no-build-isolation", *editable, *wanted]]
+    steps += [["--no-deps", *environment.alone]] if environment.alone else []
+    for step in steps:
         done = run_quietly([*pip, *pins, *step])
         if done.returncode != 0:
             hint = (

@@ -78,6 +78,7 @@ def lensmount_stream(spec):
 
 def inference_models(spec):
     import cv2
+
     from inference_models import AutoModel
 
     model = AutoModel.from_pretrained(spec["peer_package"])

@@ -98,6 +98,14 @@ def graphs() -> dict[str, bytes]:
     return found
 
 
+def tflite_graphs() -> dict[str, bytes]:
+    """Every operator that becomes ONNX, in files of a few kilobytes."""
+    sys.path.append(str(Path(__file__).resolve().parents[1] / "tests/support"))
+    from tflite_cases import CASES
+
+    return {name.replace(" ", "-").replace("/", "-"): data for name, data in CASES.items() if len(data) < 1 << 14}
+
+
 def manifests() -> dict[str, bytes]:
     """A `lensmount.json` with every field."""
     artifact = {"name": "weights.bin", "path": "weights.bin", "size": 64, "sha256": "0" * 64, "uri": "hf://a/b/c"}
@@ -335,6 +343,7 @@ def seeds() -> dict[str, Seeds]:
         "pickle": pickles(archives),
         "safetensors": safetensors(),
         "onnx": graphs(),
+        "tflite": tflite_graphs(),
         "manifest": manifests(),
         "peer": peers(),
         "image": pictures(),

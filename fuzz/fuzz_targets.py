@@ -28,6 +28,8 @@ import lensmount.store.local
 import lensmount.store.lock
 import lensmount.store.manifests
 import lensmount.store.package
+import lensmount_mediapipe.conversion
+import lensmount_mediapipe.recognise
 import lensmount_reading.archive
 import lensmount_reading.checkpoint
 import lensmount_reading.convert
@@ -155,6 +157,17 @@ def onnx(data: bytes) -> bool:
     _ = facts.precision
     card = lensmount_yolo.recognise.recognise(facts)
     return card is not None
+
+
+def tflite(data: bytes) -> bool:
+    """Looks at a TFLite file, asks an architecture whether it knows it, and makes an ONNX graph of it."""
+    path = place("model.tflite", data)
+    facts = inspect_file(path)
+    assert facts.summary().isprintable()
+    lensmount_mediapipe.recognise.recognise(facts)
+    made = lensmount_mediapipe.conversion.convert(path)
+    assert all(array.flags.c_contiguous for array in made.initializers.values())
+    return True
 
 
 def metadata(data: bytes) -> bool:
@@ -325,6 +338,7 @@ JSON_WORDS = tuple(
 
 ARCHIVE_WORDS = (b"PK\3\4", b"PK\1\2", b"PK\5\6", b"PK\6\6", b"data.pkl", b"byteorder")
 GRAPH_WORDS = (b"location", b"offset", b"length", b"weights.bin", b"../outside.bin", b"link.bin", b"hard.bin")
+TFLITE_WORDS = (b"TFL3", b"\xff\xff\xff\xff", b"\xff\xff\xff\x7f", b"\0\0\0\0", b"\1\0\0\0", b"\x04\0\x06\0")
 CACHE_WORDS = (
     b'["a","<f4",[', b'["n","<i8",[]]', b'["T","float32",[', b'["t",[', b'["l",[', b'["d",[["k",', b'["b","',
     b'["f","nan"]', b'["v",', b'"|u1"', b'"O"', b'"V8"', b'"<U4"', b"-1", b"1e99", b"99999999999999999999",
@@ -339,6 +353,7 @@ TARGETS: dict[str, Target] = {
     "pickle": Target(pickle, words=PICKLE_WORDS),
     "safetensors": Target(checkpoint, mutators.mutate_safetensors, (b'"data_offsets"', b'"BF16"', b'"F8_E4M3"')),
     "onnx": Target(onnx, words=GRAPH_WORDS),
+    "tflite": Target(tflite, words=TFLITE_WORDS),
     "metadata": Target(metadata, mutators.mutate_json),
     "manifest": Target(manifest, mutators.mutate_json, JSON_WORDS),
     "peer": Target(peer, mutators.mutate_json, JSON_WORDS),

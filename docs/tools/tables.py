@@ -7,6 +7,7 @@ A page holds the place of a table between two comments, and the table itself, so
     <!-- table: fields MODULE:CLASS -->   fields of a dataclass with their meaning
     <!-- table: call MODULE:CLASS.NAME --> parameters of a call
     <!-- table: extras -->                extras of the core
+    <!-- table: moving PARAMETERS -->     parameters of inference-models, and what becomes of them
     <!-- table: oracles loads -->         files of the references' packages, as tests/oracles found them; or `refused`
     <!-- end -->
 
@@ -131,6 +132,16 @@ def extras() -> str:
     return table(("extra", "installs"), rows)
 
 
+def moving(name: str) -> str:
+    """Parameters of inference-models, and what becomes of them."""
+    words = {"translated": "translated: ", "notice": "accepted, with a notice: ", "refused": "refused: "}
+    rows = [
+        (f"`{row.name}`", default(row.default), words[row.does] + row.says)
+        for row in found(f"lensmount_vision.moving:{name}")
+    ]
+    return table(("parameter", "default", "what happens"), rows)
+
+
 def oracles(part: str) -> str:
     """What tests/oracles found on files that the references' own packages wrote."""
     found = json.loads((ROOT / "tests/oracles/outcome.json").read_text(encoding="utf-8"))[part]
@@ -146,7 +157,7 @@ def oracles(part: str) -> str:
     return table(head, [(r["writer"], r["file"], r["by"], str(r["configurations"]), differences(r)) for r in rows])
 
 
-TABLES: dict[str, Callable[..., str]] = {f.__name__: f for f in (ids, fields, load, call, extras, oracles)}
+TABLES: dict[str, Callable[..., str]] = {f.__name__: f for f in (ids, fields, load, call, extras, moving, oracles)}
 
 
 def refreshed(text: str) -> str:

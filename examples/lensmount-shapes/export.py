@@ -11,21 +11,26 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import io
 import json
-import warnings
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
-import onnx
+import numpy as np
 import torch
-from onnx import TensorProto, helper, numpy_helper
-from safetensors.torch import save
-from train import DEMO_SEED, IMAGE_SIZE, SCALE, make_network
+from numpy.typing import NDArray
+from safetensors.numpy import save
+from train import DEMO_SEED, IMAGE_SIZE, SCALE
 
+from lensmount.contracts import TensorSpec
+from lensmount_networks import TYPES, Layer, Network, Value
+from lensmount_networks.layers import Tensor, parts
 from lensmount_shapes.scenes import CLASSES, make_scene
-from lensmount_yolo.networks.build import YoloNetwork
-from lensmount_yolo.networks.fuse import fuse_conv_bn
+from lensmount_yolo.networks.assemble import assemble
+from lensmount_yolo.networks.fuse import fuse
+from lensmount_yolo.networks.nodes import Node
+from lensmount_yolo.networks.tensors import measure
 
 #: A scene of twelve shapes, all classes among them, some covered in part.
 DEMO_INDEX = 20
@@ -45,21 +50,19 @@ METADATA = {
 }
 
 
-def load_folded(checkpoint: Path) -> YoloNetwork:
-    """The trained network, folded, every weight rounded to a float16 value; still float32."""
-    network = make_network().eval()
-    network.load_state_dict(torch.load(checkpoint, weights_only=True))
-    fuse_conv_bn(network)
-    with torch.no_grad():
-        for name, tensor in network.state_dict().items():
-            rounded = tensor.half().float()
-            if not rounded.isfinite().all():
-                raise SystemExit(f"{name} does not fit into float16")
-            tensor.copy_(rounded)
-    return network
+def load_folded(checkpoint: Path) -> tuple[Node, dict[str, NDArray[np.float16]]]:
+    """The trained network, folded, every weight rounded to float16."""
+    trained = torch.load(checkpoint, weights_only=True)
+    tensors = {name: tensor.numpy() for name, tensor in trained.items() if not name.endswith("num_batches_tracked")}
+    tree, tensors = fuse(measure({name: tensor.shape for name, tensor in tensors.items()}), tensors)
+    rounded = {name: np.ascontiguousarray(tensor, np.float16) for name, tensor in tensors.items()}
+    for name, tensor in rounded.items():
+        if not np.isfinite(tensor).all():
+            raise SystemExit(f"{name} does not fit into float16")
+    return tree, rounded
 
 
-def write_safetensors(network: YoloNetwork, path: Path) -> None:
+def write_safetensors(tensors: Mapping[str, NDArray[np.float16]], path: Path) -> None:
     """Float16 tensors under the official names, with what a loader needs to know as metadata."""
     facts = {
         "architecture": "yolo",
@@ -68,8 +71,7 @@ def write_safetensors(network: YoloNetwork, path: Path) -> None:
         "width": str(SCALE.width),
         "max_channels": str(SCALE.max_channels),
     }
-    tensors = {name: tensor.half().contiguous() for name, tensor in network.state_dict().items()}
-    data = save(tensors, {**facts, **METADATA, "names": json.dumps(dict(enumerate(CLASSES)))})
+    data = save(dict(tensors), {**facts, **METADATA, "names": json.dumps(dict(enumerate(CLASSES)))})
     # The library writes the metadata in random order; sorted, the same weights give the same file.
     length = int.from_bytes(data[:8], "little")
     header = json.dumps(json.loads(data[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
@@ -77,46 +79,39 @@ def write_safetensors(network: YoloNetwork, path: Path) -> None:
     path.write_bytes(len(header).to_bytes(8, "little") + header + data[8 + length :])
 
 
-def write_onnx(network: YoloNetwork, path: Path) -> None:
+def write_onnx(tree: Node, tensors: Mapping[str, NDArray[np.float16]], path: Path) -> None:
     """Opset 17, dynamic batch; weights as float16 behind casts to float32."""
-    stream = io.BytesIO()
-    names = ["output0", "output1"]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the tracing exporter: it is the one that needs no further package
-        torch.onnx.export(
-            network,
-            (torch.zeros(1, 3, IMAGE_SIZE, IMAGE_SIZE),),
-            stream,
-            input_names=["images"],
-            output_names=names,
-            dynamic_axes={name: {0: "batch"} for name in ["images", *names]},
-            opset_version=17,
-            dynamo=False,
-        )
-    model = onnx.load_from_string(stream.getvalue())
-    casts = []
-    for tensor in model.graph.initializer:
-        if tensor.data_type != TensorProto.FLOAT:
-            continue
-        full = numpy_helper.to_array(tensor)
-        half = full.astype("float16")
-        if (half.astype("float32") != full).any():
-            raise SystemExit(f"initializer {tensor.name} is not a float16 value")
-        name = tensor.name
-        tensor.CopyFrom(numpy_helper.from_array(half, f"{name}.float16"))
-        casts.append(helper.make_node("Cast", [f"{name}.float16"], [name], f"{name}.cast", to=TensorProto.FLOAT))
-    for node in reversed(casts):
-        model.graph.node.insert(0, node)
-    for node in model.graph.node:
-        node.doc_string = ""
-    with torch.inference_mode():
-        for output, tensor in zip(model.graph.output, network(torch.zeros(1, 3, IMAGE_SIZE, IMAGE_SIZE)), strict=True):
-            # The exporter gives up on these sizes, which follow from the input's.
-            for dim, size in zip(output.type.tensor_type.shape.dim[1:], tensor.shape[1:], strict=True):
-                dim.dim_value = size
-    helper.set_model_props(model, METADATA)
-    onnx.checker.check_model(model, full_check=True)
-    onnx.save(model, path)
+
+    def layer() -> Layer:
+        """The network on casts of its tensors."""
+        return Widened(assemble(tree))
+
+    size, sizes = ("height", "width"), {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
+    network = Network(
+        layer=layer,
+        tensors={f"network.{name}": tensor for name, tensor in tensors.items()},
+        inputs=(TensorSpec("images", ("batch", 3, *size), "float32"),),
+        outputs=(),
+        metadata=METADATA,
+    )
+    shapes = network.shapes({**sizes, "batch": 1})
+    outputs = tuple(TensorSpec(f"output{i}", ("batch", *shape[1:]), "float32") for i, shape in enumerate(shapes))
+    replace(network, outputs=outputs).save(path, sizes)
+
+
+class Widened(Layer):
+    """A network that computes in float32 with tensors of float16."""
+
+    def __init__(self, network: Layer) -> None:
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The network's outputs."""
+        for _, part in parts(self.network):
+            for name, value in vars(part).items():
+                if isinstance(value, Value):
+                    setattr(part, name, value.graph.add("Cast", [value], None, "float32", to=TYPES["float32"]))
+        return self.network(images)
 
 
 def write_demo(path: Path) -> None:
@@ -131,9 +126,9 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, default=DATA)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    trained = load_folded(options.checkpoint)
-    write_safetensors(trained, options.out / "shapes-nano.safetensors")
-    write_onnx(trained, options.out / "shapes-nano.onnx")
+    tree, rounded = load_folded(options.checkpoint)
+    write_safetensors(rounded, options.out / "shapes-nano.safetensors")
+    write_onnx(tree, rounded, options.out / "shapes-nano.onnx")
     write_demo(options.out / "scene.jpg")
     for file in sorted(options.out.iterdir()):
         print(file.name, file.stat().st_size, hashlib.sha256(file.read_bytes()).hexdigest())

@@ -21,11 +21,12 @@ import numpy as np
 import torch
 from losses import Targets, loss
 from torch import Tensor
+from torch.nn import Module
 from torch.utils.data import DataLoader, IterableDataset
 
 from lensmount_shapes.scenes import CLASSES, make_scene
-from lensmount_yolo.networks import v8
-from lensmount_yolo.networks.build import Scale, YoloNetwork, build_network
+from lensmount_yolo.networks.build import build_network
+from lensmount_yolo.networks.v8 import Scale, v8
 
 IMAGE_SIZE = 256
 #: A third of v8's depth, a quarter of its width, and no more than 48 channels anywhere in the body.
@@ -34,10 +35,10 @@ SCALE = Scale(depth=0.33, width=0.25, max_channels=192)
 TRAIN_SEED, HELD_OUT_SEED, DEMO_SEED = 1, 2, 3
 
 
-def make_network(seed: int = 0) -> YoloNetwork:
+def make_network(seed: int = 0) -> Module:
     """The untrained network; class scores start low, boxes a few cells wide."""
     torch.manual_seed(seed)
-    network = build_network(v8.SEGMENT, len(CLASSES), SCALE)
+    network = build_network(v8("segment", len(CLASSES), SCALE))
     head = network.model[-1]
     for boxes, scores in zip(head.cv2, head.cv3, strict=True):
         boxes[-1].bias.data = (-0.3 * torch.arange(head.reg_max).float()).repeat(4)
@@ -107,7 +108,7 @@ def learning_rate(step: int, steps: int, peak: float, warm_up: int = 300) -> flo
     return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / (steps - warm_up))))
 
 
-def update_average(average: YoloNetwork, network: YoloNetwork, step: int) -> None:
+def update_average(average: Module, network: Module, step: int) -> None:
     """Exponential moving average of weights and batch statistics, short at first, of about 500 steps later."""
     keep = 0.998 * (1 - math.exp(-(step + 1) / 300))
     fresh = network.state_dict()

@@ -69,6 +69,13 @@ def test_every_plugin_and_example_is_in_the_developers_environment(dev: ModuleTy
     assert projects == ("./core", *libraries, *plugins, f"./{dev.EXAMPLE}")
 
 
+def test_what_would_bring_a_second_opencv_is_installed_without_it(dev: ModuleType) -> None:
+    dev.ensure(dev.dev_environment(".venv-dev"))
+    (command,) = (command for command in dev.noted if "trackers" in command)
+    assert command[command.index("--no-deps") :] == ["--no-deps", "trackers"]
+    assert "-c" in command
+
+
 @pytest.mark.parametrize("changed", ["constraints.txt", "core/pyproject.toml", "plugins/yolo/pyproject.toml"])
 def test_a_change_updates_in_place(changed: str, dev: ModuleType) -> None:
     environment = dev.ensure(dev.demo_environment(".venv"))

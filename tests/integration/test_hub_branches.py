@@ -7,16 +7,19 @@ import logging
 import shutil
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from lensmount import registry
 from lensmount.contracts import FetchOptions
-from lensmount.errors import ArtifactNotFoundError, ModelFileError, OfflineError, SourceError, SourceNotice
+from lensmount.errors import ArtifactNotFoundError, InputError, ModelFileError, OfflineError, SourceError, SourceNotice
 from lensmount.specs import Artifact
 from lensmount.store import Store
 from lensmount.store.hf import HubFinder
+from lensmount_vision.towers.vectors import read_vectors
 
 safetensors = pytest.importorskip("safetensors.numpy")
 
@@ -84,6 +87,56 @@ def test_refresh_on_the_command_line(hub, moved, subject, lensmount):
     assert OLD in old.out
     assert old.err.count("newer commit") == 1
     assert NEW in lensmount("pull", "--refresh", subject).out
+
+
+@pytest.mark.parametrize("subject", SUBJECTS)
+def test_commands_that_run_a_model_can_take_the_newer_commit(hub, moved, subject, lensmount, tmp_path):
+    """`embed` for those of all tests of the command line that need no other weights."""
+    (tmp_path / "a.png").write_bytes(cv2.imencode(".png", np.zeros((8, 8, 3), np.uint8))[1].tobytes())
+
+    def fingerprint(name, *options):
+        done = lensmount(
+            "embed", subject, tmp_path / "a.png", "--out", tmp_path / f"{name}.npz", "--device", "cpu", *options
+        )
+        assert done.status == 0, done.err
+        return read_vectors(tmp_path / f"{name}.npz").fingerprint
+
+    first = fingerprint("first")
+    moved()
+    assert fingerprint("again") == first
+    newer = fingerprint("newer", "--refresh")
+    assert newer != first
+    assert fingerprint("after") == newer
+
+
+RUNS = {
+    "predict": ("p.png",),
+    "embed": ("p.png", "--out", "v.npz"),
+    "track": ("clip.mp4", "--point", "3,3"),
+    "few-shot": ("p.png", "--reference", "r.json"),
+}
+
+
+@pytest.mark.parametrize("command", RUNS)
+@pytest.mark.parametrize("refresh", [False, True])
+def test_refresh_reaches_the_load(command, refresh, lensmount, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    cv2.imwrite("p.png", np.zeros((8, 8, 3), np.uint8))
+    clip = cv2.VideoWriter("clip.mp4", cv2.VideoWriter_fourcc(*"mp4v"), 10, (32, 32))
+    for _ in range(3):
+        clip.write(np.zeros((32, 32, 3), np.uint8))
+    clip.release()
+    Path("r.json").write_text("[]", encoding="utf-8")
+    asked = []
+
+    def load(model, **options):
+        asked.append(options["refresh"])
+        raise InputError("enough")
+
+    monkeypatch.setattr(registry, "load", load)
+    done = lensmount(command, "hf://me/m", *RUNS[command], *["--refresh"] * refresh)
+    assert "enough" in done.err
+    assert asked == [refresh]
 
 
 def test_a_commit_that_left_the_file_alone_is_not_told(hub, moved, weights):

@@ -96,11 +96,10 @@ def test_the_pages_on_errors_are_in_the_wheel(wheels: dict[str, Path], tmp_path:
             assert {name.rpartition("/")[2]: wheel.read(name) for name in names} == pages
 
 
-def test_fifteen_distributions_are_built(wheels: dict[str, Path]) -> None:
+def test_every_distribution_is_built(wheels: dict[str, Path]) -> None:
     projects = [*ROOT.glob("core/pyproject.toml"), *ROOT.glob("libraries/*/pyproject.toml")]
     projects += ROOT.glob("plugins/*/pyproject.toml")
     assert {path.parent.relative_to(ROOT).as_posix() for path in projects} == set(OURS.values())
-    assert len(OURS) == 15
     assert {wheels[name].name.split("-")[1] for name in OURS} == {__version__}
 
 

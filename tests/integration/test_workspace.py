@@ -48,7 +48,9 @@ def test_project(folder: Path) -> None:
     assert (folder / project["readme"]).is_file()
     assert (folder / "src" / package / "__init__.py").is_file()
     packages = {path.parent.name for path in folder.glob("src/*/__init__.py")}
-    assert packages == {path.parent.name for path in folder.glob("src/*/py.typed")} == {package}
+    assert packages == {path.parent.name for path in folder.glob("src/*/py.typed")}
+    shipped = made["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    assert package in packages and sorted(shipped) == sorted(f"src/{name}" for name in packages)
     assert WORKSPACE["tool"]["uv"]["sources"].get(project["name"]) == {"workspace": True}
     for module in project.get("entry-points", {}).get("lensmount", {}).values():
         assert (folder / "src" / Path(*module.split("."))).with_suffix(".py").is_file(), module
@@ -69,8 +71,8 @@ def test_distribution_is_known_to_the_import_rules(folder: Path) -> None:
         assert package in contracts["core"]["forbidden_modules"]
 
 
-#: Not yet tried on the real thing.
-NOT_IN_ALL = {"tensorrt", "triton"}
+#: Not yet tried on the real thing; takes the import path of somebody else's distribution.
+NOT_IN_ALL = {"tensorrt", "triton", "inference-compat"}
 
 
 @pytest.mark.parametrize("folder", PLUGINS, ids=name_of)

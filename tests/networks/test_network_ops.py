@@ -104,6 +104,7 @@ UNARY = {
     "clamp_low": lambda x: ops.clamp(x, low=0.1), "clamp_high": lambda x: ops.clamp(x, high=0.1),
     "log": lambda x: ops.log(ops.abs(x) + 0.1), "sqrt": lambda x: ops.sqrt(ops.abs(x)),
     "softmax": ops.softmax, "softmax_1": lambda x: ops.softmax(x, 1), "neg": lambda x: -x, "power": lambda x: x**2,
+    "exponent": lambda x: 3**x, "contiguous": lambda x: ops.contiguous(x.transpose(1, 3)),
     "numbers": lambda x: (2 - x) / 3 + 1 / (ops.abs(x) + 1.5) * 2 - 0.5, "reverse": lambda x: 1 - x,
     "mean": lambda x: x.mean(1), "mean_all": lambda x: x.mean((1, -1), keepdim=True), "sum": lambda x: x.sum(-1),
     "amax": lambda x: x.amax(-1, keepdim=True), "amin": lambda x: x.amin(1), "argmax": lambda x: x.argmax(-1),
@@ -127,6 +128,8 @@ UNARY = {
     "topk": lambda x: ops.topk(x, 3), "topk_1": lambda x: ops.topk(x, 2, 1)[0],
     "take": lambda x: ops.take(x, ops.arange(2, like=x, dtype="int64") + 1, 1),
     "gather": lambda x: ops.gather(x, 3, ops.topk(x, 3, 3)[1]), "matmul": lambda x: x @ x.mT,
+    "floor_division": lambda x: ops.cast(x * 9, "int64") // 4, "remainder": lambda x: ops.cast(x * 9, "int64") % 4,
+    "put": lambda x: ops.put(x[0, 0], ops.arange(4, like=x, dtype="int64").reshape(2, 2), x[0, 0, 0, :2]),
     "sized": lambda x: x * x.shape[1], "pad": lambda x: ops.pad(x, (1, 2, 0, 1), value=0.5),
     "reflect": lambda x: ops.pad(x, (1, 2, 1, 0), "reflect"), "replicate": lambda x: ops.pad(x, (1, 2, 1, 0), "replicate"),  # noqa: E501
 }  # fmt: skip
@@ -230,3 +233,43 @@ def test_where_of_two_numbers_and_infinity() -> None:
     x = floats(2, 4)
     x[:, 0] = 1.0
     both(lambda: Case(lambda s, x: ops.softmax(x + ops.where(x > 0, 0.0, -math.inf))), [x], set())
+
+
+@pytest.mark.parametrize("free", [0, 1, 2], ids=["fixed", "batch", "free"])
+def test_non_max_suppression(free: int) -> None:
+    corner = RANDOM.random((2, 30, 2)).astype(np.float32) * 4
+    boxes = np.concatenate((corner, corner + 1 + RANDOM.random((2, 30, 2)).astype(np.float32)), 2)
+    scores = RANDOM.random((2, 3, 30)).astype(np.float32)
+    suppress = lambda layer, b, s: ops.non_max_suppression(b, s, most=4, overlap=0.3, lowest=0.5)  # noqa: E731
+    count = {}
+
+    def kept(layer, b, s):
+        """Rows that stay, as a map, since their order is the runtime's."""
+        found = suppress(layer, b, s)
+        count["rows"] = found.shape[0]
+        return ops.put(s * 0, found, ops.full((found.shape[0],), 1.0, like=s))
+
+    both(lambda: Case(kept), [boxes, scores], axes(boxes, scores)[free] - {(0, 2)})
+    assert not isinstance(count["rows"], int)  # the graph was written last
+
+
+WRONG = {
+    "convolution": lambda x: ops.conv2d(x, x.graph.constant(np.zeros((8, 3, 1, 1), np.float32))),
+    "groups": lambda x: ops.conv2d(x, x.graph.constant(np.zeros((5, 2, 1, 1), np.float32)), groups=2),
+    "window": lambda x: ops.conv2d(x, x.graph.constant(np.zeros((8, 4, 9, 9), np.float32))),
+    "pooling": lambda x: ops.max_pool2d(x, 9),
+    "transposed": lambda x: ops.conv_transpose2d(x, x.graph.constant(np.zeros((3, 8, 2, 2), np.float32))),
+    "linear": lambda x: ops.linear(x, x.graph.constant(np.zeros((8, 5), np.float32))),
+    "normalisation": lambda x: ops.batch_norm(x, *[x.graph.constant(np.ones(3, np.float32))] * 4),
+    "joined": lambda x: ops.concat((x, x[:, :, 1:]), 1), "product": lambda x: x @ x[:, :, 1:],
+    "reshaped": lambda x: x.reshape(2, 5, 6, 6), "split": lambda x: x.split([1, 2], 1), "sum": lambda x: x + x[..., 1:],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_parts_that_do_not_fit_are_told_while_a_graph_is_written(name: str) -> None:
+    """No runtime is needed to find out."""
+    spec = TensorSpec("x", (2, 4, 6, 6), "float32")
+    network = Network(layer=lambda: Case(lambda s, x: WRONG[name](x)), tensors={}, inputs=(spec,), outputs=())
+    with pytest.raises(TypeError, match=r"do not|too few"):
+        network.shapes({})

@@ -232,7 +232,7 @@ def test_words_take_the_best_query():
         ([{"image": "a", "boxes": [{"x": "1", "y": 1, "w": 1, "h": 1, "cls": "a"}]}], "x is no number"),
         ([{"image": "a", "boxes": [{"x": 1, "y": 1, "w": 1, "h": 1, "cls": " "}]}], "has no class"),
         ([{"image": "a", "boxes": [{"x": 1, "y": 1, "w": 1, "h": 1, "cls": "a", "negativ": 1}]}], "wrong keys"),
-        ([{"image": {"type": "numpy", "value": 1}, "boxes": []}], "image is not known"),
+        ([{"image": {"type": "numpy", "value": 1}, "boxes": []}], "numpy is not known"),
     ],
 )
 def test_bad_training_data(data, message):

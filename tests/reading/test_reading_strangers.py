@@ -110,7 +110,7 @@ def test_several_reasons_are_all_told(tmp_path):
     )
     with pytest.raises(UnsupportedModelError, match="is a pear or an apple, which is not run here") as caught:
         read(request(path, first=lambda facts: one, second=lambda facts: None, third=lambda facts: other))
-    assert caught.value.found == "tensor w" and caught.value.fix == "run it with r; or run it with e"
+    assert caught.value.found == "tensor w" and caught.value.fix == "run it with p; or run it with a"
 
 
 def test_who_has_the_file_for_theirs_speaks_first(tmp_path):

@@ -16,7 +16,9 @@ from lensmount import registry
 from lensmount.errors import ModelFileError
 
 pytest.importorskip("torch")
+pytest.importorskip("onnxruntime")
 NAMES = ("rf-detr-nano", "rf-detr-seg-nano")
+BACKENDS = ("torch", "onnx")  # onnx: the same file, as a graph that is made of it
 PIXELS, SCORE = 0.5, 0.005  # what a row may differ by
 
 
@@ -59,30 +61,33 @@ def overlap(a, b):
     return 1.0 if union == 0 else (a & b).sum() / union
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", NAMES)
-def test_from_bytes_to_boxes(reference_data, golden_checkpoints, name):
-    model = registry.load(golden_checkpoints[name], backend="torch", device="cpu")
+def test_from_bytes_to_boxes(reference_data, golden_checkpoints, name, backend):
+    model = registry.load(golden_checkpoints[name], backend=backend, device="cpu")
     result = model((reference_data / "goldens/img/dogs.jpg").read_bytes(), confidence=0.25)[0]
     check_result(golden_of(reference_data, name), result)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", NAMES)
-def test_network_input(reference_data, golden_checkpoints, name):
+def test_network_input(reference_data, golden_checkpoints, name, backend):
     # JPEG decoding is the reference's library's (libjpeg-turbo); resampling is in float32 on both sides, and differs
     # by the rounding of coordinates: 0.002 of a grey value is seen, a hundredth allowed.
-    model = registry.load(golden_checkpoints[name], backend="torch", device="cpu")
+    model = registry.load(golden_checkpoints[name], backend=backend, device="cpu")
     batch, _ = model.preprocess(reference_data / "goldens/img/dogs.jpg")
     difference = np.abs(batch[..., ::7, ::7] - golden_of(reference_data, name)["x_strided"])
     assert difference.max() <= 0.01 / 255 / 0.224
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", NAMES)
-def test_raw_outputs_on_the_same_input(reference_data, golden_checkpoints, name):
+def test_raw_outputs_on_the_same_input(reference_data, golden_checkpoints, name, backend):
     import cv2
     import torch
 
     golden = golden_of(reference_data, name)
-    model = registry.load(golden_checkpoints[name], backend="torch", device="cpu")
+    model = registry.load(golden_checkpoints[name], backend=backend, device="cpu")
     picture = cv2.cvtColor(cv2.imread(str(reference_data / "goldens/img/dogs.jpg")), cv2.COLOR_BGR2RGB)
     x = torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255
     x = torch.nn.functional.interpolate(x, size=model.preprocess_spec.size, mode="bilinear", align_corners=False)
@@ -102,14 +107,15 @@ def test_raw_outputs_on_the_same_input(reference_data, golden_checkpoints, name)
         assert name == "rf-detr-nano"  # the only one with a tie
 
 
-def test_masks(reference_data, golden_checkpoints):
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_masks(reference_data, golden_checkpoints, backend):
     name = "rf-detr-seg-nano"
     golden, picture = golden_of(reference_data, name), reference_data / "goldens/img/dogs.jpg"
     expected = masks_of(golden)
-    whole = registry.load(golden_checkpoints[name], backend="torch", device="cpu", whole_masks=True)
+    whole = registry.load(golden_checkpoints[name], backend=backend, device="cpu", whole_masks=True)
     found = whole(picture, confidence=0.25)[0]
     assert min(overlap(a, b) for a, b in zip(expected, found.masks.dense(), strict=True)) >= 0.99
-    inside = registry.load(golden_checkpoints[name], backend="torch", device="cpu")(picture, confidence=0.25)[0]
+    inside = registry.load(golden_checkpoints[name], backend=backend, device="cpu")(picture, confidence=0.25)[0]
     for mask, part, box in zip(expected, inside.masks.dense(), inside.xyxy, strict=True):
         x0, y0 = np.floor(box[:2]).astype(int)
         x1, y1 = np.ceil(box[2:]).astype(int)
@@ -143,8 +149,6 @@ def test_a_package_of_another_variant(golden_checkpoints, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_our_onnx_export(reference_data, golden_checkpoints, tmp_path, name):
-    pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnx")
     path = registry.export(golden_checkpoints[name], output=tmp_path / "graph.onnx", dynamic=True)
     model = registry.load(path, backend="onnx", device="cpu")
     picture = reference_data / "goldens/img/dogs.jpg"

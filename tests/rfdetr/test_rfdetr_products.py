@@ -6,14 +6,21 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from lensmount_rfdetr.networks import products  # noqa: E402  # needs torch
+from lensmount_networks import torch_module  # noqa: E402  # needs torch
+from lensmount_rfdetr.networks import products  # noqa: E402
+
+
+def product(inputs, outputs, activation):
+    random = torch.Generator().manual_seed(1)
+    tensors = {"weight": torch.randn(outputs, inputs, generator=random), "bias": torch.randn(outputs, generator=random)}
+    return torch_module(products.Product(inputs, outputs, activation), tensors)
 
 
 @pytest.mark.parametrize("activation", ["none", "gelu", "relu"])
 @pytest.mark.parametrize("shape", [(1, 1, 48), (3, 7, 48), (2, 700, 48), (5, 48)])
 def test_equal_to_plain(activation, shape):
     torch.manual_seed(1)
-    layer = products.Product(48, 80, activation).eval().requires_grad_(False)
+    layer = product(48, 80, activation)
     x = torch.randn(shape)
     expected = products.plain(x.double(), layer.weight.double(), layer.bias.double(), activation)
     with torch.inference_mode():
@@ -25,7 +32,7 @@ def test_equal_to_plain(activation, shape):
 
 
 def test_plain_where_packing_does_not_work(monkeypatch):
-    layer = products.Product(8, 8, "gelu").eval().requires_grad_(False)
+    layer = product(8, 8, "gelu")
     x = torch.randn(2, 8)
     with torch.inference_mode():
         packed = layer(x)

@@ -192,7 +192,40 @@ def test_families_and_layouts():
     assert dict(mapping.identify_names("owlv2", None, "hugging-face", "f").settings)["layout"] == "hugging-face"
 
 
+#: Every architecture and task of inference-models 0.39.6 that nothing here runs.
+UNRUN = """
+cosmos-3-edge vlm|cosmos-3-edge-world world-model|cosmos3-edge action-recognition|cosmos3-edge vlm
+deep-lab-v3-plus semantic-segmentation|depth-anything-v2 depth-estimation|depth-anything-v3 depth-estimation
+dinov3_probe classification|dinov3_probe multi-label-classification|doctr structured-ocr|easy-ocr structured-ocr
+florence-2 vlm|foundad classification|gemma-4 vlm|glm-ocr vlm|grounding-dino open-vocabulary-object-detection
+l2cs-net gaze-detection|mage-vl vlm|moondream2 vlm|paligemma vlm|paligemma-2 vlm|patchcore classification
+pp-ocrv6-det object-detection|pp-ocrv6-rec text-only-ocr|qwen25vl vlm|qwen3_5 vlm|qwen3_8 vlm|qwen3vl vlm
+resnet classification|resnet multi-label-classification|rfdetr keypoint-detection|rfdetr semantic-segmentation
+rfdetr-keypoint-stage2 keypoint-detection|rfdetr-keypoint-two-stage keypoint-detection
+roboflow-instant object-detection|sam interactive-instance-segmentation|sam2video instance-segmentation
+sam3 instance-segmentation|sam3 interactive-instance-segmentation|sam3trackervideo instance-segmentation
+sam3video instance-segmentation|segment-anything-2-rt instance-segmentation|smolvlm-v2 vlm|tr-ocr text-only-ocr
+vit classification|vit multi-label-classification|vjepa2-1-vitb-384 action-recognition|vjepa2_1 action-recognition
+yolact instance-segmentation|yolo26 depth-estimation|yolo26 semantic-segmentation|yololite object-detection
+yolonas object-detection|yolov5 instance-segmentation|yolov5 object-detection|yolov7 instance-segmentation
+"""
+
+
+@pytest.mark.parametrize("name", UNRUN.strip().replace("\n", "|").split("|"))
+@pytest.mark.parametrize("backend", ["onnx", "torch", "hugging-face", "custom"])
+def test_what_is_not_run_is_refused_by_name_before_anything_else(name, backend):
+    """A folder of such a model says what it is and what to do instead, whatever its backend."""
+    architecture, task = name.split()
+    with pytest.raises(UnsupportedModelError) as caught:
+        mapping.identify_names(architecture, task, backend, "f")
+    assert architecture in str(caught.value) and caught.value.fix
+    assert "does not run" in caught.value.problem
+
+
 def test_unknown_names_are_refused():
+    with pytest.raises(UnsupportedModelError, match="does not know") as unknown:
+        mapping.identify_names("brand-new", "vlm", "hugging-face", "f")
+    assert "brand-new" in str(unknown.value)
     with pytest.raises(UnsupportedModelError, match="architecture") as caught:
         mapping.identify_names("florence-2", "vlm", "hugging-face", "f")
     assert "florence-2" in str(caught.value)

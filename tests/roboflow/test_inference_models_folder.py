@@ -212,7 +212,8 @@ def test_an_absurd_file_is_not_read(tmp_path, monkeypatch):
 
 def test_unknown_combinations(tmp_path):
     with pytest.raises(UnsupportedModelError, match="form") as caught:
-        read_inference_models_folder(yolo(tmp_path, {"model_architecture": "sam2"}))
+        other = {"model_architecture": "sam2", "task_type": "interactive-instance-segmentation"}
+        read_inference_models_folder(yolo(tmp_path, other))
     assert "sam2 as torch" in str(caught.value.expected)
 
 

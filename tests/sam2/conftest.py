@@ -44,10 +44,11 @@ def sam2_model(sam2_weights):
 
     made = {}
 
-    def get(name, image_size=1024):
-        if (name, image_size) not in made:
-            made[name, image_size] = registry.load(sam2_weights(name), backend="torch", image_size=image_size)
-        return made[name, image_size]
+    def get(name, image_size=1024, backend="torch"):
+        key = (name, image_size, backend)
+        if key not in made:
+            made[key] = registry.load(sam2_weights(name), backend=backend, device="cpu", image_size=image_size)
+        return made[key]
 
     yield get
     for model in made.values():

@@ -23,19 +23,24 @@ def dogs(reference_data):
     return reference_data / "goldens" / "img" / "dogs.jpg"
 
 
-def test_embedding(golden, sam2_model, dogs):
+BACKENDS = ("torch", "onnx")  # onnx: the same file, as graphs that are made of it
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_embedding(golden, sam2_model, dogs, backend):
     name, arrays = golden
-    (embedding,) = sam2_model(name).embed_images(dogs)
+    (embedding,) = sam2_model(name, backend=backend).embed_images(dogs)
     embed, fine, middle = (np.asarray(part) for part in embedding.maps)
     assert np.abs(embed[:, ::4] - arrays["image_embed"]).max() < 2e-3
     assert np.abs(fine[:, :, ::8, ::8] - arrays["high_res_0_strided"]).max() < 2e-3
     assert np.abs(middle[:, :, ::8, ::8] - arrays["high_res_1_strided"]).max() < 2e-3
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("kind", ["point", "points", "box", "refine"])
-def test_prompts(kind, golden, sam2_model, dogs):
+def test_prompts(kind, golden, sam2_model, dogs, backend):
     name, arrays = golden
-    model = sam2_model(name)
+    model = sam2_model(name, backend=backend)
     first = {"point_coordinates": arrays["points"][:1], "point_labels": arrays["labels"][:1]}
     prompts = {
         "point": {**first, "multi_mask_output": True},

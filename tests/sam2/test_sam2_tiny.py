@@ -14,7 +14,7 @@ import pytest
 
 import sam2_tiny
 from lensmount import registry
-from lensmount.errors import UnsupportedModelError
+from lensmount.errors import ClosedError, UnsupportedModelError
 from wrapped import WAYS, wrapped
 
 POINT, BOX = [[40.0, 60.0]], [70.0, 50.0, 110.0, 110.0]
@@ -67,9 +67,30 @@ def test_prompts(tiny_model, wanted):
     near(result.logits, np.clip(wanted["box_low"], -32, 32))
 
 
+def test_tracking_beside_graphs(tiny_folder, wanted, monkeypatch):
+    """Pictures on onnxruntime; the tracker's networks in torch, where it is installed."""
+    from lensmount_sam2 import runner
+
+    with registry.load(tiny_folder, backend="onnx", device="cpu") as model:
+        follow(model, wanted)
+        tracker = model.track()
+    with pytest.raises(ClosedError):
+        tracker.prompt(sam2_tiny.frames()[0], points=POINT, object_id=1)
+    monkeypatch.setattr(runner, "find_spec", lambda name: None)
+    with (
+        registry.load(tiny_folder, backend="onnx", device="cpu") as model,
+        pytest.raises(UnsupportedModelError, match="torch is not installed"),
+    ):
+        model.track()
+
+
 def test_video(tiny_model, wanted):
+    follow(tiny_model, wanted)
+
+
+def follow(model, wanted):
     frames = sam2_tiny.frames()
-    tracker = tiny_model.track(total_frames=len(frames))
+    tracker = model.track(total_frames=len(frames))
     for index, frame in enumerate(frames):
         if index == 0:
             tracker.prompt(frame, points=POINT, object_id=1, color="rgb")
@@ -118,14 +139,14 @@ def test_other_input_size(tiny_folder):
 
 
 @pytest.mark.slow
-def test_onnx_equals_torch_without_torch(tiny_folder, tiny_model, tmp_path):
-    """Encoder and decoder as graphs, in a process in which torch cannot be imported."""
-    pytest.importorskip("onnx")
+@pytest.mark.parametrize("exported", [False, True])
+def test_onnx_equals_torch_without_torch(tiny_folder, tiny_model, tmp_path, exported):
+    """Encoder and decoder as graphs, of the weights or exported, in a process in which torch cannot be imported."""
     pytest.importorskip("onnxruntime")
     import subprocess
     import sys
 
-    written = registry.export(tiny_folder, to="onnx", output=tmp_path / "exported", dynamic=True)
+    written = registry.export(tiny_folder, to="onnx", output=tmp_path / "x", dynamic=True) if exported else tiny_folder
     cv2 = pytest.importorskip("cv2")
     picture = tmp_path / "picture.png"
     cv2.imwrite(str(picture), sam2_tiny.frames()[0][..., ::-1])

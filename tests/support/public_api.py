@@ -35,11 +35,14 @@ PLACES = {
         "lensmount_vision.images",
         "lensmount_vision.results",
         "lensmount_vision.device",
+        "lensmount_vision.tracking",
         "lensmount_vision.models",
         "lensmount_vision.towers",
+        "lensmount_vision.moving",
     ),
     "lensmount_testing": ("lensmount_testing",),
     "lensmount_bench": ("lensmount_bench",),
+    "lensmount_serve": ("lensmount_serve",),
 }
 
 

@@ -6,7 +6,7 @@ import struct
 
 import numpy as np
 
-DTYPES = {"float32": 0, "float16": 1, "int32": 2, "uint8": 3, "int64": 4, "int8": 9}
+DTYPES = {"float32": 0, "float16": 1, "int32": 2, "uint8": 3, "int64": 4, "int16": 7, "int8": 9}
 
 
 class Scalar:
@@ -138,13 +138,13 @@ class Graph:
         array = np.asarray(array)
         return self.tensor(array.shape, str(array.dtype), data=array, **options)
 
-    def operator(self, code, inputs, outputs, options=None):
-        """Adds a step by its builtin code."""
+    def operator(self, code, inputs, outputs, options=None, *, kind=1):
+        """Adds a step by its builtin code; `kind` is the number of its options' table in the schema's union."""
         if code not in self.codes:
             self.codes.append(code)
         made = {0: u32(self.codes.index(code)), 1: Ints(inputs), 2: Ints(outputs)}
         if options is not None:
-            made |= {3: Scalar("B", 1), 4: options}
+            made |= {3: Scalar("B", kind), 4: options}
         self.operators.append(made)
 
     def write(self, *, version=3, graphs=1, identifier=b"TFL3"):

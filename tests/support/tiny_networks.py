@@ -9,7 +9,10 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from lensmount_networks import layers, torch_module
 from lensmount_yolo.networks.assemble import assemble
+from lensmount_yolo.networks.build import build_network
+from lensmount_yolo.networks.fuse import fuse
 from lensmount_yolo.networks.tensors import measure
 
 
@@ -84,21 +87,27 @@ def classifier(classes=4):
 def lively(shapes, seed=0):
     """Node and network with weights and statistics that let every part matter."""
     torch.manual_seed(seed)
-    node = measure(shapes)
-    network = assemble(node).eval().requires_grad_(False)
+    node, network = measure(shapes), build_network(shapes).eval().requires_grad_(False)
     for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, layers.BatchNorm2d):
             module.weight.data.uniform_(0.5, 1.5)
             module.bias.data.normal_(0, 0.2)
             module.running_mean.normal_(0, 0.2)
             module.running_var.uniform_(0.3, 1.5)
-    for name, tensor in network.named_parameters():
-        if ".dfl." in name:
-            tensor.data = torch.arange(16.0).view(1, 16, 1, 1)
     return node, network
 
 
-TORCH_KINDS = frozenset({"Sequential", "ModuleList", "Identity", "SiLU"})
+def folded(node, network):
+    """The module of a network that is folded for use."""
+    tree, tensors = fuse(node, {name: tensor.numpy() for name, tensor in network.state_dict().items()})
+    return torch_module(assemble(tree), tensors)
+
+
+OF_TORCH = {
+    kind: getattr(nn, kind)
+    for kind in ("Conv2d", "ConvTranspose2d", "BatchNorm2d", "Linear", "MaxPool2d", "AdaptiveAvgPool2d", "Upsample",
+                 "Sequential", "ModuleList", "Identity", "SiLU")
+}  # fmt: skip
 
 
 @contextmanager
@@ -135,10 +144,10 @@ def official_tree(make, node, network, *, names, old=False, root="DetectionModel
         return "ultralytics.nn.modules." + ("conv" if kind in ("Conv", "Concat") else "block")
 
     def convert(part, module, row=None):
-        if isinstance(module, (nn.Conv2d, nn.BatchNorm2d, nn.Linear, nn.MaxPool2d, nn.AdaptiveAvgPool2d, nn.Upsample)):
-            made = module
-        elif part.kind in TORCH_KINDS:
-            made = {"Sequential": nn.Sequential, "ModuleList": nn.ModuleList}.get(part.kind, type(module))()
+        if part.kind in OF_TORCH:
+            made = OF_TORCH[part.kind](**part.settings)
+            if not part.parts:
+                made.load_state_dict(module.state_dict(), strict=False)  # the counter of batches is torch's own
         else:
             made = make(place(part.kind), part.kind)()
             for key, value in part.settings.items():

@@ -8,17 +8,20 @@ wholly in the padding, with no area left after clipping; lensmount drops those.
 from __future__ import annotations
 
 import lzma
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch")
+from lensmount import registry
+from lensmount_yolo.checkpoint import load_network
+from lensmount_yolo.export_check import in_onnx, in_torch
+from lensmount_yolo.networks.nodes import from_json, to_json
+from lensmount_yolo.networks.tensors import measure
 
-from lensmount import registry  # noqa: E402 - after the skip
-from lensmount_yolo.checkpoint import load_network  # noqa: E402
-from lensmount_yolo.networks.fuse import fuse  # noqa: E402
-from lensmount_yolo.networks.nodes import from_json, to_json  # noqa: E402
-from lensmount_yolo.networks.tensors import measure  # noqa: E402
+#: The runtime, and whether the network is folded: it runs without torch where that is not installed.
+WAYS = [("torch", False), ("torch", True), ("onnx", False), ("onnx", True)]
+BACKENDS = ["torch", "onnx"]
 
 RAW = ["yolov8n", "yolov8n-seg", "yolov8n-pose", "yolov9t", "yolov10n", "yolo11n", "yolo11n-seg", "yolo12n", "yolo26n"]
 END_TO_END = ("yolov10n", "yolo26n")
@@ -48,13 +51,19 @@ def weights(goldens, tmp_path_factory):
 @pytest.fixture(scope="module")
 def picture(goldens):
     with np.load(goldens / "yolov8n.npz") as golden:
-        return torch.from_numpy(golden["x_uint8"]).float() / 255
+        return golden["x_uint8"].astype(np.float32) / 255
 
 
-def run(network, picture):
-    with torch.inference_mode():
-        out = network(picture)
-    return [item.numpy() for item in (out if isinstance(out, tuple) else (out,))]
+def run(loaded, way, picture):
+    """Outputs of a network by one of `WAYS`."""
+    runtime, folds = way
+    require(runtime)
+    network = (loaded.folded() if folds else loaded).network()
+    return (in_torch if runtime == "torch" else in_onnx)(network)(picture)
+
+
+def require(runtime):
+    pytest.importorskip({"torch": "torch", "onnx": "onnxruntime"}[runtime])
 
 
 def close(got, expected):
@@ -64,37 +73,38 @@ def close(got, expected):
     assert np.abs(got[:, 4:] - expected[:, 4:]).max() <= 1e-3 * np.ptp(expected[:, 4:])
 
 
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", RAW)
-def test_raw_outputs_before_and_after_folding(goldens, weights, picture, name):
-    network = load_network(weights(name)).module  # of v10 and 26 the branches that need suppression
+def test_raw_outputs_before_and_after_folding(goldens, weights, picture, name, way):
+    loaded = load_network(weights(name))  # of v10 and 26 the branches that need suppression
+    out = run(loaded, way, picture)
     with np.load(goldens / f"{name}.npz") as golden:
-        for module in (network, fuse(network)):
-            out = run(module, picture)
-            close(out[0][:, :, ::5], golden["raw_every_5th_anchor"])
-            if "proto_strided" in golden:
-                strided = golden["proto_strided"]
-                assert np.abs(out[1][..., ::4, ::4] - strided).max() <= 1e-3 * np.ptp(strided)
-    assert not any(".bn." in key or "conv2." in key for key in network.state_dict())
+        close(out[0][:, :, ::5], golden["raw_every_5th_anchor"])
+        if "proto_strided" in golden:
+            strided = golden["proto_strided"]
+            assert np.abs(out[1][..., ::4, ::4] - strided).max() <= 1e-3 * np.ptp(strided)
+    assert not any(".bn." in key or "conv2." in key for key in loaded.folded().tensors)
 
 
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", END_TO_END)
-def test_rows_without_suppression_before_and_after_folding(goldens, weights, picture, name):
-    network = load_network(weights(name), end_to_end=True).module
+def test_rows_without_suppression_before_and_after_folding(goldens, weights, picture, name, way):
+    (rows,) = run(load_network(weights(name), end_to_end=True), way, picture)
     with np.load(goldens / f"{name}.npz") as golden:
         expected = golden["e2e"]
-    for module in (network, fuse(network)):
-        (rows,) = run(module, picture)
-        assert rows.shape == (1, 300, 6)
-        assert np.abs(rows[..., 4] - expected[..., 4]).max() <= 1e-3
-        for row in expected[0]:  # equal scores may change places
-            same = (np.abs(rows[0, :, :4] - row[:4]).max(1) <= 0.05) & (np.abs(rows[0, :, 4] - row[4]) <= 1e-3)
-            assert (same & (rows[0, :, 5] == row[5])).any()
+    assert rows.shape == (1, 300, 6)
+    assert np.abs(rows[..., 4] - expected[..., 4]).max() <= 1e-3
+    for row in expected[0]:  # equal scores may change places
+        same = (np.abs(rows[0, :, :4] - row[:4]).max(1) <= 0.05) & (np.abs(rows[0, :, 4] - row[4]) <= 1e-3)
+        assert (same & (rows[0, :, 5] == row[5])).any()
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", sorted(BOXES))
-def test_from_bytes_to_boxes(goldens, weights, name):
+def test_from_bytes_to_boxes(goldens, weights, name, backend):
     """By the default call, there and here."""
-    model = registry.load(weights(name), backend="torch")
+    require(backend)
+    model = registry.load(weights(name), backend=backend, device="cpu")
     (result,) = model((goldens / "img" / "truck.jpg").read_bytes())
     with np.load(goldens / f"{name}.npz") as golden:
         boxes = golden["boxes"]
@@ -116,13 +126,15 @@ def test_from_bytes_to_boxes(goldens, weights, name):
             assert np.abs(result.keypoints[best, :, 2] - points[real][index, :, 2]).max() <= 0.005
 
 
-def test_classification_from_bytes_to_probabilities(goldens, weights):
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_classification_from_bytes_to_probabilities(goldens, weights, backend):
     """The resampler that reproduces the reference's probabilities is Pillow's antialiased bilinear one."""
-    model = registry.load(weights("yolov8n-cls"), backend="torch")
+    require(backend)
+    model = registry.load(weights("yolov8n-cls"), backend=backend, device="cpu")
     (result,) = model((goldens / "img" / "truck.jpg").read_bytes())
     with np.load(goldens / "yolov8n-cls.npz") as golden:
         assert np.abs(result.probabilities - golden["probs"]).max() <= 1e-5
-        (raw,) = run(load_network(weights("yolov8n-cls")).module, torch.from_numpy(golden["x"]))
+        (raw,) = run(load_network(weights("yolov8n-cls")), (backend, False), golden["x"])
         assert np.abs(raw - golden["raw"]).max() <= 1e-5
 
 
@@ -130,20 +142,18 @@ def test_classification_from_bytes_to_probabilities(goldens, weights):
 def test_tensors_alone_tell_the_same_network(weights, picture, name):
     loaded = load_network(weights(name), end_to_end=True if name in END_TO_END else None)
     assert from_json(to_json(loaded.described.network)) == loaded.described.network
-    small = picture[:, :, 200:360, 200:392]
-    expected = run(loaded.module, small)
-    from lensmount_yolo.networks.assemble import assemble
-
-    tensors = loaded.module.state_dict()
-    rebuilt = assemble(measure({key: tuple(value.shape) for key, value in tensors.items()})).eval()
-    rebuilt.load_state_dict(tensors)
-    for mine, theirs in zip(expected, run(rebuilt, small), strict=True):
+    small = np.ascontiguousarray(picture[:, :, 200:360, 200:392])
+    expected = run(loaded, ("onnx", False), small)
+    rebuilt = replace(loaded, tree=measure({key: value.shape for key, value in loaded.tensors.items()}))
+    for mine, theirs in zip(expected, run(rebuilt, ("onnx", False), small), strict=True):
         assert np.abs(mine - theirs).max() <= 1e-5 * np.ptp(mine)
 
 
-def test_a_genuine_fine_tuned_file(reference_data):
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_genuine_fine_tuned_file(reference_data, backend):
+    require(backend)
     path = reference_data / "weights" / "yolov9t_volleyball_nc1.pt"
-    model = registry.load(path, backend="torch")
+    model = registry.load(path, backend=backend, device="cpu")
     assert model.card.classes == ("ball",)
     assert model.card.licence == "AGPL-3.0"
     assert model.card.description == "YOLOv9t detection, 1 class"

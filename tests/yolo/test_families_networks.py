@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -11,9 +13,8 @@ pytest.importorskip("onnxruntime")
 from lensmount import registry  # noqa: E402
 from lensmount.errors import ModelFileError, OptionError, UnknownOptionError, UnsupportedModelError  # noqa: E402
 from lensmount_yolo.checkpoint import load_network  # noqa: E402
-from lensmount_yolo.networks.fuse import fuse  # noqa: E402
 from lensmount_yolo.networks.nodes import Node  # noqa: E402
-from tiny_networks import classifier, lively, official_tree, pyramid, stand_ins  # noqa: E402 - after the skips
+from tiny_networks import classifier, folded, lively, official_tree, pyramid, stand_ins  # noqa: E402 - after the skips
 from wrapped import WAYS, wrapped  # noqa: E402 - after the skips
 
 PLANS = {
@@ -34,6 +35,11 @@ PICTURE = np.random.default_rng(5).integers(0, 255, (96, 160, 3), np.uint8)
 BOTH = {"without suppression": True, "no bins": True}
 
 
+def module(loaded):
+    """The network of a file in torch."""
+    return loaded.network().torch().module
+
+
 def run(network, picture):
     with torch.inference_mode():
         out = network(picture)
@@ -42,14 +48,14 @@ def run(network, picture):
 
 @pytest.mark.parametrize("plan", PLANS)
 def test_folding_changes_nothing(plan):
-    _, network = lively(PLANS[plan])
+    node, network = lively(PLANS[plan])
     picture = torch.rand(2, 3, 128, 192)
-    before = run(network, picture)
-    after = run(fuse(network), picture)
+    before, fused = run(network, picture), folded(node, network)
+    after = run(fused, picture)
     if before.ndim == 3 and before.shape[2] == 6:  # rows of nearly equal scores may change places
         before, after = before[..., 4], after[..., 4]
     assert torch.allclose(before, after, rtol=1e-4, atol=2e-3)
-    assert not any(".bn." in name for name in network.state_dict())
+    assert not any(".bn." in name for name in fused.state_dict())
 
 
 @pytest.mark.parametrize("plan", PLANS)
@@ -63,7 +69,7 @@ def test_a_bare_state_dict_and_our_safetensors_load_and_agree(tmp_path, plan):
     expected = run(network, picture)
     for path in (bare, described):
         loaded = load_network(path, end_to_end=BOTH.get(plan))
-        assert torch.equal(run(loaded.module, picture), expected)
+        assert torch.equal(run(module(loaded), picture), expected)
     assert load_network(bare).described.network == load_network(described).described.network
 
 
@@ -74,7 +80,7 @@ def test_wrappers_of_training_change_nothing(tmp_path, plan, way):
     torch.save({"ema": wrapped(network.state_dict(), way)}, tmp_path / "wrapped.pt")
     picture = torch.rand(1, 3, 128, 128)
     assert torch.equal(
-        run(load_network(tmp_path / "wrapped.pt", end_to_end=BOTH.get(plan)).module, picture), run(network, picture)
+        run(module(load_network(tmp_path / "wrapped.pt", end_to_end=BOTH.get(plan))), picture), run(network, picture)
     )
     assert registry.describe(tmp_path / "wrapped.pt").architecture == "yolo"
 
@@ -87,7 +93,7 @@ def test_a_pickled_model_inside_data_parallel(tmp_path):
         tree.model[1].f, tree.model[1].i = tree.model[1].module.f, tree.model[1].module.i
         torch.save({"model": torch.nn.DataParallel(tree)}, tmp_path / "best.pt")
     picture = torch.rand(1, 3, 128, 128)
-    assert torch.equal(run(load_network(tmp_path / "best.pt").module, picture), run(network, picture))
+    assert torch.equal(run(module(load_network(tmp_path / "best.pt")), picture), run(network, picture))
 
 
 @pytest.mark.parametrize(
@@ -261,7 +267,9 @@ def test_turned_boxes_keep_their_corners_under_unequal_scales():
 
 
 def area_attention(channels, *, area, apart, seed=0):
-    """A block of area attention with weights, and those weights by name."""
+    """A block of area attention with weights."""
+    from lensmount_networks import torch_module
+    from lensmount_networks.layers import declared
     from lensmount_yolo.networks.assemble import assemble
     from lensmount_yolo.networks.shapes_of_blocks import inner
 
@@ -278,19 +286,19 @@ def area_attention(channels, *, area, apart, seed=0):
     block = inner({"attn": tree, "mlp": {"0": convolution(8, channels), "1": convolution(channels, 8)}})
     node = block.parts["attn"]
     node = Node(node.kind, {**node.settings, "area": area}, node.parts)
-    module = assemble(Node("Network", {"sources": (-1,)}, {"0": node})).model[0]
+    layer = assemble(Node("Network", {"sources": (-1,)}, {"0": node}))
     generator = torch.Generator().manual_seed(seed)
-    for weight in module.parameters():
-        weight.data = torch.randn(weight.shape, generator=generator) / weight[0].numel() ** 0.5
-    return module.eval().requires_grad_(False)
+    shapes = {name: d.shape for name, _, _, d in declared(layer)}
+    tensors = {name: torch.randn(s, generator=generator) / math.prod(s[1:]) ** 0.5 for name, s in shapes.items()}
+    return torch_module(layer, tensors).model[0]
 
 
 @pytest.mark.parametrize("area", [1, 4])
 def test_area_attention_of_the_authors_layout(area):
     """By the definition, head by head and stretch by stretch: queries first, then keys, values by themselves."""
-    module = area_attention(64, area=area, apart=True)
+    block = area_attention(64, area=area, apart=True)
     x = torch.randn(2, 64, 4, 6)
-    packed, values = module.qk(x).flatten(2), module.v(x).flatten(2)
+    packed, values = block.qk(x).flatten(2), block.v(x).flatten(2)
     mixed = torch.zeros_like(values)
     for head in range(2):
         channels = slice(32 * head, 32 * head + 32)
@@ -298,8 +306,8 @@ def test_area_attention_of_the_authors_layout(area):
             query, key = packed[:, :64][:, channels][..., cells], packed[:, 64:][:, channels][..., cells]
             weights = torch.einsum("bcq,bck->bqk", query, key).div(32**0.5).softmax(2)
             mixed[:, channels, cells] = torch.einsum("bqk,bck->bcq", weights, values[:, channels][..., cells])
-    expected = module.proj((mixed + module.pe(values.view(2, 64, 4, 6)).flatten(2)).view(2, 64, 4, 6))
-    assert torch.allclose(module(x), expected, atol=1e-5)
+    expected = block.proj((mixed + block.pe(values.view(2, 64, 4, 6)).flatten(2)).view(2, 64, 4, 6))
+    assert torch.allclose(block(x), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("area", [1, 4])

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import lzma
-import warnings
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +13,16 @@ import pytest
 torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 
+from lensmount_networks import layers  # noqa: E402
 from lensmount_reading import as_torch_state_dict, module_state_dict, read_checkpoint  # noqa: E402
-from lensmount_yolo.networks import v8  # noqa: E402 - after the skips
-from lensmount_yolo.networks.blocks import BATCH_NORM_EPS, Conv  # noqa: E402
-from lensmount_yolo.networks.build import (  # noqa: E402
-    Scale,
-    YoloNetwork,
-    build_network,
-    rebuild_network,
-    scale_layers,
-)
-from lensmount_yolo.networks.fuse import fuse_conv_bn  # noqa: E402
+from lensmount_yolo.networks.build import build_network  # noqa: E402
+from lensmount_yolo.networks.fuse import fuse  # noqa: E402
 from lensmount_yolo.networks.heads import RawOutputs  # noqa: E402
+from lensmount_yolo.networks.nodes import Node  # noqa: E402
+from lensmount_yolo.networks.shapes_of_blocks import conv  # noqa: E402
+from lensmount_yolo.networks.tensors import measure  # noqa: E402
+from lensmount_yolo.networks.v8 import SCALES, Scale, v8  # noqa: E402
+from tiny_networks import folded  # noqa: E402
 
 TINY = Scale(0.33, 0.125, 256)
 # Millions of parameters, from the published tables of the models.
@@ -41,7 +38,6 @@ PUBLISHED = {
     ("segment", "l"): 46.0,
     ("segment", "x"): 71.8,
 }
-ROWS = {"detect": v8.DETECT, "segment": v8.SEGMENT}
 
 
 @pytest.fixture
@@ -63,12 +59,12 @@ def from_checkpoint(goldens: Path, name: str, folder: Path) -> dict[str, Any]:
     return as_torch_state_dict(module_state_dict(model), dtype=torch.float32)
 
 
-def lively(task: str = "segment", classes: int = 3, scale: Scale = TINY, seed: int = 0) -> YoloNetwork:
+def lively(task: str = "segment", classes: int = 3, scale: Scale = TINY, seed: int = 0) -> Any:
     """A small network whose batch statistics are not the identity, so that folding has something to do."""
     torch.manual_seed(seed)
-    network = build_network(ROWS[task], classes, scale)
+    network = build_network(v8(task, classes, scale))
     for module in network.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
+        if isinstance(module, layers.BatchNorm2d):
             module.weight.data.uniform_(0.5, 1.5)
             module.bias.data.normal_(0, 0.2)
             module.running_mean.normal_(0, 0.2)
@@ -76,11 +72,16 @@ def lively(task: str = "segment", classes: int = 3, scale: Scale = TINY, seed: i
     return network.eval()
 
 
+def fused(network: Any) -> Any:
+    """The same network, folded."""
+    return folded(measure({name: tensor.shape for name, tensor in network.state_dict().items()}), network)
+
+
 @pytest.mark.parametrize(("task", "scale"), sorted(PUBLISHED))
 def test_parameter_counts_are_the_published_ones(task, scale):
-    with torch.device("meta"):
-        network = build_network(ROWS[task], 80, v8.SCALES[scale])
-    millions = sum(p.numel() for p in network.parameters()) / 1e6
+    shapes = v8(task, 80, SCALES[scale])
+    assert measure(shapes).parts["22"].kind.lower() == task
+    millions = sum(math.prod(shape) for name, shape in shapes.items() if "running" not in name) / 1e6
     assert round(millions, 1) == PUBLISHED[task, scale]
 
 
@@ -88,14 +89,15 @@ def test_parameter_counts_are_the_published_ones(task, scale):
 @pytest.mark.parametrize("name", ["yolov8n", "yolov8n-seg"])
 def test_outputs_equal_the_reference(goldens, tmp_path, name, form):
     tensors = from_export(goldens, name) if form == "export" else from_checkpoint(goldens, name, tmp_path)
-    rows = v8.SEGMENT if "seg" in name else v8.DETECT
-    network = rebuild_network(rows, {key: value.shape for key, value in tensors.items()})
-    assert network.layers == scale_layers(rows, v8.SCALES["n"])
-    if form == "export":
-        fuse_conv_bn(network)
-    network.eval().load_state_dict(tensors)  # strict: no tensor missing, none left over
+    shapes = {key: tuple(value.shape) for key, value in tensors.items()}
+    if form != "export":
+        published = v8("segment" if "seg" in name else "detect", 80, SCALES["n"])
+        assert {key: shape for key, shape in shapes.items() if not key.endswith("num_batches_tracked")} == published
+    network = build_network(shapes).eval()
+    counters = {key for key in tensors if key.endswith("num_batches_tracked")}  # of use to training alone
+    network.load_state_dict({key: value for key, value in tensors.items() if key not in counters})  # strict
     if "folded" in form:
-        fuse_conv_bn(network)
+        network = fused(network)
 
     truth = np.load(goldens / f"{name}.npz")
     pictures = torch.from_numpy(np.load(goldens / "yolov8n.npz")["x_uint8"]).float() / 255
@@ -118,7 +120,7 @@ def test_tensor_names_are_the_official_ones():
         "model.0.conv.weight",
         "model.0.bn.running_var",
         "model.2.m.0.cv1.conv.weight",
-        "model.9.cv2.bn.num_batches_tracked",
+        "model.9.cv2.bn.running_mean",
         "model.22.cv2.0.2.bias",
         "model.22.cv4.2.1.bn.weight",
         "model.22.dfl.conv.weight",
@@ -134,9 +136,9 @@ def test_folding_changes_nothing(task):
     pictures = torch.rand(2, 3, 96, 128)
     with torch.inference_mode():
         before = network(pictures)
-        fuse_conv_bn(network)
+        network = fused(network)
         after = network(pictures)
-        fuse_conv_bn(network)  # twice is as good as once
+        network = fused(network)  # twice is as good as once
         again = network(pictures)
     before, after, again = (x if isinstance(x, tuple) else (x,) for x in (before, after, again))
     for a, b, c in zip(before, after, again, strict=True):
@@ -146,14 +148,38 @@ def test_folding_changes_nothing(task):
 
 
 def test_folding_is_the_formula():
-    conv = Conv(4, 6, 3).eval()
-    conv.bn.running_var.uniform_(0.1, 2)
-    conv.bn.running_mean.normal_()
-    weight = conv.conv.weight.detach().clone()
-    gain = conv.bn.weight / torch.sqrt(conv.bn.running_var + BATCH_NORM_EPS)
-    fuse_conv_bn(conv)
-    assert torch.allclose(conv.conv.weight, weight * gain.view(-1, 1, 1, 1), atol=1e-6)
-    assert BATCH_NORM_EPS == 1e-3
+    random = np.random.default_rng(0)
+    shapes = {"conv": {"weight": (6, 4, 3, 3)}, "bn": {"weight": (6,)}}
+    tensors = {"conv.weight": random.normal(size=(6, 4, 3, 3)).astype(np.float32)}
+    tensors |= {f"bn.{name}": random.uniform(0.1, 2, 6).astype(np.float32) for name in ("weight", "bias")}
+    tensors |= {f"bn.running_{name}": random.uniform(0.1, 2, 6).astype(np.float32) for name in ("mean", "var")}
+    before = {name: tensor.copy() for name, tensor in tensors.items()}
+    node, made = fuse(conv(shapes), tensors)
+    gain = tensors["bn.weight"] / np.sqrt(tensors["bn.running_var"] + 1e-3)
+    assert np.allclose(made["conv.weight"], tensors["conv.weight"] * gain[:, None, None, None], atol=1e-6)
+    assert np.allclose(made["conv.bias"], tensors["bn.bias"] - tensors["bn.running_mean"] * gain, atol=1e-6)
+    assert set(made) == {"conv.weight", "conv.bias"}
+    assert set(node.parts) == {"conv", "act"}
+    assert node.parts["conv"].settings["bias"]
+    assert all(np.array_equal(before[name], tensor) for name, tensor in tensors.items())  # what was given stays
+
+
+def test_branches_of_another_form_are_not_merged():
+    shapes = {
+        name: {"conv": {"weight": (6, 6, side, side), "bias": (6,)}} for name, side in (("conv1", 3), ("conv2", 1))
+    }
+    made = {name: conv(tree, act=False) for name, tree in shapes.items()}
+    tensors = {
+        f"{name}.conv.{part}": np.zeros(tree["conv"][part], np.float32)
+        for name, tree in shapes.items()
+        for part in tree["conv"]
+    }
+    assert set(fuse(Node("RepConv", {}, made), tensors)[1]) == {"conv.weight", "conv.bias"}
+    strided = conv(shapes["conv1"], act=False, stride=2)
+    with pytest.raises(ValueError, match="stride"):
+        fuse(Node("RepConv", {}, {**made, "conv1": strided}), tensors)
+    with pytest.raises(ValueError, match="plain"):
+        fuse(Node("RepConv", {}, {**made, "conv1": conv(shapes["conv1"])}), tensors)
 
 
 def test_training_mode_gives_what_evaluation_decodes():
@@ -200,44 +226,14 @@ def test_any_multiple_of_32(height, width):
 
 @pytest.mark.parametrize("scale", [TINY, Scale(0.67, 0.3, 300), Scale(1.0, 0.125, 128)])
 @pytest.mark.parametrize("task", ["detect", "segment"])
-def test_any_scale_is_rebuilt_from_shapes(task, scale):
-    first = build_network(ROWS[task], 5, scale)
-    second = rebuild_network(ROWS[task], {key: value.shape for key, value in first.state_dict().items()})
-    assert second.layers == first.layers
-    assert second.classes == 5
-    second.load_state_dict(first.state_dict())
-
-
-def test_another_version_is_not_mistaken_for_v8():
-    shapes = {key: value.shape for key, value in lively().state_dict().items() if not key.startswith("model.12.")}
-    with pytest.raises(KeyError):
-        rebuild_network(v8.SEGMENT, shapes)
-
-
-@pytest.mark.parametrize("dynamic", [False, True])
-def test_export_gives_the_same_numbers(dynamic):
-    runtime = pytest.importorskip("onnxruntime")
-    network = fuse_conv_bn(lively())
-    names = ["output0", "output1"]
-    axes = {"images": {0: "batch", 2: "height", 3: "width"}, **{name: {0: "batch"} for name in names}}
-    stream = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            network,
-            (torch.rand(1, 3, 64, 64),),
-            stream,
-            input_names=["images"],
-            output_names=names,
-            dynamic_axes=axes if dynamic else None,
-            opset_version=17,
-            dynamo=False,
-        )
-    session = runtime.InferenceSession(stream.getvalue(), providers=["CPUExecutionProvider"])
-    for shape in [(1, 3, 64, 64), (2, 3, 96, 160)] if dynamic else [(1, 3, 64, 64)]:
-        pictures = torch.rand(shape)
-        with torch.inference_mode():
-            expected = network(pictures)
-        for got, want in zip(session.run(names, {"images": pictures.numpy()}), expected, strict=True):
-            assert got.shape == want.shape
-            assert np.abs(got - want.numpy()).max() <= 1e-3  # boxes are in pixels, up to about 160
+def test_a_network_of_any_scale_learns(task, scale):
+    """Its tensors are those that were asked for; all of them but the bins' numbers get gradients."""
+    shapes = v8(task, 5, scale)
+    network = build_network(shapes)
+    assert {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()} == shapes
+    raw = network(torch.rand(2, 3, 64, 64))
+    parts = [*raw.distances, *raw.scores, *raw.coefficients, *([] if raw.prototypes is None else [raw.prototypes])]
+    sum(part.square().mean() for part in parts).backward()
+    still = [name for name, weight in network.named_parameters() if weight.grad is None or not weight.grad.any()]
+    assert still == ["model.22.dfl.conv.weight"]
+    assert network.model[0].bn.running_mean.any()  # statistics follow the batches

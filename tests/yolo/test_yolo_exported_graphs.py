@@ -14,21 +14,14 @@ pytest.importorskip("onnxruntime")
 
 from lensmount import registry  # noqa: E402 - after the skips
 from lensmount_yolo.export_check import suppression_faults  # noqa: E402
-from lensmount_yolo.networks.suppress import WithSuppression  # noqa: E402
+from lensmount_yolo.networks.suppress import Suppression  # noqa: E402
 from tiny_networks import classifier, lively, pyramid  # noqa: E402
 
 CLASSES, EXTRA = 3, 2
 
 
-class Given(torch.nn.Module):
-    """A network whose predictions are the picture."""
-
-    def forward(self, picture):
-        return picture
-
-
 def suppressed(raw, rows=40):
-    rule = WithSuppression(Given(), CLASSES, confidence=0.25, iou_threshold=0.5, max_detections=rows)
+    rule = Suppression(CLASSES, confidence=0.25, iou_threshold=0.5, max_detections=rows)
     return rule, rule(torch.from_numpy(raw)[None])[0].numpy()
 
 
@@ -132,7 +125,8 @@ def test_no_tensor_is_sliced_twice(written, name, dynamic):
 def test_openvino_compiles_and_agrees(written, name, dynamic):
     openvino, onnxruntime = pytest.importorskip("openvino"), pytest.importorskip("onnxruntime")
     path = str(written(name, dynamic))
-    picture = np.random.default_rng(3).random((1, 3, 96, 96), np.float32)
+    sides = [side.dim_value or 96 for side in onnx.load(path).graph.input[0].type.tensor_type.shape.dim[2:]]
+    picture = np.random.default_rng(3).random((1, 3, *sides), np.float32)
     compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     ours = list(compiled([picture]).values())
 

@@ -19,12 +19,11 @@ from lensmount.version import __version__ as __version__
 for _switch in ("ORT_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY"):
     os.environ.setdefault(_switch, "1")  # read when onnxruntime and huggingface_hub are imported: docs/security.md
 
-_LAZY = {"AutoModel": "lensmount.registry", "LensmountError": "lensmount.errors"}
+_LAZY = {"AutoModel": "lensmount_vision.moving", "LensmountError": "lensmount.errors"}
 
 if TYPE_CHECKING:
     from lensmount import registry as registry
     from lensmount.errors import LensmountError as LensmountError
-    from lensmount.registry import AutoModel as AutoModel
 
 __all__ = ["AutoModel", "LensmountError", "__version__", "registry"]
 
@@ -32,7 +31,12 @@ __all__ = ["AutoModel", "LensmountError", "__version__", "registry"]
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'lensmount' has no attribute {name!r}")
-    module = import_module(_LAZY.get(name, f"lensmount.{name}"))
+    try:
+        module = import_module(_LAZY.get(name, f"lensmount.{name}"))
+    except ModuleNotFoundError as error:
+        if not str(error.name).startswith("lensmount_vision"):
+            raise
+        raise AttributeError("AutoModel comes with lensmount-vision: pip install lensmount-vision") from error
     return getattr(module, name, module)
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from lensmount.store.fetch import FetchedPackage
 
 __all__ = [
-    "AutoModel", "Name", "Registry", "add_plugin", "backends", "default", "describe", "explain", "export", "load",
+    "Name", "Registry", "add_plugin", "backends", "default", "describe", "explain", "export", "load",
     "lock", "models", "plugins", "pull", "refresh", "use",
 ]  # fmt: skip
 
@@ -378,15 +378,3 @@ def use(other: Registry) -> Iterator[Registry]:
         yield other
     finally:
         _default.site = before
-
-
-class AutoModel:
-    """A thin alias of `load` for those who come from `inference-models`; never instantiated."""
-
-    def __init__(self) -> None:
-        raise TypeError("AutoModel is not instantiated: AutoModel.from_pretrained('yolov8n-640')")
-
-    @staticmethod
-    def from_pretrained(model_id_or_path: Name, **options: Any) -> Any:
-        """Loads a model; every argument is `load`'s."""
-        return load(model_id_or_path, **options)

@@ -30,7 +30,7 @@ def third_party(*commands):
     return types.SimpleNamespace(lensmount_commands=hookimpl(lensmount_commands))
 
 
-def serve(port: int = 80, model: str = "none") -> None:
+def listen(port: int = 80, model: str = "none") -> None:
     """Serve over HTTP; more on it."""
     print(f"serving {model} at {port}")
 
@@ -48,13 +48,13 @@ def start(count: int) -> None:
 def module(monkeypatch):
     """This module's names, importable under a name that import strings can use."""
     made = types.ModuleType("commands_of_others")
-    made.serve, made.fleet = serve, fleet
+    made.listen, made.fleet = listen, fleet
     monkeypatch.setitem(sys.modules, made.__name__, made)
 
 
 @pytest.fixture
 def others(known, module):
-    return known(third_party(("serve", "commands_of_others:serve"), ("fleet", "commands_of_others:fleet")))
+    return known(third_party(("listen", "commands_of_others:listen"), ("fleet", "commands_of_others:fleet")))
 
 
 def broken_module(folder, monkeypatch, name, text):
@@ -67,14 +67,14 @@ def broken_module(folder, monkeypatch, name, text):
 
 
 def test_a_function(others, lensmount):
-    done = lensmount("serve", "--port", "8080")
+    done = lensmount("listen", "--port", "8080")
     assert (done.status, done.out) == (0, "serving none at 8080\n")
-    done = lensmount("serve", "-h")
+    done = lensmount("listen", "-h")
     assert done.status == 0
-    assert "serve [OPTIONS]" in done.out and "Serve over HTTP; more on it." in done.out and "--port" in done.out
+    assert "listen [OPTIONS]" in done.out and "Serve over HTTP; more on it." in done.out and "--port" in done.out
     assert "--install-completion" not in done.out
-    done = lensmount("serve", "--port", "many")
-    assert done.status == 2 and "lensmount serve" in done.err
+    done = lensmount("listen", "--port", "many")
+    assert done.status == 2 and "lensmount listen" in done.err
 
 
 def test_a_typer_with_one_command_of_its_own(others, lensmount):
@@ -86,21 +86,21 @@ def test_a_typer_with_one_command_of_its_own(others, lensmount):
 
 
 def test_the_list_shows_help_and_imports_nothing(known, lensmount):
-    known(third_party(("serve", "nowhere_at_all:serve")))
+    known(third_party(("listen", "nowhere_at_all:listen")))
     done = lensmount("--help")
     assert (done.status, done.err) == (0, "")
     heads = [line.split()[1] for line in done.out.splitlines() if line.startswith("│ ") and line[2] != " "]
-    assert [name for name in heads if not name.startswith("-")] == [*first_party("commands")["lensmount"], "serve"]
-    assert "Commands of plugin-0" in done.out and "Help of serve." in done.out
+    assert [name for name in heads if not name.startswith("-")] == [*first_party("commands")["lensmount"], "listen"]
+    assert "Commands of plugin-0" in done.out and "Help of listen." in done.out
     for command in builtin.lensmount_commands():
         assert command.help in done.out
 
 
 def test_a_plugin_that_is_added_to_the_running_program(known, module, lensmount):
     made = known()
-    assert lensmount("serve").status == 2
-    assert made.add_plugin(third_party(("serve", "commands_of_others:serve")), "late").state == "active"
-    assert lensmount("serve").out == "serving none at 80\n"
+    assert lensmount("listen").status == 2
+    assert made.add_plugin(third_party(("listen", "commands_of_others:listen")), "late").state == "active"
+    assert lensmount("listen").out == "serving none at 80\n"
     assert "Commands of late" in lensmount("--help").out
 
 
@@ -116,10 +116,10 @@ def test_a_catalogue_is_not_read_for_it(known, lensmount, monkeypatch):
     def cards():
         raise AssertionError("models were asked for")
 
-    plugin = third_party(("serve", "nowhere_at_all:serve"))
+    plugin = third_party(("listen", "nowhere_at_all:listen"))
     plugin.lensmount_model_cards = hookimpl(lambda: cards())
     known(plugin)
-    assert "Help of serve." in lensmount("--help").out
+    assert "Help of listen." in lensmount("--help").out
 
 
 # --- what is told of commands, wherever -------------------------------------------------------------------------------
@@ -149,18 +149,18 @@ def test_every_command_of_ours_is_there_and_announced():
         ("import sys; sys.exit(0)", "SystemExit"),
         ("x = = 1", "SyntaxError"),
         ("", "names something that does not exist"),
-        ("serve = 3", "a function with typer's annotations, or a typer.Typer"),
-        ("def serve(x: 'Nothing'): ...", "a function with typer's annotations, or a typer.Typer"),
+        ("listen = 3", "a function with typer's annotations, or a typer.Typer"),
+        ("def listen(x: 'Nothing'): ...", "a function with typer's annotations, or a typer.Typer"),
     ],
 )
 def test_a_broken_module(known, module, lensmount, tmp_path, monkeypatch, text, told):
     broken_module(tmp_path, monkeypatch, "broken_command", text)
-    known(third_party(("serve", "broken_command:serve"), ("fleet", "commands_of_others:fleet")))
-    for arguments in (("serve",), ("serve", "--help")):
+    known(third_party(("listen", "broken_command:listen"), ("fleet", "commands_of_others:fleet")))
+    for arguments in (("listen",), ("listen", "--help")):
         done = lensmount(*arguments)
         assert done.status == 1
         assert "PluginError" in done.err and told in done.err
-        assert "command 'serve' of plugin-0" in done.err and "pip install --upgrade" in done.err
+        assert "command 'listen' of plugin-0" in done.err and "pip install --upgrade" in done.err
         assert "Traceback" not in done.err
     assert lensmount("fleet", "start", "1").status == 0
     assert lensmount("--help").status == 0
@@ -169,17 +169,17 @@ def test_a_broken_module(known, module, lensmount, tmp_path, monkeypatch, text, 
 
 def test_a_module_that_needs_a_package(known, lensmount, tmp_path, monkeypatch):
     broken_module(tmp_path, monkeypatch, "needy_command", "import flask_of_nobody")
-    known(third_party(("serve", "needy_command:serve")))
-    done = lensmount("serve")
+    known(third_party(("listen", "needy_command:listen")))
+    done = lensmount("listen")
     assert done.status == 1
     assert "MissingDependencyError" in done.err and "pip install flask_of_nobody" in done.err
 
 
 def test_a_plugin_without_the_module(known, lensmount):
-    known(third_party(("serve", "nowhere_at_all:serve")))
-    done = lensmount("serve")
+    known(third_party(("listen", "nowhere_at_all:listen")))
+    done = lensmount("listen")
     assert done.status == 1
-    assert "command 'serve' of plugin-0 names a module that does not exist" in done.err
+    assert "command 'listen' of plugin-0 names a module that does not exist" in done.err
 
 
 # --- names ------------------------------------------------------------------------------------------------------------
@@ -187,31 +187,31 @@ def test_a_plugin_without_the_module(known, lensmount):
 
 @pytest.mark.parametrize("name", [command.name for command in builtin.lensmount_commands()])
 def test_a_name_of_the_core_is_refused(module, name):
-    plugin = third_party((name, "commands_of_others:serve"), ("serve", "commands_of_others:serve"))
+    plugin = third_party((name, "commands_of_others:listen"), ("listen", "commands_of_others:listen"))
     made = registry.Registry(lambda: [given(plugin, "greedy")])
     with pytest.warns(PluginWarning, match=f"commands '{name}' \\(lensmount\\)"):
         (_, status) = made.plugins()
     assert (status.state, status.stage) == ("broken", "conflict")
-    assert "serve" not in made.index.commands  # all of a plugin or nothing
+    assert "listen" not in made.index.commands  # all of a plugin or nothing
 
 
 @pytest.mark.filterwarnings("default::lensmount.host.discovery.PluginWarning")
 def test_the_core_keeps_the_command_that_a_plugin_claimed(known, module, lensmount):
-    known(third_party(("doctor", "commands_of_others:serve")))
+    known(third_party(("doctor", "commands_of_others:listen")))
     assert "serving" not in lensmount("doctor").out
-    done = lensmount("serve")
+    done = lensmount("listen")
     assert done.status == 2
     assert "plugin 'plugin-0'" in done.err and "was left out" in done.err and "conflict" in done.err
 
 
 def test_of_two_plugins_the_first_keeps_a_name(known, module, lensmount):
     made = known(
-        third_party(("serve", "commands_of_others:serve")),
-        third_party(("serve", "commands_of_others:fleet")),
+        third_party(("listen", "commands_of_others:listen")),
+        third_party(("listen", "commands_of_others:fleet")),
     )
-    with pytest.warns(PluginWarning, match=r"commands 'serve' \(plugin-0\)"):
+    with pytest.warns(PluginWarning, match=r"commands 'listen' \(plugin-0\)"):
         assert [s.state for s in made.plugins()] == ["active", "active", "broken"]
-    assert lensmount("serve").out == "serving none at 80\n"
+    assert lensmount("listen").out == "serving none at 80\n"
 
 
 # --- what is not there ------------------------------------------------------------------------------------------------
@@ -230,9 +230,9 @@ def test_a_command_that_is_not_installed_names_the_pip_line(known, lensmount, na
 
 
 def test_a_word_that_is_near(others, lensmount):
-    done = lensmount("servee")
+    done = lensmount("listenn")
     assert done.status == 2
-    assert "Did you mean serve?" in done.err
+    assert "Did you mean listen?" in done.err
     done = lensmount("modles")
     assert "Did you mean models?" in done.err and "pip" not in done.err
     done = lensmount("predct")

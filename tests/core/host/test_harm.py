@@ -15,10 +15,12 @@ from pathlib import Path
 import pytest
 
 import tiny_plugin
+from lensmount.cli.diagnosis import diagnose
 from lensmount.contracts import Fetched, TorchNetwork
 from lensmount.errors import LensmountError, OptionError, PluginError, PluginWarning, UnsupportedModelError
 from lensmount.host import discovery
 from lensmount.host.discovery import HOOKS, given
+from lensmount.machine.environment import Environment
 from lensmount.registry import Registry
 from lensmount.specs import (
     Architecture,
@@ -35,6 +37,9 @@ from lensmount.specs import (
     hookimpl,
 )
 from lensmount_reading.recognise import read as read_bare
+
+# A backend that is not asked for, whose probe fails, is told of; these tests have one on purpose.
+pytestmark = pytest.mark.filterwarnings("ignore:the probe of backend:lensmount.errors.PluginWarning")
 
 
 class SpeechlessError(Exception):
@@ -287,10 +292,14 @@ def test_a_harmful_probe_makes_its_backend_alone_unusable(how, stranger, monkeyp
         **HARMS, "hangs": hangs, "half": lambda environment: BackendStatus(usable=True, devices="cpu")
     }[how]  # fmt: skip
     here = registry()
-    found = {backend.name: status for backend, status in here.backends()}
+    with pytest.warns(PluginWarning, match="probe of backend 'strange'"):  # whoever waited for it is told why
+        found = {backend.name: status for backend, status in here.backends()}
     assert found["tiny"].usable
     assert not found["strange"].usable
     assert "probe of backend 'strange'" in found["strange"].reason
+    assert "\n" not in found["strange"].reason
+    (finding,) = [f for f in diagnose(Environment(), here.backends()) if f.check == "strange"]
+    assert finding.serious
     assert here.load("tiny-1").backend == "tiny"
 
 

@@ -36,6 +36,9 @@ from lensmount.specs import (
     hookimpl,
 )
 
+# A backend that is not asked for, whose probe fails, is told of; these tests have one on purpose.
+pytestmark = pytest.mark.filterwarnings("ignore:the probe of backend:lensmount.errors.PluginWarning")
+
 opened: list[FakeSession] = []
 
 
@@ -327,11 +330,13 @@ def test_a_licence_notice_is_shown_once_per_machine(weights, monkeypatch, tmp_pa
         registry.load("asks")
 
 
-def test_automodel_is_an_alias():
+def test_automodel_comes_with_lensmount_vision():
     code = (
-        "import lensmount.registry as r\n"
-        "r.load = lambda *a, **k: (a, k)\n"
-        "from lensmount import AutoModel\n"
-        "assert AutoModel.from_pretrained('x', backend='onnx') == (('x',), {'backend': 'onnx'})\n"
+        "import sys\n"
+        "sys.modules['lensmount_vision'] = None\n"
+        "import lensmount\n"
+        "try:\n    lensmount.AutoModel\n"
+        "except AttributeError as error:\n    assert 'pip install lensmount-vision' in str(error), error\n"
+        "else:\n    raise SystemExit('it did not fail')\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -226,13 +226,15 @@ def test_every_reason_of_every_package():
 
 
 def test_a_format_that_no_backend_opens():
-    made = plan([package("tflite"), package("onnx")], [(ONNX, CPU)])
+    made = plan([package("paddle"), package("onnx")], [(ONNX, CPU)])
     assert chosen(made) == ("onnx", "onnx", "cpu", "fp32")
     assert made.rejected[0].backend is None
-    assert reasons(made, "tflite")["backend"] == Reason(
-        check="backend", required="a backend that opens 'tflite'", found="backends: onnx"
+    assert reasons(made, "paddle")["backend"] == Reason(
+        check="backend", required="a backend that opens 'paddle'", found="backends: onnx"
     )
-    assert reasons(plan([package("tflite")], []), "tflite")["backend"].found == "backends: none"
+    assert reasons(plan([package("paddle")], []), "paddle")["backend"].found == "backends: none"
+    found = reasons(plan([package("tflite")], [(ONNX, CPU)]), "tflite")["backend"]
+    assert found.fix == 'pip install "lensmount[litert]"'
 
 
 def test_a_backend_that_is_not_installed_names_the_command():

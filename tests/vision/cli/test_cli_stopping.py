@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 
 import cv2
 import numpy as np
@@ -22,19 +23,23 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT f
 
 def interrupted(*arguments, group: bool, after: int = 1):
     """Runs a command, presses Ctrl-C after some lines of output; gives its status and what it wrote on both."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "lensmount", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "NO_COLOR": "1", "PYTHONUNBUFFERED": "1"},
-        start_new_session=True,
-    )
-    assert process.stdout is not None
-    lines = [process.stdout.readline() for _ in range(after)]
-    assert all(lines), process.communicate()
-    (os.killpg if group else os.kill)(process.pid, signal.SIGINT)
-    rest, said = process.communicate(timeout=120)
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "lensmount", *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env={**os.environ, "NO_COLOR": "1", "PYTHONUNBUFFERED": "1"},
+            start_new_session=True,
+        )
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(after)]
+        (os.killpg if group else os.kill)(process.pid, signal.SIGINT)
+        rest = process.stdout.read()  # `communicate` would lose what `readline` has read ahead
+        process.wait(timeout=120)
+        errors.seek(0)
+        said = errors.read()
+    assert all(lines), said
     assert "Traceback" not in said, said
     return process.returncode, "".join(lines) + rest, said
 

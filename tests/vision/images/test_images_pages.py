@@ -105,12 +105,12 @@ def test_a_stream_takes_all_and_says_nothing(form, tmp_path):
     single.write_bytes(saved("PNG", 1))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        items = list(items_of([str(path), str(single), path.read_bytes()], None, None, None))
+        items = list(items_of([str(path), str(single), path.read_bytes()], None, None, None, 3))
         shapes = [item.load().pixels.shape for item in items]
     assert [item.frame for item in items] == [0, 1, 2, 3, None, 0, 1, 2, 3]
     assert shapes == [(40, 60, 3)] * 9
     assert [item.source for item in items[:5]] == [str(path)] * 4 + [str(single)]
-    assert len(list(items_of([str(path)], None, 2, None))) == 2
+    assert len(list(items_of([str(path)], None, 2, None, 3))) == 2
 
 
 @pytest.mark.parametrize("order", ["<", ">"])

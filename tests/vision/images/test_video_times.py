@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 import pytest
 
-from lensmount_vision.cli.sinks import LONGEST, VideoWriter
 from lensmount_vision.images.sources import video_frames
+from lensmount_vision.images.writing import LONGEST, VideoWriter
 
 UNEVEN = (0, 20, 400, 420, 1500, 3000)
 TIMES = {

@@ -96,6 +96,9 @@ def test_choosing_rows_gives_the_same_type(kind):
         assert type(part) is kind and len(part) == len(expected)
         for name in result.row_fields:
             whole = getattr(result, name)
+            if whole is None:  # nothing was tracked
+                assert getattr(part, name) is None
+                continue
             whole, found = (x.dense() if isinstance(x, Masks) else x for x in (whole, getattr(part, name)))
             assert np.array_equal(found, whole[np.array(expected, int)])
     assert [len(one) for one in result] == [1, 1, 1]
@@ -213,7 +216,7 @@ def test_other_kinds_refuse():
     for points, options in (
         (np.zeros((3, 4)), {}),
         (np.zeros((2, 4, 3)), {}),
-        (np.zeros((3, 4, 2)), {}),
+        (np.zeros((3, 4, 4)), {}),
         (np.zeros((3, 4, 3)), {"keypoint_names": ("a",)}),
         (np.zeros((3, 4, 3)), {"skeleton": ((0, 4),)}),
     ):
@@ -358,7 +361,7 @@ def test_supervision_keeps_class_names():
         assert len(empty) == 0 and empty.xyxy.shape == (0, 4)
         other.xyxy[:] = 0
         assert result.xyxy.any()
-    assert np.array_equal(make(InstanceSegmentation).to_supervision().mask, dense_masks())
+    assert np.array_equal(np.asarray(make(InstanceSegmentation).to_supervision().mask), dense_masks())
     oriented = make(OrientedDetections)
     assert np.array_equal(oriented.to_supervision().data["xyxyxyxy"], oriented.corners)
 
@@ -372,8 +375,80 @@ def test_supervision_of_the_other_kinds():
     classes = make(Classification).to_supervision()
     assert isinstance(classes, sv.Classifications) and classes.get_top_k(1)[0].tolist() == [1]
     prompted = make(PromptedMasks).to_supervision()
-    assert np.array_equal(prompted.mask, dense_masks()) and prompted.xyxy[0].tolist() == [8, 5, 30, 20]
+    assert np.array_equal(np.asarray(prompted.mask), dense_masks()) and prompted.xyxy[0].tolist() == [8, 5, 30, 20]
     assert len(make(PromptedMasks)[:0].to_supervision()) == 0
+
+
+def scattered(count, size, seed=0):
+    """Masks of every form: with holes, of one pixel, at the edges, empty, the whole picture."""
+    rng = np.random.default_rng(seed)
+    crops = [(np.ones(size, bool), (0, 0)), (np.zeros((0, 0), bool), (0, 0)), (np.zeros((4, 3), bool), (5, 6))]
+    crops.append((np.ones((1, 1), bool), (size[1] - 1, size[0] - 1)))
+    while len(crops) < count:
+        height, width = (int(rng.integers(1, side // 2)) for side in size)
+        place = int(rng.integers(0, size[1] - width + 1)), int(rng.integers(0, size[0] - height + 1))
+        crops.append((rng.random((height, width)) < rng.choice([0.1, 0.5, 0.95]), place))
+    return Masks.from_crops(crops[:count], size)
+
+
+def segmentation(masks):
+    """Boxes around masks."""
+    count = len(masks)
+    return InstanceSegmentation(
+        xyxy=masks.boxes, confidence=np.linspace(0.9, 0.1, count), class_id=np.arange(count) % 3, class_names=NAMES,
+        image_size=masks.image_size, masks=masks,
+    )  # fmt: skip
+
+
+def test_masks_stay_compact_in_supervision(monkeypatch):
+    sv = pytest.importorskip("supervision")
+    masks = scattered(40, SIZE)
+    dense, result = masks.dense(), segmentation(masks)
+    for kind in (InstanceSegmentation, PromptedMasks):
+        monkeypatch.setattr(Masks, "dense", lambda self: pytest.fail("a dense array was made"))
+        if kind is InstanceSegmentation:
+            other = result.to_supervision()
+        else:
+            other = PromptedMasks(masks=masks, scores=np.ones(40), image_size=SIZE).to_supervision()
+        assert isinstance(other.mask, sv.CompactMask)
+        monkeypatch.undo()
+        assert np.array_equal(other.mask.to_dense(), dense)
+        assert other.mask.area.tolist() == masks.area.tolist()
+        some = other[[5, 2, 9]]
+        assert isinstance(some.mask, sv.CompactMask) and np.array_equal(np.asarray(some.mask), dense[[5, 2, 9]])
+        assert isinstance(other[:0].mask, sv.CompactMask)
+    none = segmentation(masks[:0]).to_supervision()
+    assert isinstance(none.mask, sv.CompactMask) and none.mask.shape == (0, *SIZE)
+
+
+def test_supervision_draws_the_same_from_compact_masks_as_from_dense_ones():
+    sv = pytest.importorskip("supervision")
+    masks = scattered(30, (120, 160), seed=1)[4:]  # without the one that covers all
+    result = segmentation(masks)
+    compact = result.to_supervision()
+    dense = sv.Detections(
+        xyxy=compact.xyxy, confidence=compact.confidence, class_id=compact.class_id, mask=masks.dense()
+    )
+    picture = np.random.default_rng(2).integers(0, 255, (120, 160, 3), np.uint8)
+    for annotator in (sv.MaskAnnotator(), sv.PolygonAnnotator(), sv.HaloAnnotator()):
+        one, two = (annotator.annotate(picture.copy(), detections) for detections in (compact, dense))
+        assert np.array_equal(one, two) and not np.array_equal(one, picture), type(annotator).__name__
+
+
+def test_older_supervision_gets_dense_masks(monkeypatch):
+    sv = pytest.importorskip("supervision")
+    monkeypatch.delattr(sv, "CompactMask")
+    assert np.array_equal(make(InstanceSegmentation).to_supervision().mask, dense_masks())
+
+
+def test_no_form_makes_masks_dense(monkeypatch):
+    result = segmentation(scattered(12, SIZE))
+    prompted = PromptedMasks(masks=result.masks, scores=np.ones(12), image_size=SIZE)
+    monkeypatch.setattr(Masks, "dense", lambda self: pytest.fail("a dense array was made"))
+    picture = np.zeros((*SIZE, 3), np.uint8)
+    for one in (result, prompted):
+        assert len(one.to_coco()) == 12 and one.draw(picture).any()
+        assert from_dict(json.loads(json.dumps(one.to_dict()))).masks == one.masks
 
 
 def test_without_supervision_says_what_to_install(monkeypatch):
@@ -390,3 +465,27 @@ def test_results_need_numpy_alone():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_keypoints_without_visibility():
+    """Models that say where points are, and not whether they can be seen, have two values of a point everywhere."""
+    points = np.random.default_rng(0).random((3, 4, 2)) * (80, 60)
+    result = Keypoints(**COMMON, keypoints=points, keypoint_names=("a", "b", "c", "d"), skeleton=((0, 1),))
+    assert result.point_values == 2 and result.keypoints.shape == (3, 4, 2)
+    data = json.loads(json.dumps(result.to_dict()))
+    assert from_dict(data) == result and len(data["objects"][0]["keypoints"][0]) == 2
+    assert from_dict(json.loads(json.dumps(result[:0].to_dict()))) == result[:0]
+    assert result[:0].keypoints.shape == (0, 4, 2)
+    rows = result.to_coco(image_id=1)
+    assert [row["keypoints"][2::3] for row in rows] == [[2, 2, 2, 2]] * 3
+    seen = Keypoints(**COMMON, keypoints=np.concatenate([points, np.ones((3, 4, 1))], axis=2), skeleton=((0, 1),))
+    picture = np.zeros((*SIZE, 3), np.uint8)
+    np.testing.assert_array_equal(result.draw(picture), seen.draw(picture))
+    old = {key: value for key, value in seen.to_dict().items() if key != "point_values"}
+    assert from_dict(old) == seen  # as it was written before there were points of two values
+
+
+def test_supervision_of_keypoints_without_visibility():
+    pytest.importorskip("supervision")
+    found = Keypoints(**COMMON, keypoints=np.ones((3, 4, 2))).to_supervision()
+    assert found.xy.shape == (3, 4, 2)

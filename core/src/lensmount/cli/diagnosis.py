@@ -90,10 +90,10 @@ def _backends(environment: Environment, known: list[tuple[Backend, BackendStatus
         fix = " or ".join(fixes or [FORMATS["onnx"], FORMATS["torch"]])
         yield Finding(check="backend", problem="no backend can run here", fix=fix)
     for backend, status in known:
-        broken = not status.usable and backend.name == "onnx" and bool(environment.damaged)
-        limited = status.usable and status.reason is not None  # runs, but not on all that is there
-        if broken or limited:
-            yield Finding(check=backend.name, problem=f"{backend.name}: {status.reason}", fix=status.fix)
+        why = status.reason or ""
+        broken = why.startswith("the probe of") or (backend.name == "onnx" and bool(environment.damaged))
+        if why and (broken or status.usable):  # usable, but not on all that is there
+            yield Finding(check=backend.name, problem=f"{backend.name}: {why}", fix=status.fix)
 
 
 def _overlaps(environment: Environment) -> Iterator[Finding]:

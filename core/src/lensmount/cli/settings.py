@@ -12,7 +12,7 @@ from lensmount.errors import InputError
 
 __all__ = [
     "ArchitectureName", "AsJson", "BackendName", "BackendNames", "DeviceName", "ModelName", "NumbersFile", "Offline",
-    "Options", "PrecisionName", "PrecisionNames", "RunThreads", "Threads", "load_options",
+    "Options", "PrecisionName", "PrecisionNames", "Refresh", "RunThreads", "Threads", "load_options",
 ]  # fmt: skip
 
 ModelName = Annotated[str, typer.Argument(help="Model id, path of a file or folder, or address (hf://owner/repo).")]

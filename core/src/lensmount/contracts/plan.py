@@ -69,7 +69,7 @@ class Choice:
 
     @property
     def as_graph(self) -> bool:
-        """Whether a torch package's weights run as an ONNX graph, made from them at load."""
+        """Whether the package's weights run as an ONNX graph, made from them at load."""
         return self.package.format not in self.backend.formats
 
     def __str__(self) -> str:
@@ -133,7 +133,8 @@ class LoadPlan:
 def verdict(choice: Choice, selected: bool) -> str:
     """What a table says of something that can run."""
     time = "" if choice.milliseconds is None else f", {choice.milliseconds:.2f} ms"
-    return ("selected" if selected else "also usable") + (", torch weights as an onnx graph" * choice.as_graph) + time
+    graph = f", {choice.package.format} weights as an onnx graph" if choice.as_graph else ""
+    return ("selected" if selected else "also usable") + graph + time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

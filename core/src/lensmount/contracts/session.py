@@ -91,7 +91,7 @@ class TorchNetwork:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GraphNetwork:
-    """An ONNX graph in memory, made from the weights of a torch package.
+    """An ONNX graph in memory, made from the weights of a package.
 
     Attributes:
         model: The serialised model. Initializers named below are marked in it as lying outside.
@@ -113,7 +113,7 @@ class OpenRequest:
         precision: Precision to compute in (`fp32`, `fp16`, `bf16`; `int8` graphs run as they are).
         options: Session settings.
         network: For format `torch`: the network that the architecture built, on the CPU in float32.
-        graph: For format `torch` on a backend that opens `graph`: the graph that the architecture wrote.
+        graph: For a backend that opens `graph` instead of the package's format: what the architecture wrote.
     """
 
     package: ModelPackage

@@ -18,7 +18,7 @@ EXPORTS = {("onnx", "int8"): 'pip install "lensmount[int8]"'}
 
 FORMATS = {
     name: f'pip install "lensmount[{extra}]"'
-    for name, extra in (("onnx", "onnx"), ("torch", "torch"), ("engine", "tensorrt"))
+    for name, extra in (("onnx", "onnx"), ("torch", "torch"), ("engine", "tensorrt"), ("tflite", "litert"))
 }
 """What brings a backend that opens packages of a format, where none is installed."""
 

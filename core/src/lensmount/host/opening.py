@@ -118,7 +118,7 @@ def _open(
 
     requests: dict[str, OpenRequest] = {}
     kind, what = (GraphNetwork, "graph") if choice.as_graph else (TorchNetwork, "network")
-    if package.format == "torch" and (named := getattr(architecture, what)) is not None:
+    if (choice.as_graph or package.format == "torch") and (named := getattr(architecture, what)) is not None:
         context = NetworkContext(card=card, package=package, files=files, options=options)
         with settled(inference=False):
             built = call(named, f"the {what} of architecture {architecture.name!r}", (kind, Mapping), context)

@@ -60,8 +60,9 @@ def select(
 
 def _as_graph(package: ModelPackage, architecture: Architecture | None, backend: Backend) -> bool:
     """Whether a backend that does not open the package opens an ONNX graph of its weights."""
-    can = architecture is not None and architecture.graph is not None and "graph" in backend.formats
-    return can and package.format == "torch" and "torch" not in backend.formats
+    if architecture is None or architecture.graph is None or "graph" not in backend.formats:
+        return False
+    return package.format in architecture.graph_formats and package.format not in backend.formats
 
 
 def without_less_exact(plan: LoadPlan) -> LoadPlan:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import threading
+import warnings
 from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING
 
-from lensmount.errors import LensmountError, ModelNotFoundError, UnsupportedModelError, reason
+from lensmount.errors import LensmountError, ModelNotFoundError, PluginWarning, UnsupportedModelError, reason
 from lensmount.specs import BackendStatus
 
 if TYPE_CHECKING:
@@ -70,8 +71,7 @@ class Site:
     def refresh(self) -> None:
         """Forgets what was collected; the next use discovers plugins and the machine again."""
         with self._lock:
-            self._found = None
-            self._index = None
+            self._found = self._index = None
             self._probed = {}
             self._environment = self._given_environment
 
@@ -148,6 +148,7 @@ def _probe(backend: Backend, environment: Environment) -> BackendStatus:
     try:
         status: BackendStatus = call_quickly(backend.probe, owner, BackendStatus, environment)
     except (LensmountError, MemoryError) as error:
-        why = reason(error)
-        return BackendStatus(usable=False, reason=why if owner in why else f"{owner}: {why}")
+        why = reason(error).replace("\n ", ";")
+        status = BackendStatus(usable=False, reason=why if owner in why else f"{owner}: {why}")
+        warnings.warn(status.reason or owner, PluginWarning, stacklevel=2)
     return status

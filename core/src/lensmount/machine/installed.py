@@ -31,24 +31,12 @@ DISTRIBUTIONS = (
     *OPENCVS,
     "onnxruntime",
     *(name for name in ONNXRUNTIMES if name != "onnxruntime"),
-    "onnx",
-    "torch",
-    "torchvision",
-    "tensorrt",
-    "tensorrt-cu12",
-    "tensorrt-cu13",
-    "tensorrt-cu12-bindings",
-    "tensorrt-cu13-bindings",
-    "tensorrt-lean",
-    "cuda-bindings",
-    "cuda-python",
-    "openvino",
-    "safetensors",
-    "transformers",
-    "supervision",
-    "nvidia-cudnn-cu12",
-    "nvidia-cudnn-cu13",
-)
+    "onnx", "torch", "torchvision",
+    "tensorrt", "tensorrt-cu12", "tensorrt-cu13", "tensorrt-cu12-bindings", "tensorrt-cu13-bindings", "tensorrt-lean",
+    "cuda-bindings", "cuda-python", "openvino", "ai-edge-litert",
+    "safetensors", "transformers", "supervision",
+    "nvidia-cudnn-cu12", "nvidia-cudnn-cu13",
+)  # fmt: skip
 """Distributions whose versions matter to a choice of backend or to a bug report."""
 
 LIBRARY_FOLDERS = (

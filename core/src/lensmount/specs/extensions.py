@@ -43,6 +43,7 @@ class Architecture:
             of them, one per session name), for packages of format `torch`; None if there is no torch form.
         graph: Import string of `graph(context: lensmount.contracts.NetworkContext) -> GraphNetwork` (or a mapping of
             them): the same weights as ONNX graphs, made without torch for backends that open the format `graph`.
+        graph_formats: Formats of the packages that `graph` makes graphs of.
         recognise: Import string of a `lensmount.contracts.Recogniser`: looks at a bare file's facts (tensors, graph
             inputs and outputs, metadata), never at its name.
         options: Import string of the frozen dataclass of load options that this architecture adds.
@@ -59,6 +60,7 @@ class Architecture:
     factory: str
     network: str | None = None
     graph: str | None = None
+    graph_formats: tuple[str, ...] = ("torch",)
     recognise: str | None = None
     options: str | None = None
     exporter: str | None = None
@@ -78,7 +80,7 @@ class Backend:
 
     Attributes:
         name: `onnx`, `torch`, …
-        formats: Package formats that it opens; `graph` stands for ONNX graphs in memory, made from a torch package.
+        formats: Package formats that it opens; `graph` stands for ONNX graphs in memory, made from a package's weights.
         probe: Import string of `probe(environment: Environment) -> BackendStatus`; cheap: it reads installed
             metadata and files, and imports no runtime.
         opener: Import string of `open(request: lensmount.contracts.OpenRequest) -> Session`.

@@ -105,6 +105,47 @@ def tight_boxes(masks: npt.NDArray[np.bool_]) -> F32:
     return boxes
 
 
+# --- parts, for clips of moving shapes --------------------------------------------------------------------------------
+
+#: The series of clips.
+HELD_OUT_MOVING_SEED = 3
+
+
+def empty_ground(rng: np.random.Generator, width: int, height: int) -> F32:
+    """A ground with clutter and no shapes, `(H, W, 3)` float32."""
+    canvas = _background(rng, width, height)
+    _distractors(rng, canvas)
+    return canvas
+
+
+def drawn_shape(rng: np.random.Generator, class_id: int, radius: float) -> F32:
+    """Coverage 0..1 of a shape in the middle of a square that has room for it."""
+    side = int(np.ceil(2 * radius)) + 6
+    placed = _cover(rng, class_id, radius, np.array([side / 2, side / 2]), side, side)
+    assert placed is not None, "a shape lies wholly in its own square"
+    (top, left), cover = placed
+    whole = np.zeros((side, side), np.float32)
+    whole[top : top + cover.shape[0], left : left + cover.shape[1]] = cover
+    return whole
+
+
+def painted(rng: np.random.Generator, ground: F32, cover: F32) -> F32:
+    """The colours `(h, w, 3)` of a shape, chosen to stand out from the ground."""
+    height, width = cover.shape
+    view = np.empty((height, width, 3), np.float32)
+    view[:] = ground.reshape(-1, 3).mean(0)
+    filled = np.ones_like(cover)
+    _paint(rng, view, filled, filled >= 0.5)
+    return view
+
+
+def seen_by_camera(rng: np.random.Generator, canvas: F32) -> U8:
+    """A frame of a video: a little noise, the same light and sharpness throughout."""
+    noise = rng.standard_normal(canvas.shape, np.float32) * np.float32(4)
+    picture: U8 = np.clip(np.round(canvas + noise), 0, 255).astype(np.uint8)
+    return picture
+
+
 # --- shapes -----------------------------------------------------------------------------------------------------------
 
 

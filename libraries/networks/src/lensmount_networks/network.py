@@ -106,6 +106,15 @@ class Network:
         graph, results = self._written(sizes or {})
         graph.save(path, results, _fixed(self.outputs, sizes or {}), self.metadata, most=EMBEDDED_BYTES)
 
+    def shapes(self, sizes: Mapping[str, int]) -> list[tuple[Any, ...]]:
+        """Shapes of what `forward` returns where free axes have the given sizes, found without computing anything.
+
+        Raises:
+            TypeError: Parts of the network do not fit one another.
+            ValueError: As for `graph`.
+        """
+        return [value.shape for value in self._written(sizes)[1]]
+
     def _written(self, sizes: Mapping[str, int]) -> tuple[Graph, list[Value]]:
         from lensmount_networks.graph import Graph
 

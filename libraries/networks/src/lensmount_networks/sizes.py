@@ -17,15 +17,18 @@ class Size:
         make: Appends to the graph what computes it, once for each text: an int64 tensor of one element.
     """
 
-    __slots__ = ("_make", "text")
+    __slots__ = ("_made", "_make", "text")
 
     def __init__(self, text: str, make: Callable[[], Any]) -> None:
         self.text = text
         self._make = make
+        self._made: Any = None
 
     def value(self) -> Any:
         """The int64 tensor of shape `(1,)` that holds it at run time."""
-        return self._make()
+        if self._made is None:  # a size goes into many others: each is made once
+            self._made = self._make()
+        return self._made
 
     def _with(self, other: Any, sign: str, swapped: bool = False) -> Any:
         if isinstance(other, int) and not swapped and (sign, other) in _NEUTRAL:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 Shape = tuple[AnySize, ...]
 
+FOLDED = 1 << 18
+"""Elements up to which a constant is written out that another one is expanded to."""
+
 
 class Writer(Protocol):
     """What a value needs of its graph; see `lensmount_networks.graph.Graph`."""
@@ -125,11 +128,22 @@ class Value:
     def __truediv__(self, other: Any) -> Value:
         return self._binary("Div", other, np.divide)
 
+    def __floordiv__(self, other: Any) -> Value:
+        """Of whole numbers, rounded down as Python does; ONNX's own division drops what is behind the point."""
+        return (self - self % other)._binary("Div", other, np.floor_divide)
+
+    def __mod__(self, other: Any) -> Value:
+        """Of whole numbers, with the divisor's sign."""
+        return self._binary("Mod", other, np.mod)
+
     def __rtruediv__(self, other: Any) -> Value:
         return self._binary("Div", other, np.divide, swap=True)
 
     def __pow__(self, other: Any) -> Value:
         return self._binary("Pow", other, np.power)
+
+    def __rpow__(self, other: Any) -> Value:
+        return self._binary("Pow", other, np.power, swap=True)
 
     def __neg__(self) -> Value:
         return self.graph.add("Neg", [self], fold=np.negative)
@@ -165,6 +179,7 @@ class Value:
         first, second = self._pair(other)
         if first.ndim < 2 or second.ndim < 2:
             raise TypeError(f"{first!r} @ {second!r}: both need two axes or more")
+        require_fit("sizes of a product", first.shape[-1], second.shape[-2])
         shape = (*broadcast(first.shape[:-2], second.shape[:-2]), first.shape[-2], second.shape[-1])
         return self.graph.add("MatMul", [first, second], shape, fold=np.matmul)
 
@@ -183,6 +198,8 @@ class Value:
             result: Shape = tuple((inferred if size == -1 else size) for size in wanted)  # type: ignore[misc]
         else:
             result = wanted
+        if all(isinstance(size, int) for size in (*self.shape, *result)):
+            require_fit(f"elements of {self.shape} and of {wanted}", math.prod(self.shape), math.prod(result))
         if self.array is not None and all(isinstance(size, int) for size in wanted):
             return self.graph.constant(self.array.reshape(tuple(int(size) for size in wanted)), self.name)
         # 0 takes the input's size of that place, and one size is found by the runtime: no node computes them.
@@ -253,7 +270,9 @@ class Value:
         result = tuple(self.shape[i - lead] if size == -1 else size for i, size in enumerate(wanted))
         if result == self.shape:
             return self
-        return self.graph.add("Expand", [self, self.graph.sizes(result)], result)
+        small = all(isinstance(size, int) for size in result) and math.prod(result) <= FOLDED
+        fold = (lambda a, _: np.broadcast_to(a, result)) if small else None
+        return self.graph.add("Expand", [self, self.graph.sizes(result)], result, fold=fold)
 
     def chunk(self, count: int, dim: int = 0) -> list[Value]:
         """Equal parts along an axis; its size is known and divides."""
@@ -269,6 +288,7 @@ class Value:
             if not isinstance(size, int):
                 raise TypeError(f"{self!r} is free along axis {dim}; name the sizes of the parts")
             sizes = [min(sizes, size - start) for start in range(0, size, sizes)]
+        require_fit(f"axis {dim} and its parts", size, sum(sizes))
         if self.array is not None:
             parts = np.split(self.array, np.cumsum(sizes)[:-1], axis)
             return [self.graph.constant(part, self.name) for part in parts]
@@ -353,6 +373,16 @@ class Value:
         """The shape without some axes, or with 1 in their places."""
         gone = {axis % self.ndim for axis in axes}
         return tuple(1 if i in gone else size for i, size in enumerate(self.shape) if keep or i not in gone)
+
+
+def require_fit(what: str, size: Any, wanted: Any) -> None:
+    """Refuses two known sizes that should be one; free ones are the runtime's to compare.
+
+    Raises:
+        TypeError: They differ.
+    """
+    if isinstance(size, int) and isinstance(wanted, int) and size != wanted:
+        raise TypeError(f"{what} do not fit: {size} and {wanted}")
 
 
 def broadcast(first: Shape, second: Shape) -> Shape:

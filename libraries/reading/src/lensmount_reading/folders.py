@@ -29,6 +29,8 @@ BESIDE = (
 )  # fmt: skip
 """Other files that models read; of a repository, those that it has are brought along."""
 
+_MOST_YAML = 8
+"""Files that say how a checkpoint without an official name was made."""
 SUFFIXES = (".onnx", ".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".engine", ".plan", ".torchscript")
 _INDEX = re.compile(r"\.index(\.[\w-]+)?\.json$")
 _SHARD = re.compile(r"-\d{5}-of-\d{5}\.\w+$")
@@ -120,7 +122,9 @@ def bring_model(request: ReadRequest, repository: Repository) -> tuple[ReadReque
     absent = [shard for shard in shard_names(path) if bring(shard) is None] if is_index(name) else []
     if absent:
         raise _lacking(uri, absent)
-    for other in BESIDE:
+    there = [other.removeprefix(above) for other in names or () if other.startswith(above)]
+    yaml = [other for other in there if other.lower().endswith((".yaml", ".yml")) and "/" not in other]
+    for other in (*BESIDE, *(() if name in OFFICIAL else sorted(yaml)[:_MOST_YAML])):
         if names is None or above + other in names:
             bring(other)
     return replace(request, bring=bring), path

@@ -139,6 +139,7 @@ class MappedFile:
 
     Args:
         path: A regular file.
+        content: Its bytes where somebody has read them already; the file itself is then left alone.
 
     Raises:
         ModelFileError: It is missing, empty, not a regular file, or cannot be read.
@@ -146,10 +147,13 @@ class MappedFile:
 
     __slots__ = ("data", "path", "size")
 
-    data: mmap.mmap | FileReads
+    data: mmap.mmap | FileReads | bytes
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], content: bytes | None = None) -> None:
         self.path = Path(path)
+        if content is not None:
+            self.data, self.size = content, len(content)
+            return
         try:
             # Looked at before it is opened: opening a named pipe would wait for ever.
             mode = self.path.stat().st_mode

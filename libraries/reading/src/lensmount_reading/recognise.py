@@ -38,6 +38,7 @@ _RECOGNISING = {
     "lensmount_clip": "lensmount-clip",
     "lensmount_perception_encoder": "lensmount-perception-encoder",
     "lensmount_owlv2": "lensmount-owlv2",
+    "lensmount_mediapipe": "lensmount-mediapipe",
 }
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -134,6 +134,14 @@ class TfliteModel:
     _file: MappedFile = field(repr=False, compare=False)
     _spans: tuple[tuple[int, int], ...] = field(repr=False, compare=False)
 
+    def unique_names(self, numbers: Sequence[int]) -> tuple[str, ...]:
+        """Printable names of tensors, each once: those that several have, or none, get their numbers behind them."""
+        names = [self.tensors[number].name for number in numbers]
+        single = [name if name and names.count(name) == 1 else "" for name in names]
+        return tuple(
+            printable(one or f"{name}:{number}") for one, name, number in zip(single, names, numbers, strict=True)
+        )
+
     def is_constant(self, index: int) -> bool:
         """Whether the file holds the tensor's data."""
         return self._spans[index][1] > 0
@@ -174,9 +182,11 @@ class TfliteModel:
         places: list[list[Any]] = []
         parents = np.zeros(1, np.int64)
         coordinates: list[Any] = []
+        # Every entry is stored, or ends in a row of a compressed level: no honest file unfolds to more than it holds.
+        most = max(stored.size, *(0 if isinstance(level, int) else len(level[0]) for level in how.levels))
         for level in how.levels:
             if isinstance(level, int):
-                if not 0 <= len(parents) * level <= math.prod(tensor.shape):
+                if not 0 <= len(parents) * level <= min(most, math.prod(tensor.shape)):
                     raise self._wrong(tensor, "sparse data outside the shape")
                 at = np.tile(np.arange(level), len(parents))
                 coordinates = [np.repeat(c, level) for c in coordinates]
@@ -214,15 +224,19 @@ class TfliteModel:
         )
 
 
-def read_tflite(path: str | os.PathLike[str]) -> TfliteModel:
+def read_tflite(path: str | os.PathLike[str], *, content: bytes | None = None) -> TfliteModel:
     """Reads the structure of a TFLite file; no constant is touched before it is asked for.
+
+    Args:
+        path: The file.
+        content: Its bytes, for a caller who runs just these; the file is then not opened.
 
     Raises:
         ModelFileError: Not a whole TFLite file.
         UnsafeFileError: Sizes that no honest file has.
         UnsupportedModelError: Another version of the format, several graphs, or an element type that is not read.
     """
-    return _read(MappedFile(path))
+    return _read(MappedFile(path, content))
 
 
 def is_tflite(file: MappedFile) -> bool:

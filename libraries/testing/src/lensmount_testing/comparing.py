@@ -106,8 +106,10 @@ def _boxes(one: Detections, other: Detections, tolerance: Tolerance) -> str | No
         problem = _masks(one.masks, other.masks, pairs, tolerance)
     if problem is None and isinstance(one, Keypoints) and isinstance(other, Keypoints):
         points, others = one.keypoints[rows], other.keypoints[columns]
+        if one.point_values != other.point_values:
+            return f"keypoints have {one.point_values} values, the other's {other.point_values}"
         problem = _numbers("keypoints", points[..., :2], others[..., :2], tolerance.pixels)
-        problem = problem or _numbers("visibilities", points[..., 2], others[..., 2], tolerance.score)
+        problem = problem or _numbers("visibilities", points[..., 2:], others[..., 2:], tolerance.score)
     if problem is None and isinstance(one, OrientedDetections) and isinstance(other, OrientedDetections):
         problem = _numbers("corners", one.corners[rows], other.corners[columns], 2 * tolerance.pixels)
     return problem

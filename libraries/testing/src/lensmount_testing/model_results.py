@@ -83,7 +83,7 @@ class ModelResults(ModelBase):
             assert names == model.card.classes, "the result's class names are not those of the card"
 
     def test_what_the_task_adds(self, model: Any, picture: Picture) -> None:
-        """Masks fit the picture and their boxes, keypoints are `(N, K, 3)`, vectors have length 1, and so on."""
+        """Masks fit the picture and their boxes, keypoints are points, vectors have length 1, and so on."""
         (result,) = self.results(model, picture)
         height, width = picture.shape[:2]
         if isinstance(result, InstanceSegmentation | PromptedMasks):
@@ -93,10 +93,10 @@ class ModelResults(ModelBase):
             assert masks.dense().shape == (len(result), height, width), "masks cannot be made dense"
         if isinstance(result, Keypoints):
             points = result.keypoints
-            assert points.dtype == np.float32 and points.ndim == 3 and points.shape[2] == 3, (
-                "keypoints are no (N, K, 3)"
+            assert points.dtype == np.float32 and points.ndim == 3 and points.shape[2] in (2, 3), (
+                "keypoints are no (N, K, 3), and no (N, K, 2) without visibility"
             )
-            visible = points[..., 2]
+            visible = points[..., 2:]
             assert ((visible >= 0) & (visible <= 1)).all(), "a keypoint's visibility is outside 0..1"
         if isinstance(result, OrientedDetections):
             assert result.xywhr.dtype == np.float32 and result.xywhr.shape == (len(result), 5)

@@ -1,4 +1,4 @@
-"""How right a model is on pictures whose truth is known: COCO's average precision, accuracy, and what is confused.
+"""How right a model is where the truth is known: COCO's average precision, accuracy, tracks, and what is confused.
 
     from lensmount_bench import accuracy as evaluation
     print(evaluation.evaluate("yolov8n-640", "val2017", "instances_val2017.json", backends=["onnx", "torch"]))
@@ -22,6 +22,7 @@ import numpy as np
 from lensmount.errors import InputError, LensmountError, MissingDependencyError, OptionError
 from lensmount_bench.accuracy_report import EvalReport, EvalRow
 from lensmount_bench.confusion import Confusion
+from lensmount_bench.tracks import CONFIDENCE, evaluate_tracks, read_tracks
 from lensmount_bench.truth import CocoData, map_classes, read_coco, read_folders
 from lensmount_vision.models.streaming import FrameInfo, stream
 
@@ -33,6 +34,7 @@ __all__ = ["EvalReport", "EvalRow", "evaluate"]
 LOW_CONFIDENCE = 0.001
 """Average precision is the area below a curve over all scores: a high threshold would cut it off."""
 CONFUSION_CONFIDENCE = 0.25
+TASKS = ("object-detection", "instance-segmentation", "classification", "tracking")
 
 Progress = Callable[[str, int, int], None]
 
@@ -46,9 +48,10 @@ def evaluate(
     backends: Sequence[str | None] = (None,),
     precisions: Sequence[str | None] = (None,),
     device: str | None = None,
-    confidence: float = LOW_CONFIDENCE,
+    confidence: float | None = None,
     limit: int | None = None,
     renamed: Mapping[str, str] | None = None,
+    tracker: Any = None,
     load: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
     **options: Any,
@@ -58,18 +61,20 @@ def evaluate(
     Args:
         model: Model id, path or address, or a loaded model (then without `backends` and `precisions`).
         images: Folder that the annotations' file names are relative to; for classification without annotations a
-            folder with one folder of pictures per class.
-        annotations: COCO's JSON with boxes, and outlines where masks are to be judged; None for classification.
-        task: `object-detection`, `instance-segmentation` or `classification`; None for the model's own. A model of
-            instance segmentation may be judged by its boxes alone. For embedding models `classification` is zero-shot,
-            with the folders' names as labels.
+            folder with one folder of pictures per class; for tracking a video, or a folder of its frames.
+        annotations: COCO's JSON with boxes, and outlines where masks are to be judged; None for classification. For
+            tracking a text file in the MOTChallenge's form (`lensmount_bench.tracks.read_tracks`).
+        task: `object-detection`, `instance-segmentation`, `classification` or `tracking`; None for the model's own. A
+            model of instance segmentation may be judged by its boxes alone. For embedding models `classification` is
+            zero-shot, with the folders' names as labels.
         backends: Backends to measure; None is lensmount's own choice.
         precisions: Precisions; None is the model's own.
         device: Device of all.
-        confidence: Lowest score of detections that count towards average precision.
+        confidence: Lowest score of detections that count; None for 0.001, and for 0.25 where they are tracked.
         limit: Only the first so many pictures.
         renamed: Name of the model's class to the annotations' name, where they differ. Classes are matched by name,
             never by number.
+        tracker: For tracking, as in `lensmount_vision.models.stream`; None for `"bytetrack"`.
         load: Further options of `registry.load`.
         progress: Called with what is done, how many pictures are done, and how many there are.
         **options: Call options of the model (`iou_threshold`, `max_detections` …).
@@ -79,14 +84,21 @@ def evaluate(
 
     Raises:
         InputError: Annotations or pictures cannot be used, or no class is common to model and truth.
-        MissingDependencyError: faster-coco-eval is not installed.
+        MissingDependencyError: faster-coco-eval, or for tracking the package trackers, is not installed.
     """
-    if task not in (None, "object-detection", "instance-segmentation", "classification"):
-        expected = "object-detection, instance-segmentation or classification"
-        raise OptionError("there is no evaluation of this task", found=repr(task), expected=expected)
-    if annotations is not None:
+    if task not in (None, *TASKS):
+        raise OptionError("there is no evaluation of this task", found=repr(task), expected=", ".join(TASKS))
+    if task != "tracking" and tracker is not None:
+        raise OptionError("a tracker is for tracking", found=f"task {task}", fix='task="tracking"')
+    if task == "tracking" and renamed:
+        raise OptionError("tracks are compared without their classes", found="renamed", fix="leave it out")
+    if task == "tracking" and annotations is None:
+        raise InputError("tracking is judged by known tracks", fix="--annotations gt.txt (the MOTChallenge's form)")
+    tracks = read_tracks(annotations) if task == "tracking" and annotations is not None else None
+    if annotations is not None and tracks is None:
         _import_evaluator()
-    data = None if annotations is None else read_coco(annotations, images, limit)
+    data = None if annotations is None or tracks is not None else read_coco(annotations, images, limit)
+    lowest = confidence if confidence is not None else (LOW_CONFIDENCE if tracks is None else CONFIDENCE)
     rows = []
     for label, opened in _models(model, backends, precisions, {"device": device, **(load or {})}):
         if isinstance(opened, LensmountError):
@@ -94,10 +106,21 @@ def evaluate(
             continue
         wanted = task or opened.card.task
         tell: Progress = progress or (lambda text, done, total: None)
-        if data is None:
+        if tracks is not None:
+            row = evaluate_tracks(
+                opened,
+                images,
+                tracks,
+                tracker=tracker or "bytetrack",
+                limit=limit,
+                label=label,
+                tell=tell,
+                options={**options, "confidence": lowest},
+            )
+        elif data is None:
             row = _classify(opened, images, limit, renamed, label, tell, options)
         else:
-            row = _detect(opened, data, wanted, confidence, renamed, label, tell, options)
+            row = _detect(opened, data, wanted, lowest, renamed, label, tell, options)
         row.effective = {name: getattr(opened, name) for name in ("backend", "device", "precision")}
         rows.append(row)
     if all(row.error is not None for row in rows):

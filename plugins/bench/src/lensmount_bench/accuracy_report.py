@@ -25,6 +25,7 @@ class EvalRow:
         boxes: COCO's numbers for boxes: `AP` (0.50 to 0.95) `AP50 AP75 APs APm APl AR1 AR10 AR100 ARs ARm ARl`.
         masks: The same for masks.
         accuracy: `top-1` and `top-5`.
+        tracking: `HOTA DetA AssA IDF1 IDP IDR MOTA`, and `switches`, which is a count.
         classes: AP of boxes, or accuracy, by class.
         mask_classes: AP of masks by class.
         confusion: What is taken for what, at a confidence of 0.25 and an overlap of 0.5.
@@ -40,6 +41,7 @@ class EvalRow:
     boxes: dict[str, float] = field(default_factory=dict)
     masks: dict[str, float] = field(default_factory=dict)
     accuracy: dict[str, float] = field(default_factory=dict)
+    tracking: dict[str, float] = field(default_factory=dict)
     classes: dict[str, float] = field(default_factory=dict)
     mask_classes: dict[str, float] = field(default_factory=dict)
     confusion: Confusion | None = None
@@ -53,10 +55,10 @@ class EvalRow:
 
     @property
     def scores(self) -> dict[str, float]:
-        """The numbers of the table: COCO's for boxes and masks, or accuracy."""
+        """The numbers of the table: COCO's for boxes and masks, accuracy, or those of tracks."""
         made = {f"box {name}": self.boxes[name] for name in COLUMNS if name in self.boxes}
         made |= {f"mask {name}": self.masks[name] for name in COLUMNS if name in self.masks}
-        return made | self.accuracy
+        return made | self.accuracy | self.tracking
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-ready values; NaN becomes None."""
@@ -69,6 +71,7 @@ class EvalRow:
             "boxes": _plain(self.boxes),
             "masks": _plain(self.masks),
             "accuracy": _plain(self.accuracy),
+            "tracking": _plain(self.tracking),
             "classes": _plain(self.classes),
             "mask_classes": _plain(self.mask_classes),
             "confusion": None

@@ -9,6 +9,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from lensmount_owlv2.proposals import NONE, Proposals, from_outputs, on_host
+from lensmount_vision.images.requests import from_request
 from lensmount_vision.images.source_keys import source_key
 from lensmount_vision.models.numbers import bad_rows, not_finite
 
@@ -156,6 +157,7 @@ def settle(source: Any, color: Color | None) -> Any:
 
 def path_of(source: Any) -> str | None:
     """Path or address of an input, or None."""
+    source = from_request(source)
     if isinstance(source, str | os.PathLike):
         text = os.fsdecode(os.fspath(source))
         return None if text.startswith("data:") else text

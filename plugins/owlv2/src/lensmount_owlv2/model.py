@@ -12,7 +12,8 @@ from lensmount_owlv2.images import settle
 from lensmount_owlv2.options import CONFIDENCE, IOU_THRESHOLD
 from lensmount_owlv2.queries import QueryModel
 from lensmount_owlv2.references import Fitted, Parameters, make_bank, report
-from lensmount_owlv2.saving import load_detector, read_image_embeddings
+from lensmount_owlv2.saving import NAMES, load_detector, read_image_embeddings
+from lensmount_owlv2.serialized import read_serialized
 from lensmount_owlv2.training import TrainBox, TrainingData, TrainingImage, read_training_data
 from lensmount_vision.images.source_keys import content_key, source_key
 
@@ -206,6 +207,32 @@ class Owlv2(QueryModel):
             previous=previous,
         )
         return detector.save(save_dir) / "detector.safetensors"
+
+    def read_detector(self, path: str | os.PathLike[str]) -> FewShotDetector:
+        """A saved detector on this network.
+
+        Args:
+            path: A folder that `FewShotDetector.save` or `serialize_training_data` wrote, a file in it, or the few-shot
+                file (`.pt`) of Roboflow's inference server, of which nothing is unpickled.
+
+        Raises:
+            ModelFileError: It is of another form, or was made with another network.
+            UnsafeFileError: It asks for code.
+        """
+        self.check_open()
+        where = Path(path)
+        folder = where if where.is_dir() else where.parent
+        if where.suffix == ".pt":
+            return FewShotDetector(self, read_serialized(where, self.card, self.dimension))
+        files = {name: folder / name for name in NAMES}
+        fitted, folder = load_detector(files, self.network, self.card.id)
+        return FewShotDetector(self, fitted, folder=folder)
+
+    @property
+    def dimension(self) -> int | None:
+        """Length of an embedding; None where the network does not say."""
+        shape = next(item.shape for item in self._session.outputs if item.name == "class_embeds")
+        return shape[2] if isinstance(shape[2], int) else None
 
 
 def _plain(box: TrainBox) -> tuple[Any, ...]:

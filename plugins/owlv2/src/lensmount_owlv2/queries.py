@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from lensmount.contracts.cache import Cache
     from lensmount.contracts.model import BuildContext
     from lensmount.contracts.session import Session
+    from lensmount_owlv2.proposals import Proposals
     from lensmount_vision.images.image import Color
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -116,6 +117,7 @@ class QueryModel(SingleGraph):
             options.batch or (8 if self.device == "cpu" else 16),
             self,
         )
+        self.image_entries: int = options.images_kept
         self._banks = _cache(caches, "classes", options.classes_kept)
         self._texts = TextEmbedder(
             context, self._text, _cache(caches, "text", options.text_cache_entries), self._identity, self
@@ -192,6 +194,17 @@ class QueryModel(SingleGraph):
         """Query embeddings of texts, float32 `(T, D)` of length 1; each is computed once."""
         self.check_open()
         return self._texts.embed(_words(texts))
+
+    def propose(self, images: Any, max_detections: int | None = None, *, color: Color | None = None) -> list[Proposals]:
+        """What the network takes for objects in pictures, through the cache.
+
+        Args:
+            images: A picture or several.
+            max_detections: Proposals of each, those most likely to be an object; None for all.
+            color: Channel order of arrays and tensors.
+        """
+        self.check_open()
+        return [seen.proposals for seen in self._images.all(list(split(images)), max_detections, color)]
 
     # --- one picture --------------------------------------------------------------------------------------------------
 

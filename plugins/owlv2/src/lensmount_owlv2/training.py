@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lensmount.errors import InputError
+from lensmount.errors import ImageError, InputError
+from lensmount_vision.images.requests import from_request
 
 _BOX_KEYS = ("x", "y", "w", "h", "cls", "negative")
 _IMAGE_KEYS = ("image", "boxes")
@@ -157,14 +158,10 @@ def _keys(item: Mapping[Any, Any], known: Sequence[str], required: Sequence[str]
 
 
 def _source(value: Any, where: str) -> Any:
-    """An image of the inference server's form as one that `images.load` takes."""
-    if not isinstance(value, Mapping):
-        return value
-    kind, content = value.get("type"), value.get("value")
-    if set(value) != {"type", "value"} or kind not in ("url", "base64", "file"):
+    """An image of the inference server's form as one that needs no other look."""
+    try:
+        return from_request(value)
+    except ImageError as error:
         raise InputError(
-            f"{where}.image is not known", found=str(dict(value))[:80], expected='{"type": "url", "value": …}'
-        )
-    if kind == "base64" and isinstance(content, str) and not content.startswith("data:"):
-        return f"data:;base64,{content}"
-    return content
+            f"{where}: {error.problem}", found=error.found, expected=error.expected, fix=error.fix
+        ) from error

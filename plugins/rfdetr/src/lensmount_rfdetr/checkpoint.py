@@ -1,15 +1,17 @@
-"""Weights of the torch form: official and fine-tuned checkpoints, and Hugging Face's layout, to a network."""
+"""Official and fine-tuned checkpoints, and Hugging Face's layout, to a network for torch or as an ONNX graph."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lensmount.contracts.model import NetworkContext
-from lensmount.contracts.session import TensorSpec, TorchNetwork
+from lensmount.contracts.session import GraphNetwork, TensorSpec, TorchNetwork
 from lensmount.errors import ModelFileError, OptionError, UnsupportedModelError
+from lensmount_networks import Network
 from lensmount_rfdetr.keys import original_keys
 from lensmount_rfdetr.layout import SYNONYMS, VARIANTS, Layout, find_variant, is_rfdetr, read_layout
 from lensmount_rfdetr.names import SAID, Said, read_said, said_to_metadata
@@ -20,8 +22,6 @@ from lensmount_vision.models.processors import PROCESSOR_FILES, pixels_metadata
 from lensmount_vision.models.settings import read_json_object, unknown_note
 
 if TYPE_CHECKING:
-    from torch.nn import Module
-
     from lensmount_reading import Checkpoint, TensorRef
 
 CONFIG = "config.json"
@@ -162,15 +162,19 @@ def layout_of(contents: Contents, where: str) -> Layout:
 
 
 def network(context: NetworkContext) -> TorchNetwork:
-    """Builds the network that the package's weights fit.
+    """The network that the package's weights fit, as a torch module.
 
     Raises:
         ModelFileError: The file is corrupt, or of another variant than its card says.
         OptionError: The input size does not fit.
         UnsupportedModelError: The tensors are not those of an RF-DETR that is run here.
     """
-    contents, layout = load(context)
-    return build(context, contents, layout)
+    return build(context, *load(context)).torch()
+
+
+def graph(context: NetworkContext) -> GraphNetwork:
+    """The same as an ONNX graph, made without torch; raises as `network`."""
+    return build(context, *load(context)).graph()
 
 
 def load(context: NetworkContext) -> tuple[Contents, Layout]:
@@ -199,19 +203,17 @@ def load(context: NetworkContext) -> tuple[Contents, Layout]:
     return contents, layout
 
 
-def build(context: NetworkContext, contents: Contents, layout: Layout) -> TorchNetwork:
-    """Builds the network for the input size that was asked for; see `network`."""
-    import torch
-
-    from lensmount_reading import as_torch_state_dict
-    from lensmount_rfdetr.networks.weights import build as assemble
+def build(context: NetworkContext, contents: Contents, layout: Layout) -> Network:
+    """The network for the input size that was asked for; see `network`."""
+    from lensmount_reading import as_arrays
+    from lensmount_rfdetr.networks.detector import RFDETR
+    from lensmount_rfdetr.networks.weights import fit
 
     options = context.options or LoadOptions()
     package = context.package.preprocess
     size = options.size or (package.size if package else None) or (layout.resolution, layout.resolution)
     check_size(size, layout)
-    tensors = as_torch_state_dict(contents.tensors, dtype=torch.float32)
-    module: Module = assemble(layout, size, tensors, context.card.id)
+    layer = partial(RFDETR, layout, size)
     batch = "batch"
     outputs = [
         TensorSpec("dets", (batch, layout.queries, 4), "float32"),
@@ -220,8 +222,9 @@ def build(context: NetworkContext, contents: Contents, layout: Layout) -> TorchN
     if layout.mask_blocks:
         masks = (size[0] // layout.mask_ratio, size[1] // layout.mask_ratio)
         outputs.append(TensorSpec("masks", (batch, layout.queries, *masks), "float32"))
-    return TorchNetwork(
-        module=module,
+    return Network(
+        layer=layer,
+        tensors=fit(layer(), layout, as_arrays(contents.tensors, "float32"), context.card.id),
         inputs=(TensorSpec("input", (batch, 3, *size), "float32"),),
         outputs=tuple(outputs),
         metadata={

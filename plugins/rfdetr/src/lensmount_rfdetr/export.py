@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import io
-import warnings
 from collections.abc import Mapping
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +13,9 @@ import numpy as np
 from lensmount.contracts.model import ExportContext, NetworkContext
 from lensmount.errors import BackendError, OptionError
 from lensmount.specs.options import check_names, one_of, positive
-from lensmount_rfdetr.checkpoint import build, check_size, load, metadata_of
+from lensmount_rfdetr.checkpoint import build, load, metadata_of
 from lensmount_rfdetr.names import NAMES, Said, chosen, place, to_metadata
+from lensmount_rfdetr.networks.half import half_inside
 from lensmount_rfdetr.options import LoadOptions
 from lensmount_vision.models import exporting
 from lensmount_vision.models.processors import PIXELS
@@ -22,7 +23,8 @@ from lensmount_vision.models.processors import PIXELS
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-OPSET = 17
+    from lensmount_networks import Network
+
 #: Largest differences of class logits that rounding may make: for the middle query, and for the worst twentieth. Where
 #: two cells of the first stage tie, as they do on noise, their queries change places, and all others feel it a little;
 #: in half precision many tie.
@@ -43,53 +45,32 @@ def export(context: ExportContext) -> Path:
     Raises:
         OptionError: A setting has a wrong value.
         UnknownOptionError: A setting that does not exist.
-        MissingDependencyError: onnx, onnxruntime or torch is not installed.
+        MissingDependencyError: onnxruntime is not installed.
         BackendError: The graph does not give what the network gives; nothing is kept.
     """
     one_of("target", context.target, ("onnx",))
     precision = one_of("precision", context.precision, ("fp32", "fp16"))
     batch = 1 if context.dynamic else positive("batch", context.batch)
     options = _options(context.settings)
-    exporting.require_packages("onnx", "onnxruntime", "torch", fix='pip install "lensmount-rfdetr[export]"')
-    import torch
-
+    exporting.require_packages("onnxruntime", fix='pip install "lensmount-rfdetr[onnx]"')
     loading = NetworkContext(card=context.card, package=context.package, files=context.files, options=options)
     contents, layout = load(loading)
-    check_size(options.size or (layout.resolution, layout.resolution), layout)
     names = _names(context, contents.said, layout.columns, options)
-    built = build(loading, contents, layout)
-    network = built.module
-    outputs = [spec.name for spec in built.outputs]
-    example = torch.zeros(batch, *built.inputs[0].shape[1:])
-    stream = io.BytesIO()
-    traced = _half(network) if precision == "fp16" else network
-    with warnings.catch_warnings(), torch.inference_mode():
-        warnings.simplefilter("ignore")  # the tracing exporter is the one that needs no further package
-        torch.onnx.export(
-            traced,
-            (example,),
-            stream,  # type: ignore[arg-type]  # the tracing exporter takes streams
-            input_names=["input"],
-            output_names=outputs,
-            dynamic_axes={name: {0: "batch"} for name in ("input", *outputs)} if context.dynamic else None,
-            opset_version=OPSET,
-            dynamo=False,
-        )
+    network = build(loading, contents, layout)
     metadata = {
         **metadata_of(layout),
-        **{key: value for key, value in built.metadata.items() if key == PIXELS},
+        **{key: value for key, value in network.metadata.items() if key == PIXELS},
         NAMES: to_metadata(names),
         "lensmount.precision": precision,
     }
-    shapes = {spec.name: (spec.shape if context.dynamic else (batch, *spec.shape[1:])) for spec in built.outputs}
-    graph = exporting.describe_graph(stream.getvalue(), metadata, shapes)
-    reference = build(loading, contents, layout).module if precision == "fp16" else network
+    exported = replace(half_inside(network) if precision == "fp16" else network, metadata=metadata)
 
     def check(path: Path) -> None:
         for count in {batch, 2} if context.dynamic else {batch}:
-            _compare(path, reference, (count, *example.shape[1:]), outputs, TOLERANCES[precision])
+            _compare(path, network, count, TOLERANCES[precision])
 
-    return exporting.write_checked(graph, context.output, check)
+    sizes = {} if context.dynamic else {"batch": batch}
+    return exporting.write_checked(lambda path: exported.save(path, sizes), context.output, check)
 
 
 def _options(values: Mapping[str, Any]) -> LoadOptions:
@@ -110,30 +91,16 @@ def _names(context: ExportContext, said: Said, columns: int, options: LoadOption
     return place(said, columns, where, classes=options.classes, offset=options.class_offset).names
 
 
-def _half(network: Any) -> Any:
-    from lensmount_rfdetr.networks.half import HalfInside
-
-    return HalfInside(network)
-
-
-def _compare(
-    path: Path, network: Any, shape: tuple[int, ...], names: list[str], tolerance: tuple[float, float]
-) -> None:
-    """Runs both on noise.
+def _compare(path: Path, network: Network, batch: int, tolerance: tuple[float, float]) -> None:
+    """Runs the file and the network in float32 on noise: in torch where it is installed, else as a graph in memory.
 
     Raises:
         BackendError: They differ.
     """
-    import onnxruntime
-    import torch
-
-    noise = np.random.default_rng(0).standard_normal(shape, np.float32)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    found = dict(zip(names, session.run(names, {"input": noise}), strict=True))
-    with torch.inference_mode():
-        expected = {name: t.numpy() for name, t in zip(names, network(torch.from_numpy(noise)), strict=True)}
+    names = [spec.name for spec in network.outputs]
+    sides = (size for size in network.inputs[0].shape[1:] if isinstance(size, int))
+    noise = np.random.default_rng(0).standard_normal((batch, *sides), np.float32)
+    found, expected = _on_onnxruntime(str(path), {}, names, noise), _expected(network, names, noise)
     shapes = {name: (found[name].shape, expected[name].shape) for name in names}
     if any(got != wanted for got, wanted in shapes.values()):
         raise BackendError("the exported graph has outputs of other shapes than its network", found=str(shapes))
@@ -144,6 +111,31 @@ def _compare(
             found=f"class logits differ by {middle:.2g} for the middle query, {worst:.2g} for the worst twentieth",
             expected=f"at most {tolerance[0]:g} and {tolerance[1]:g}",
         )
+
+
+def _expected(network: Network, names: list[str], noise: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+    if find_spec("torch") is None:
+        made = network.graph()
+        return _on_onnxruntime(made.model, made.initializers, names, noise)
+    import torch
+
+    with torch.inference_mode():
+        outputs = network.torch().module(torch.from_numpy(noise))
+    return {name: tensor.numpy() for name, tensor in zip(names, outputs, strict=True)}
+
+
+def _on_onnxruntime(
+    model: str | bytes, initializers: Mapping[str, NDArray[Any]], names: list[str], noise: NDArray[np.float32]
+) -> dict[str, NDArray[Any]]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in initializers.values()]
+    if values:
+        options.add_external_initializers(list(initializers), values)
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return dict(zip(names, session.run(names, {"input": noise}), strict=True))
 
 
 def _difference(found: NDArray[np.float32], expected: NDArray[np.float32]) -> tuple[float, float]:

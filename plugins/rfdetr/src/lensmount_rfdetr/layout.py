@@ -56,6 +56,7 @@ class Layout:
         points: Sampling points per head and level.
         feedforward: Hidden width of the decoder's feed-forward layers.
         queries: Object queries.
+        groups: Groups of them that it was trained with; inference uses the first.
         columns: Columns of the classifier, the background slot included.
         mask_blocks: Blocks of the mask head; 0 without masks.
         mask_ratio: Network pixels per mask pixel.
@@ -79,6 +80,7 @@ class Layout:
     points: int
     feedforward: int
     queries: int
+    groups: int
     columns: int
     mask_blocks: int
     mask_ratio: int
@@ -213,6 +215,7 @@ def _from_shapes(shapes: Shapes, facts: Mapping[str, Any]) -> dict[str, Any]:
         "points": points,
         "feedforward": shapes[DECODER.format(0) + "linear1.weight"][0],
         "queries": shapes["query_feat.weight"][0] // groups,
+        "groups": groups,
         "columns": columns,
         "mask_blocks": _count(shapes, "segmentation_head.blocks.{}.dwconv.weight"),
     }

@@ -48,6 +48,8 @@ def keep_pairs(boxes: Tensor, logits: Tensor, wanted: Filter, classes: int) -> l
         allowed &= scores >= table[ids.clamp(max=len(table) - 1)]
     # A network that overflowed in half precision has boxes that are no numbers; they are no objects either.
     allowed &= admitted & torch.isfinite(boxes).all(2)[..., None]
+    upright = allowed & (boxes[..., 2:] >= 0).all(2)[..., None]  # see `postprocess`
+    allowed = torch.where(upright.flatten(1).any(1)[:, None, None], upright, allowed)
     limit = queries if wanted.max_detections is None else wanted.max_detections
     index, real = top_k(scores.flatten(1), min(limit, queries * columns), allowed.flatten(1))
     query, label = torch.div(index, columns, rounding_mode="floor"), index % columns

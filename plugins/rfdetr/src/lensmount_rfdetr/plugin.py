@@ -15,6 +15,7 @@ def lensmount_architectures() -> Iterable[Architecture]:
         tasks=("object-detection", "instance-segmentation"),
         factory="lensmount_rfdetr.model:build",
         network="lensmount_rfdetr.checkpoint:network",
+        graph="lensmount_rfdetr.checkpoint:graph",
         recognise="lensmount_rfdetr.recognise:recognise",
         options="lensmount_rfdetr.options:LoadOptions",
         exporter="lensmount_rfdetr.export:export",

@@ -59,6 +59,10 @@ def keep_pairs(boxes: NDArray[Any], logits: NDArray[Any], wanted: Filter, classe
         keep &= np.isin(ids, wanted.classes)
     # A network that overflowed in half precision has boxes that are no numbers; they are no objects either.
     keep &= np.isfinite(boxes).all(1)[queries]
+    # Queries that no cell moved have boxes of the weights' own, of negative sides perhaps: no objects either. Where all
+    # are so, they stay: that is a fault, and must not look like nothing found.
+    upright = keep & np.asarray((boxes[:, 2:] >= 0).all(1))[queries]
+    keep = upright if upright.any() else keep
     if not keep.all():
         queries, ids, scores = queries[keep], ids[keep], scores[keep]
     limit = len(boxes) if wanted.max_detections is None else wanted.max_detections

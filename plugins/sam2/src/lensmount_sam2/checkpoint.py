@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lensmount.contracts.model import NetworkContext
-from lensmount.contracts.session import TensorSpec, TorchNetwork
-from lensmount.errors import ModelFileError, UnsupportedModelError
+from lensmount.contracts.session import GraphNetwork, TensorSpec, TorchNetwork
+from lensmount_networks import Network, fitting
+from lensmount_sam2 import meta_yaml
 from lensmount_sam2.geometry import IMAGE_SIZE, Geometry, Trunk, read_geometry
 from lensmount_sam2.hf_keys import is_hf, official_key, read_config
 from lensmount_sam2.options import LoadOptions
@@ -18,10 +20,8 @@ from lensmount_vision.models.processors import pixels_metadata
 from lensmount_vision.models.settings import read_json_object, unknown_note
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
-
     from lensmount.specs import ModelPackage
-    from lensmount_reading import TensorRef
+    from lensmount_networks import Layer
 
 CONFIG = "config.json"
 #: In every checkpoint, and used by no released model: frames without a past are marked in another way.
@@ -65,6 +65,27 @@ def check_folder(files: Mapping[str, Path], geometry: Geometry, side: int) -> tu
     return notes
 
 
+def read_official(shapes: Mapping[str, Any], path: Path | None) -> tuple[Geometry, tuple[str, ...]]:
+    """The geometry of a checkpoint in Meta's layout.
+
+    Args:
+        shapes: Shapes of its tensors.
+        path: The YAML file that belongs to it; None without one.
+
+    Returns:
+        The geometry, and notes about keys that are not known.
+
+    Raises:
+        ModelFileError: The file is malformed.
+        UnsupportedModelError: It asks for what is not built here, or it does not fit the tensors.
+    """
+    if path is None:
+        return read_geometry(shapes), ()
+    model = meta_yaml.read(path)
+    geometry = read_geometry(shapes, meta_yaml.trunk_of(model, str(path))[0])
+    return geometry, unknown_note(meta_yaml.check(model, geometry, str(path)), path.name)
+
+
 def image_size(package: ModelPackage, options: Any, configured: int | None) -> int:
     """What the user asked for, else what the package says, else 1024."""
     asked = options.image_size if isinstance(options, LoadOptions) else None
@@ -72,7 +93,7 @@ def image_size(package: ModelPackage, options: Any, configured: int | None) -> i
 
 
 def network(context: NetworkContext) -> dict[str, TorchNetwork]:
-    """Builds the networks that the package's weights fit.
+    """The networks that the package's weights fit, as torch modules.
 
     Returns:
         `encoder` and `decoder`, and `memory` where the weights hold the parts for video.
@@ -81,89 +102,102 @@ def network(context: NetworkContext) -> dict[str, TorchNetwork]:
         ModelFileError: The file is corrupt.
         UnsupportedModelError: The tensors are not those of a SAM 2.
     """
-    from lensmount_reading import read_checkpoint
-
-    path = next(context.files[a.name] for a in context.package.artifacts if a.role == "weights")
-    configured = read_config_file(context.files.get(CONFIG))
-    tensors = official_names(read_checkpoint(path).tensors)
-    side = image_size(context.package, context.options, configured[1] if configured else None)
-    try:
-        geometry = read_geometry(
-            {key: ref.shape for key, ref in tensors.items()}, configured[0] if configured else None
-        )
-        if configured:
-            check_folder(context.files, geometry, configured[1])
-        modules = build(tensors, geometry, side, path.name)
-    except (KeyError, RuntimeError) as error:
-        if isinstance(error, ModelFileError):
-            raise
-        raise UnsupportedModelError(
-            f"the tensors of {path.name} are not those of a SAM 2",
-            found=str(error),
-            fix="lensmount inspect FILE shows what is in it",
-        ) from error
-    metadata = {"image_size": str(side), "version": geometry.version}
-    metadata |= pixels_metadata(preprocess_of(context.files, None)[0], PREPROCESS)
-    return {name: describe(name, module, side, metadata) for name, module in modules.items()}
+    with fitting(weights_path(context), "a SAM 2"):
+        return {name: made.torch() for name, made in networks(context, for_torch=True).items()}
 
 
-def build(tensors: Mapping[str, TensorRef], geometry: Geometry, side: int, where: str) -> dict[str, nn.Module]:
-    """The modules, on the CPU in float32, weights loaded.
+def graph(context: NetworkContext) -> dict[str, GraphNetwork]:
+    """Encoder and decoder as ONNX graphs, made without torch; raises as `network`."""
+    with fitting(weights_path(context), "a SAM 2"):
+        return {name: made.graph() for name, made in networks(context).items()}
 
-    Raises:
-        UnsupportedModelError: There are tensors that none of them has; `where` names the file.
-    """
-    import torch
 
-    from lensmount_reading import as_torch_state_dict
+def weights_path(context: NetworkContext) -> Path:
+    """The file with the weights."""
+    return next(context.files[a.name] for a in context.package.artifacts if a.role == "weights")
+
+
+def networks(context: NetworkContext, *, for_torch: bool = False) -> dict[str, Network]:
+    """Encoder and decoder; `for_torch` also the memory, where there is one, and a decoder that rounds no points."""
+    from lensmount_networks.layers import declared
+    from lensmount_reading import as_arrays, read_checkpoint
     from lensmount_sam2.networks.decoder import MaskDecoder
     from lensmount_sam2.networks.encoder import ImageEncoder
+    from lensmount_sam2.networks.exact import ExactPoints
     from lensmount_sam2.networks.memory import Memory
 
-    weights = Taken(as_torch_state_dict(tensors, dtype=torch.float32))
-    with torch.device("meta"):
-        made: dict[str, nn.Module] = {"encoder": ImageEncoder(geometry.trunk, side)}
-    decoder = MaskDecoder(side)
-    made["decoder"] = decoder
-    made["encoder"].load_state_dict(_encoder_weights(weights, side), assign=True)
-    decoder.load_state_dict(_decoder_weights(weights), assign=True)
-    decoder.prompts.prepare()
-    if geometry.tracking:
-        memory = Memory(geometry, side)
-        own = memory.state_dict().keys()
-        memory.load_state_dict({key: weights[key] for key in own}, assign=True)
-        made["memory"] = memory
-    weights.require_all(where, harmless=UNUSED if geometry.tracking else (*UNUSED, *_FOR_VIDEO))
-    for module in made.values():
-        module.eval().requires_grad_(False)
-    return made
+    path = weights_path(context)
+    configured, yaml = read_config_file(context.files.get(CONFIG)), context.files.get(meta_yaml.YAML)
+    if yaml is not None:
+        configured = meta_yaml.trunk_of(meta_yaml.read(yaml), str(yaml))
+    tensors = official_names(read_checkpoint(path).tensors)
+    side = image_size(context.package, context.options, configured[1] if configured else None)
+    with fitting(path, "a SAM 2"):
+        shapes = {key: ref.shape for key, ref in tensors.items()}
+        geometry = read_geometry(shapes, configured[0] if configured else None)
+        if yaml is not None:
+            read_official(shapes, yaml)
+        elif configured:
+            check_folder(context.files, geometry, configured[1])
+        weights = Taken(as_arrays(tensors, "float32"))
+        metadata = {"image_size": str(side), "version": geometry.version}
+        metadata |= pixels_metadata(preprocess_of(context.files, None)[0], PREPROCESS)
+
+        def named(name: str, layer: Callable[[], Layer], arrays: Mapping[str, Any]) -> Network:
+            inputs, outputs = specs(name, side)
+            return Network(layer=layer, tensors=arrays, inputs=inputs, outputs=outputs, metadata=metadata)
+
+        made = {
+            "encoder": named("encoder", lambda: ImageEncoder(geometry.trunk, side), _encoder_weights(weights, side)),
+            "decoder": named("decoder", lambda: MaskDecoder(side), _decoder_weights(weights, side)),
+        }
+        if for_torch:
+            decoder = made["decoder"]
+            made["decoder"] = replace(
+                decoder,
+                layer=lambda: ExactPoints(MaskDecoder(side)),
+                tensors={f"decoder.{name}": array for name, array in decoder.tensors.items()},
+                inputs=tuple(replace(s, dtype="int32") if s.name == "points" else s for s in decoder.inputs),
+            )
+        if geometry.tracking:
+            own = [name for name, _, _, part in declared(Memory(geometry, side)) if part.array is None]
+            memory = {name: weights[name] for name in own}
+            if for_torch:
+                made["memory"] = named("memory", lambda: Memory(geometry, side), memory)
+        weights.require_all(path.name, harmless=UNUSED if geometry.tracking else (*UNUSED, *_FOR_VIDEO))
+        return made
 
 
-def _encoder_weights(weights: Taken[Tensor], side: int) -> dict[str, Tensor]:
-    from torch.nn import functional as F
+def _encoder_weights(weights: Taken[Any], side: int) -> dict[str, Any]:
+    import numpy as np
+
+    from lensmount_sam2.networks.positions import bicubic
 
     trunk = "image_encoder.trunk."
     made = {f"blocks.{key}": value for key, value in weights.under(trunk + "blocks.").items()}
     made["patch_embed.weight"] = weights[trunk + "patch_embed.proj.weight"]
     made["patch_embed.bias"] = weights[trunk + "patch_embed.proj.bias"]
-    window = weights[trunk + "pos_embed_window"]
-    cells = side // 4
-    stretched = F.interpolate(weights[trunk + "pos_embed"], size=(cells, cells), mode="bicubic")
-    tiled = window.tile(1, 1, cells // window.shape[2], cells // window.shape[3])
-    made["positions"] = (stretched + tiled).permute(0, 2, 3, 1).contiguous()
+    window, table, cells = weights[trunk + "pos_embed_window"], weights[trunk + "pos_embed"], side // 4
+    stretched = bicubic(table.shape[2], cells) @ table @ bicubic(table.shape[3], cells).T
+    tiled = np.tile(window, (1, 1, cells // window.shape[2], cells // window.shape[3]))
+    made["positions"] = np.ascontiguousarray((stretched + tiled).transpose(0, 2, 3, 1))
     made["no_mem_embed"] = weights["no_mem_embed"]
     for level in range(4):  # the neck counts from the coarsest
         name = f"image_encoder.neck.convs.{3 - level}.conv."
-        weight, bias = weights[name + "weight"].flatten(1), weights[name + "bias"]
+        weight, bias = weights[name + "weight"], weights[name + "bias"]
+        weight = weight.reshape(len(weight), -1)
         if level < 2:
-            second = weights[f"sam_mask_decoder.conv_s{level}.weight"].flatten(1)
+            second = weights[f"sam_mask_decoder.conv_s{level}.weight"]
+            second = second.reshape(len(second), -1)
             weight, bias = second @ weight, second @ bias + weights[f"sam_mask_decoder.conv_s{level}.bias"]
         made[f"levels.{level}.weight"], made[f"levels.{level}.bias"] = weight, bias
     return made
 
 
-def _decoder_weights(weights: Taken[Tensor]) -> dict[str, Tensor]:
-    import torch
+def _decoder_weights(weights: Taken[Any], side: int) -> dict[str, Any]:
+    import numpy as np
+
+    from lensmount_sam2.networks.positions import fourier_grid
 
     prefix, prompts = "sam_mask_decoder.", "sam_prompt_encoder."
     made = {key: value for key, value in weights.under(prefix).items() if not key.startswith("conv_s")}
@@ -172,18 +206,21 @@ def _decoder_weights(weights: Taken[Tensor]) -> dict[str, Tensor]:
     for key, value in weights.under(prompts + "mask_downscaling.").items():
         made[f"prompts.mask_downscaling.{key}"] = value
     made["prompts.fourier_matrix"] = weights[prompts + "pe_layer.positional_encoding_gaussian_matrix"]
+    made["prompts.grid"] = fourier_grid(side // 16, made["prompts.fourier_matrix"])
     made["prompts.not_a_point_embed"] = weights[prompts + "not_a_point_embed.weight"]
     made["prompts.no_mask_embed"] = weights[prompts + "no_mask_embed.weight"]
     if prompts + "point_embed.weight" in weights:  # transformers keeps the four in one
         made["prompts.point_embeddings"] = weights[prompts + "point_embed.weight"]
     else:
         rows = [weights[f"{prompts}point_embeddings.{index}.weight"] for index in range(4)]
-        made["prompts.point_embeddings"] = torch.cat(rows)
+        made["prompts.point_embeddings"] = np.concatenate(rows)
     return made
 
 
 def specs(name: str, side: int) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """Inputs and outputs of the encoder and the decoder, the same on every backend."""
+    """Inputs and outputs of the encoder and the decoder, the same on every backend; the memory is no session's."""
+    if name == "memory":  # the tracker calls its parts
+        return (), ()
     cells = side // 16
     maps = (("embedding", 256, cells), ("high_res_0", 32, 4 * cells), ("high_res_1", 64, 2 * cells))
 
@@ -206,16 +243,3 @@ def specs(name: str, side: int) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpe
         tensor("presence", "prompts", 1),
     )
     return inputs, outputs
-
-
-def describe(name: str, module: Any, side: int, metadata: Mapping[str, str]) -> TorchNetwork:
-    """A module with the names that sessions use."""
-    if name == "memory":  # never run as a session: the tracker calls its parts
-        return TorchNetwork(module=module, inputs=(), outputs=(), metadata=metadata)
-    inputs, outputs = specs(name, side)
-    if name == "decoder":
-        from lensmount_sam2.networks.exact import ExactPoints
-
-        module = ExactPoints(module)
-        inputs = tuple(TensorSpec(s.name, s.shape, "int32") if s.name == "points" else s for s in inputs)
-    return TorchNetwork(module=module, inputs=inputs, outputs=outputs, metadata=metadata)

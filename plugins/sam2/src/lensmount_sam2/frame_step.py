@@ -53,23 +53,26 @@ class Stepper:
         self._runner = runner
         self.reach = self._memory.reach
 
-    def _module(self, session: Any) -> Any:
-        module = session.module
+    def _module(self, name: str) -> Any:
+        try:
+            module = self._runner.module(name)
+        except ClosedError:
+            module = None
         if module is None:
             raise ClosedError("the model of this tracker was closed", fix="load it again")
         return module
 
     @property
     def _encoder(self) -> ImageEncoder:
-        return cast("ImageEncoder", self._module(self._runner.encoder))
+        return cast("ImageEncoder", self._module("encoder"))
 
     @property
     def _decoder(self) -> MaskDecoder:
-        return cast("MaskDecoder", self._module(self._runner.decoder).decoder)
+        return cast("MaskDecoder", self._module("decoder").decoder)
 
     @property
     def _memory(self) -> Memory:
-        return cast("Memory", self._module(self._runner.memory))
+        return cast("Memory", self._module("memory"))
 
     def _tensor(self, array: NDArray[Any] | Tensor) -> Tensor:
         tensor = array if isinstance(array, Tensor) else torch.from_numpy(array)
@@ -177,7 +180,8 @@ class Stepper:
         return cast("list[bool]", torch.stack(flags).tolist())
 
     def _fresh(self, embedding: Tensor) -> Tensor:
-        return embedding + self._encoder.no_mem_embed.reshape(1, -1, 1, 1)
+        mark: Tensor = self._encoder.no_mem_embed.reshape(1, -1, 1, 1)
+        return embedding + mark
 
     def _condition(self, embedding: Tensor, recalls: list[Recall], longest: int) -> Tensor:
         memories = torch.stack([torch.stack(recall.memories) for recall in recalls])
@@ -187,7 +191,8 @@ class Stepper:
         if first.pointers:
             pointers = torch.stack([torch.stack(recall.pointers) for recall in recalls])
         times = torch.tensor(first.times, dtype=torch.float32, device=embedding.device) / max(longest - 1, 1)
-        return self._memory.condition(embedding, memories, first.ages, pointers, times)
+        seen: Tensor = self._memory.condition(embedding, memories, first.ages, pointers, times)
+        return seen
 
     def _nowhere(self, count: int) -> tuple[Tensor, Tensor]:
         """Two blanks, as the networks were trained with where there is no prompt."""

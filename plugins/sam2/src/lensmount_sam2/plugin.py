@@ -15,6 +15,7 @@ def lensmount_architectures() -> Iterable[Architecture]:
         tasks=("interactive-segmentation", "video-segmentation"),
         factory="lensmount_sam2.model:build",
         network="lensmount_sam2.checkpoint:network",
+        graph="lensmount_sam2.checkpoint:graph",
         recognise="lensmount_sam2.recognise:recognise",
         options="lensmount_sam2.options:LoadOptions",
         exporter="lensmount_sam2.export:export",

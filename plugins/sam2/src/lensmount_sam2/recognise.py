@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from lensmount.specs import Artifact, ModelCard, ModelPackage
 from lensmount_reading import first_stranger
-from lensmount_sam2.checkpoint import CONFIG, check_folder, official_names
+from lensmount_sam2 import meta_yaml
+from lensmount_sam2.checkpoint import CONFIG, check_folder, official_names, read_official
 from lensmount_sam2.geometry import IMAGE_SIZE, read_geometry, variant
 from lensmount_sam2.hf_keys import is_hf
 from lensmount_sam2.strangers import STRANGERS
@@ -47,8 +48,16 @@ def recognise(facts: FileFacts) -> ModelCard | NotRunnable | None:
             Artifact(name=name, uri=path.absolute().as_uri(), role="data", confidence="official")
             for name, path in beside.items()
         ]
-    else:
+    elif is_hf(facts.tensors):
         geometry = read_geometry(shapes)
+    else:
+        path, notes = meta_yaml.find(facts.path.parent, shapes)
+        geometry, more = read_official(shapes, path)
+        notes += more
+        if path is not None:
+            artifacts.append(
+                Artifact(name=meta_yaml.YAML, uri=path.absolute().as_uri(), role="data", confidence="official")
+            )
     name = variant(shapes)
     package = ModelPackage(
         name=f"torch-{facts.precision}", format="torch", precision=facts.precision, artifacts=tuple(artifacts)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lensmount.backend.batching import batch_policy, run_batched
 from lensmount.backend.tensors import is_tensor
+from lensmount.contracts.model import NetworkContext
 from lensmount.errors import ModelFileError, UnsupportedModelError
 from lensmount_sam2.arrays import to_array
 from lensmount_sam2.settings import PREPROCESS
@@ -64,6 +66,8 @@ class Runner:
         self.encoder: Session = named["encoder"]
         self.decoder: Session = named["decoder"]
         self.memory: Session | None = named.get("memory")
+        self._context = context
+        self._parts: dict[str, Any] = {}
         self.sessions = tuple(context.sessions.values())
         self.torch = self.encoder.backend == "torch"
         self._batch = batch_policy(self.encoder, context.package.batch)
@@ -112,26 +116,48 @@ class Runner:
             raise closed_error(self.name)
 
     def require_tracking(self) -> None:
-        """Checks that the parts for video are there, without importing torch to find out.
+        """Checks that the parts for video are there, without importing torch where its backend runs.
+
+        Where torch weights run as graphs on a CPU, tracking makes torch networks of the same file when it is first
+        asked for.
 
         Raises:
             ClosedError: The sessions were freed.
-            UnsupportedModelError: The backend is not torch, or the weights have no parts for video.
+            UnsupportedModelError: There is no torch that could run the memory, or the weights have no parts for video.
         """
         self.check_open()
-        if not self.torch:
-            raise UnsupportedModelError(
-                f"{self.name!r} cannot track here: only the torch backend runs the memory",
-                found=f"backend {self.encoder.backend}",
-                expected="backend torch",
-                fix='load the model\'s torch weights: registry.load(…, backend="torch")',
-            )
-        if self.memory is None:
+        if not self.torch and not self._parts:
+            weights = self.package.format == "torch" and self.device == "cpu"
+            if not weights or find_spec("torch") is None:
+                raise UnsupportedModelError(
+                    f"{self.name!r} cannot track here: only torch runs the memory",
+                    found=f"backend {self.encoder.backend}" + ", torch is not installed" * weights,
+                    expected="torch",
+                    fix='pip install "lensmount[torch]"'
+                    if weights
+                    else 'load the model\'s torch weights: registry.load(…, backend="torch")',
+                )
+            from lensmount_sam2.checkpoint import network
+
+            own = self._context
+            asked = NetworkContext(card=own.card, package=own.package, files=own.files, options=own.options)
+            self._parts = {name: made.module for name, made in network(asked).items()}
+        if "memory" not in self._parts and self.memory is None:
             raise UnsupportedModelError(
                 f"the weights of {self.name!r} have no parts for video",
                 expected="memory_attention, memory_encoder, …",
                 fix="load the official checkpoint, or a folder saved by transformers' Sam2VideoModel",
             )
+
+    def module(self, name: str) -> Any:
+        """A network for tracking, once `require_tracking` had no objection: `encoder`, `decoder` or `memory`.
+
+        Raises:
+            ClosedError: The sessions were freed.
+        """
+        self.check_open()
+        session: Any = getattr(self, name)
+        return self._parts[name] if self._parts else session.module
 
     def groups(self, count: int) -> list[range]:
         """Pictures to prepare and encode together."""
@@ -233,6 +259,6 @@ class Runner:
 
     def close(self) -> None:
         """Frees the sessions."""
-        self._closed = True
+        self._closed, self._parts = True, {}
         for session in self.sessions:
             session.close()

@@ -22,13 +22,14 @@ def bare_card(
     columns: int | None,
 ) -> ModelCard:
     """A card with one package of one file, whose scores have so many columns; the core fills in where it lies."""
-    precision = facts.precision
+    # LiteRT widens weights that are stored in half, and computes in float32
+    precision = "fp32" if format == "tflite" and facts.precision != "int8" else facts.precision
     licence = "AGPL-3.0" if "AGPL" in (metadata.licence or "") else (metadata.licence or "unknown").split("\n")[0][:60]
     names, notes = describe(metadata.names, metadata.ids, columns, facts.path.name)
     artifact = Artifact(
-        name={"onnx": "weights.onnx", "torch": "weights.bin"}[format],
+        name={"onnx": "weights.onnx", "tflite": "weights.tflite", "torch": "weights.bin"}[format],
         uri="",
-        role="graph" if format == "onnx" else "weights",
+        role="weights" if format == "torch" else "graph",
         size=facts.size,
         confidence="official",
     )

@@ -7,17 +7,20 @@ from the tensors' names and shapes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lensmount.contracts.model import NetworkContext
-from lensmount.contracts.session import TensorSpec, TorchNetwork
+from lensmount.contracts.session import GraphNetwork, TensorSpec, TorchNetwork
 from lensmount.errors import ModelFileError, UnsupportedModelError
 from lensmount.specs import ModelCard, ModelPackage, Preprocess
+from lensmount_networks import Network
+from lensmount_networks.layers import check
 from lensmount_yolo.cards import bare_card
 from lensmount_yolo.metadata import TASKS, parse
-from lensmount_yolo.networks.nodes import from_json
+from lensmount_yolo.networks.nodes import Node, from_json
 from lensmount_yolo.official import (
     TASK_OF_HEAD,
     Described,
@@ -33,8 +36,10 @@ from lensmount_yolo.options import LoadOptions
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from lensmount_reading import Checkpoint, FileFacts, TensorRef
-    from lensmount_yolo.networks.assemble import Network
+    from lensmount_yolo.networks.assemble import Network as Layers
 
 #: Key of a safetensors header under which the tree of the network stands.
 NETWORK_KEY = "lensmount.network"
@@ -44,16 +49,62 @@ _BESIDE = (r"^(train_\w+|best_fitness|updates|stride|nc|names)(\.|$)",)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """A network with its weights, and the output shapes that it gives."""
+    """A network with its weights, and the output shapes that it gives.
 
-    module: Network
+    Attributes:
+        described: What the file says.
+        tree: Its network, with the branches that were asked for alone.
+        tensors: float32 by official name.
+        outputs: Names and shapes; words stand for free sizes.
+    """
+
     described: Described
+    tree: Node
+    tensors: Mapping[str, NDArray[Any]]
     outputs: tuple[TensorSpec, ...]
 
     @property
-    def module_channels(self) -> int:
+    def channels(self) -> int:
         """Channels of the picture that the network takes."""
-        return input_channels(self.described.network)
+        return input_channels(self.tree)
+
+    @property
+    def head(self) -> Node:
+        """The last row."""
+        return head_of(self.tree)
+
+    @property
+    def end_to_end(self) -> bool:
+        """Whether the head gives final rows."""
+        return is_end_to_end(self.head)
+
+    def folded(self) -> Loaded:
+        """The same, as small and quick as its function allows.
+
+        Raises:
+            ModelFileError: Parallel branches are not those of one convolution.
+        """
+        from lensmount_yolo.networks.fuse import fuse
+
+        with _together():
+            tree, tensors = fuse(self.tree, self.tensors)
+        return replace(self, tree=tree, tensors=tensors)
+
+    def network(self) -> Network:
+        """The network in the forms of torch and of ONNX, batch and size free."""
+        return Network(
+            layer=self.layer,
+            tensors=self.tensors,
+            inputs=(TensorSpec("images", ("batch", self.channels, "height", "width"), "float32"),),
+            outputs=self.outputs,
+            metadata=self.described.metadata,
+        )
+
+    def layer(self) -> Layers:
+        """The layers, without tensors."""
+        from lensmount_yolo.networks.assemble import assemble
+
+        return assemble(self.tree)
 
 
 def network(context: NetworkContext) -> TorchNetwork:
@@ -63,23 +114,22 @@ def network(context: NetworkContext) -> TorchNetwork:
         ModelFileError: The file is corrupt, or its parts contradict one another.
         UnsupportedModelError: It holds a network that is not known here.
     """
-    from lensmount_yolo.networks.fuse import fuse
+    return _loaded(context).folded().network().torch()
 
+
+def graph(context: NetworkContext) -> GraphNetwork:
+    """The same network as an ONNX graph, made without torch; raises as `network`."""
+    return _loaded(context).folded().network().graph()
+
+
+def _loaded(context: NetworkContext) -> Loaded:
     path = next(context.files[a.name] for a in context.package.artifacts if a.role == "weights")
     options = context.options if isinstance(context.options, LoadOptions) else LoadOptions()
-    loaded = load_network(path, end_to_end=branches(context.package, options.end_to_end))
-    fuse(loaded.module)
-    channels = loaded.module_channels
-    return TorchNetwork(
-        module=loaded.module,
-        inputs=(TensorSpec("images", ("batch", channels, "height", "width"), "float32"),),
-        outputs=loaded.outputs,
-        metadata=loaded.described.metadata,
-    )
+    return load_network(path, end_to_end=branches(context.package, options.end_to_end))
 
 
 def load_network(path: Path, *, end_to_end: bool | None = None) -> Loaded:
-    """Reads a file and builds its network, in evaluation mode, float32, not folded.
+    """Reads a file and the network that it describes, not folded.
 
     Args:
         path: An official `.pt`, a state dict, or safetensors.
@@ -90,29 +140,28 @@ def load_network(path: Path, *, end_to_end: bool | None = None) -> Loaded:
         ModelFileError: The file is corrupt, or its parts contradict one another.
         UnsupportedModelError: It holds a network that is not known here.
     """
-    import torch
-
-    from lensmount_reading import as_torch_state_dict, read_checkpoint
+    from lensmount_reading import as_arrays, read_checkpoint
     from lensmount_yolo.networks.assemble import assemble
 
-    checkpoint = read_checkpoint(path, modules="records")
-    described, tensors = describe(checkpoint)
-    with torch.device("meta"):  # nothing is drawn or allocated: the file's tensors take the place
-        module = assemble(described.network).eval()
-        described = _choose_branches(module, described, end_to_end)
-    state = as_torch_state_dict(tensors, dtype=torch.float32)
+    described, references = describe(read_checkpoint(path, modules="records"))
+    assemble(described.network)  # all of it, before parts are left out
+    described, tree = _choose_branches(described, end_to_end)
+    single = is_end_to_end(head_of(tree))
+    wanted = {
+        name: reference
+        for name, reference in references.items()
+        if not name.endswith(".num_batches_tracked") and (single or ".one2one_" not in name)
+    }
+    loaded = Loaded(described=described, tree=tree, tensors=as_arrays(wanted, "float32"), outputs=())
     try:
-        if not getattr(module.head, "end_to_end", False):
-            state = {name: tensor for name, tensor in state.items() if ".one2one_" not in name}
-        module.load_state_dict(state, assign=True)
-    except RuntimeError as error:
+        check(loaded.layer(), loaded.tensors)
+    except ValueError as error:
         raise ModelFileError(
             f"the tensors of {path.name} do not fit the network that the file describes",
-            found=" ".join(str(error).split())[:300],
+            found=str(error)[:300],
             fix="download or save the file again",
         ) from error
-    module.requires_grad_(False)
-    return Loaded(module=module, described=described, outputs=_probe(module, described))
+    return replace(loaded, outputs=_outputs(loaded))
 
 
 def describe(checkpoint: Checkpoint) -> tuple[Described, Mapping[str, TensorRef]]:
@@ -177,58 +226,53 @@ def branches(package: ModelPackage, asked: bool | None) -> bool | None:
     return package.setting("end_to_end") if asked is None else asked
 
 
-def _choose_branches(module: Network, described: Described, end_to_end: bool | None) -> Described:
-    from lensmount_yolo.networks.heads import Detect
-
-    head = module.head
-    able = isinstance(head, Detect) and head.end_to_end
+def _choose_branches(described: Described, end_to_end: bool | None) -> tuple[Described, Node]:
+    tree = described.network
+    head = head_of(tree)
+    able = is_end_to_end(head)
     if end_to_end and not able:
         raise UnsupportedModelError(
             "end_to_end=True was asked for, but the network's head has no branches for it",
-            found=type(head).__name__,
+            found=head.kind,
             expected="a head of v10 or 26",
         )
-    if end_to_end or not isinstance(head, Detect) or not able:
-        return described
-    if not hasattr(head, "cv2") or not hasattr(head, "cv3"):
+    if end_to_end or not able:
+        return described, tree
+    if not {"cv2", "cv3"} <= set(head.parts):
         if end_to_end is None:
-            return described
+            return described, tree
         raise UnsupportedModelError(
             "end_to_end=False was asked for, but the file was saved without those branches", fix="leave end_to_end out"
         )
-    del head.one2one_cv2, head.one2one_cv3
-    head.end_to_end = False
-    return Described(
-        network=described.network, metadata={**described.metadata, "end2end": "False"}, root=described.root
-    )
+    plain = replace(head, parts={name: part for name, part in head.parts.items() if not name.startswith("one2one_")})
+    rows = {**tree.parts, list(tree.parts)[-1]: plain}
+    return replace(described, metadata={**described.metadata, "end2end": "False"}), replace(tree, parts=rows)
 
 
-def _probe(module: Network, described: Described) -> tuple[TensorSpec, ...]:
-    """Output shapes, from a run on the smallest picture; finds rows that do not fit one another."""
-    import torch
-
-    head = head_of(described.network)
-    side = 2 * max(head.settings.get("strides") or (32,))
+@contextlib.contextmanager
+def _together() -> Iterator[None]:
+    """Turns what arithmetic on parts that do not fit one another raises into the error that says so."""
     try:
-        with torch.inference_mode():
-            result = module(torch.zeros(1, input_channels(described.network), side, side))
-    except (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError) as error:
+        yield
+    except (ValueError, TypeError, IndexError, KeyError, AttributeError, ArithmeticError, RuntimeError) as error:
         raise ModelFileError(
             "the parts of the network do not fit one another",
             found=" ".join(str(error).split())[:300],
             fix="save the checkpoint again, or export it to ONNX where it was trained and load that",
         ) from error
-    results = result if isinstance(result, tuple) else (result,)
-    if not all(isinstance(item, torch.Tensor) for item in results):
-        raise UnsupportedModelError("the network's last row gives no predictions", found=head.kind)
-    main = tuple(results[0].shape)
-    if head.kind == "Classify":
+
+
+def _outputs(loaded: Loaded) -> tuple[TensorSpec, ...]:
+    """Output shapes, worked out for the smallest picture; finds rows that do not fit one another."""
+    side = 2 * max(loaded.head.settings.get("strides") or (32,))
+    with _together():
+        main, *more = loaded.network().shapes({"batch": 1, "height": side, "width": side})
+    if loaded.head.kind == "Classify":
         return (TensorSpec("output0", ("batch", main[1]), "float32"),)
-    rows = bool(getattr(module.head, "end_to_end", False))
-    shape: tuple[int | str, ...] = ("batch", main[1], main[2]) if rows else ("batch", main[1], "cells")
-    specs = [TensorSpec("output0", shape, "float32")]
-    if len(results) > 1:
-        specs.append(TensorSpec("output1", ("batch", results[1].shape[1], "mask_rows", "mask_columns"), "float32"))
+    cells = main[2] if loaded.end_to_end else "cells"
+    specs = [TensorSpec("output0", ("batch", main[1], cells), "float32")]
+    if more:
+        specs.append(TensorSpec("output1", ("batch", more[0][1], "mask_rows", "mask_columns"), "float32"))
     return tuple(specs)
 
 

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import copy
-import io
-import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lensmount.contracts.model import ExportContext
 from lensmount.errors import OptionError, UnsupportedModelError
 from lensmount.specs.options import check_names, flag, fraction, is_whole, one_of, positive
-from lensmount_vision.models.exporting import require_packages, write_checked
+from lensmount_vision.models.exporting import keep_checked, require_packages
 from lensmount_yolo.metadata import parse
+from lensmount_yolo.official import class_count
 
 if TYPE_CHECKING:
+    from lensmount_networks import Network
     from lensmount_yolo.checkpoint import Loaded
+    from lensmount_yolo.export_check import Answers
+    from lensmount_yolo.networks.suppress import Suppression
 
 OPSET = 17
 TARGETS = ("onnx", "safetensors")
@@ -51,56 +53,70 @@ def export(context: ExportContext) -> Path:
     ONNX graphs have the names, shapes and metadata of ultralytics' exports, opset 17: input `images` float32
     `(B, 3, H, W)` RGB in 0..1, outputs `output0` (and `output1` for masks) in float32. With `precision="fp16"` the
     weights and the computation inside are half, inputs and outputs and the decoding of boxes stay float32: pixels of
-    a picture of 640 would otherwise come in steps of half a pixel, and every runtime and reader takes float32.
+    a picture of 640 would otherwise come in steps of half a pixel, and every runtime and reader takes float32. Weights
+    of more than 1.9 GB lie in a second file, with `.data` behind the graph's name.
 
     Raises:
         OptionError: A setting has a wrong value, or does not go with the model.
         UnknownOptionError: A setting that does not exist.
-        MissingDependencyError: onnx, onnxruntime or torch is not installed.
+        MissingDependencyError: onnxruntime is not installed.
         BackendError: The graph does not give what the network gives; nothing is kept.
     """
     one_of("target", context.target, TARGETS)
     settings = _settings(context.settings)
     if context.target == "safetensors":
         return _safetensors(context)
-    require_packages("onnx", "onnxruntime", "torch", fix='pip install "lensmount-yolo[export]"')
-    import torch
-
+    require_packages("onnxruntime", fix='pip install "lensmount-yolo[onnx]"')
     from lensmount_yolo.checkpoint import branches, load_network
     from lensmount_yolo.export_check import check_graph
-    from lensmount_yolo.networks.fuse import fuse
 
+    half = one_of("precision", context.precision, ("fp32", "fp16")) == "fp16"
     loaded = load_network(_weights(context), end_to_end=branches(context.package, settings.end_to_end))
-    network = _prepared(fuse(loaded.module), loaded, settings)
-    exact = copy.deepcopy(network).double()
+    rule = _suppression(loaded, settings)
     size = _size(settings, loaded)
     batch = 1 if context.dynamic else positive("batch", context.batch)
-    if one_of("precision", context.precision, ("fp32", "fp16")) == "fp16":
-        network = _half(network, loaded.module)
-    channels = loaded.module_channels
-    example = torch.zeros(batch, channels, *size)
-    names = ["output0", *(["output1"] if len(loaded.outputs) > 1 else [])]
-    stream = io.BytesIO()
-    with warnings.catch_warnings(), torch.inference_mode():
-        warnings.simplefilter("ignore")  # the tracing exporter is the one that needs no further package
-        torch.onnx.export(
-            network,
-            (example,),
-            stream,  # type: ignore[arg-type]  # the tracing exporter takes streams; the stubs speak of the other
-            input_names=["images"],
-            output_names=names,
-            dynamic_axes=_dynamic_axes(loaded, settings) if context.dynamic else None,
-            opset_version=OPSET,
-            dynamo=False,
-        )
-    shapes = _output_shapes(loaded, settings) if context.dynamic else {}
-    graph = _with_metadata(stream.getvalue(), _metadata(context, settings, loaded, size), shapes)
+    network = _network(loaded.folded(), rule, half)
+    network = replace(network, metadata=_metadata(context, settings, loaded, size))
+    sizes = {"batch": batch, "height": size[0], "width": size[1]}
+    shape = (batch, loaded.channels, *size)
+    for spec, found in zip(network.outputs, network.shapes(sizes), strict=True):
+        sizes.update({name: n for name, n in zip(spec.shape, found, strict=True) if isinstance(name, str)})
 
     def check(path: Path) -> None:
-        half = context.precision == "fp16"
-        check_graph(path, network, exact, (batch, channels, *size), dynamic=context.dynamic, half=half)
+        check_graph(path, _answers(loaded, rule, half), shape, dynamic=context.dynamic, half=half)
 
-    return write_checked(graph, context.output, check)
+    return keep_checked(context.output, lambda path: network.save(path, {} if context.dynamic else sizes), check)
+
+
+def _network(loaded: Loaded, rule: Suppression | None, half: bool) -> Network:
+    """The network as it is exported; in half from the float32 input to the maps that the head decodes."""
+    from lensmount_yolo.networks.assemble import Network as Layers
+
+    def layer() -> Layers:
+        made = loaded.layer()
+        made.narrow, made.last = half, rule
+        return made
+
+    outputs = list(loaded.outputs)
+    if rule is not None:
+        values: Any = outputs[0].shape[1]
+        outputs[0] = replace(outputs[0], shape=("batch", rule.max_detections, values - rule.classes + 2))
+    tensors = {name: tensor.astype("float16" if half else "float32") for name, tensor in loaded.tensors.items()}
+    return replace(loaded.network(), layer=layer, tensors=tensors, outputs=tuple(outputs))
+
+
+def _answers(loaded: Loaded, rule: Suppression | None, half: bool) -> Answers:
+    """The network's own: in torch; where that is not installed, in onnxruntime before anything is folded."""
+    from lensmount_yolo.export_check import Answers, in_onnx, in_torch
+
+    if find_spec("torch") is None:
+        plain = _network(loaded, None, half)
+        exact = in_onnx(_network(loaded, None, False), optimised=False)
+        return Answers(in_onnx(_network(loaded, rule, half)), in_onnx(plain) if rule else None, exact, rule)
+    folded = loaded.folded()
+    plain = _network(folded, None, half)
+    exact = in_torch(_network(folded, None, False), "float64")
+    return Answers(in_torch(_network(folded, rule, half)), in_torch(plain) if rule else None, exact, rule)
 
 
 def _settings(values: Mapping[str, Any]) -> Settings:
@@ -126,33 +142,23 @@ def _weights(context: ExportContext) -> Path:
     return next(context.files[a.name] for a in context.package.artifacts if a.role == "weights")
 
 
-def _prepared(network: Any, loaded: Loaded, settings: Settings) -> Any:
-    from lensmount_yolo.networks.heads import Detect
-    from lensmount_yolo.networks.suppress import WithSuppression
-    from lensmount_yolo.networks.task_heads import OBB
+def _suppression(loaded: Loaded, settings: Settings) -> Suppression | None:
+    from lensmount_yolo.networks.suppress import Suppression
 
     if settings.nms == "none":
-        return network
-    head = loaded.module.head
-    if not isinstance(head, Detect) or isinstance(head, OBB) or head.end_to_end:
-        why = "its rows are final already" if isinstance(head, Detect) and head.end_to_end else type(head).__name__
+        return None
+    kind = loaded.head.kind
+    if kind in ("OBB", "Classify") or loaded.end_to_end:
+        why = "its rows are final already" if loaded.end_to_end else kind
         raise OptionError(
             "nms='embedded' does not go with this model", found=why, expected="boxes that need suppression"
         )
-    return WithSuppression(
-        network,
-        head.classes,
+    return Suppression(
+        class_count(loaded.head),
         confidence=settings.confidence,
         iou_threshold=settings.iou_threshold,
         max_detections=settings.max_detections,
-    ).eval()
-
-
-def _half(network: Any, module: Any) -> Any:
-    """Weights and computation in half, from the float32 input to the maps that the head decodes."""
-    from lensmount_yolo.networks.half import HalfInside
-
-    return HalfInside(network, module).eval()
+    )
 
 
 def _size(settings: Settings, loaded: Loaded) -> tuple[int, int]:
@@ -162,25 +168,6 @@ def _size(settings: Settings, loaded: Loaded) -> tuple[int, int]:
     if metadata.task != "classification" and any(side % stride for side in size):
         raise OptionError("input_size does not go with the network", found=str(size), expected=f"multiples of {stride}")
     return size
-
-
-def _output_shapes(loaded: Loaded, settings: Settings) -> dict[str, tuple[int | str | None, ...]]:
-    """Fixed numbers and names of free ones, for the outputs of a dynamic graph."""
-    shapes = {spec.name: spec.shape for spec in loaded.outputs}
-    if settings.nms == "embedded":
-        classes = getattr(loaded.module.head, "classes", 0)
-        values = loaded.outputs[0].shape[1]
-        assert isinstance(values, int)
-        shapes["output0"] = ("batch", settings.max_detections, values - classes + 2)
-    return shapes
-
-
-def _dynamic_axes(loaded: Loaded, settings: Settings) -> dict[str, dict[int, str]]:
-    axes = {
-        name: {i: size for i, size in enumerate(shape) if isinstance(size, str)}
-        for name, shape in _output_shapes(loaded, settings).items()
-    }
-    return {"images": {0: "batch", 2: "height", 3: "width"}, **axes}
 
 
 def _metadata(context: ExportContext, settings: Settings, loaded: Loaded, size: tuple[int, int]) -> dict[str, str]:
@@ -201,25 +188,6 @@ def _metadata(context: ExportContext, settings: Settings, loaded: Loaded, size: 
         "lensmount.architecture": "yolo",
         "lensmount.precision": context.precision,
     }
-
-
-def _with_metadata(
-    graph: bytes, metadata: Mapping[str, str], shapes: Mapping[str, tuple[int | str | None, ...]]
-) -> bytes:
-    import onnx
-
-    model = onnx.load_from_string(graph)
-    for output in model.graph.output:
-        for dimension, size in zip(output.type.tensor_type.shape.dim, shapes.get(output.name, ()), strict=False):
-            if isinstance(size, int):  # the exporter leaves what it cannot follow free
-                dimension.dim_value = size
-    for node in model.graph.node:
-        node.doc_string = ""  # else paths of the machine that it was made on
-    model.producer_name = "lensmount"
-    onnx.helper.set_model_props(model, dict(metadata))
-    onnx.checker.check_model(model, full_check=True)
-    serialised: bytes = model.SerializeToString()
-    return serialised
 
 
 def _safetensors(context: ExportContext) -> Path:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,10 @@ from lensmount.errors import BackendError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from lensmount_networks import Network
+
+    Run = Callable[[NDArray[Any]], Sequence[NDArray[Any]]]
+
 #: Largest difference as a share of an output's range: float32 sums in another order; half has 11 bits.
 TOLERANCE, HALF_TOLERANCE = 1e-3, 3e-2
 #: For rows of final boxes: pixels, and score.
@@ -21,22 +26,71 @@ ROW_TOLERANCE, HALF_ROW_TOLERANCE = (0.5, 2e-3), (4.0, 3e-2)
 #: Of an overlap at which suppression decides.
 OVERLAP_TOLERANCE, HALF_OVERLAP_TOLERANCE = 0.01, 0.1
 
-#: How much farther from the exact result than torch itself a graph may be where a network magnifies rounding.
+#: How much farther from the exact result than the network's own a graph may be where rounding is magnified.
 SLACK = 4.0
 
 
-def check_graph(
-    path: Path, network: Any, exact: Any, shape: tuple[int, int, int, int], *, dynamic: bool, half: bool
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What a graph is compared with: functions from pictures to outputs.
+
+    Attributes:
+        own: The network as it was exported.
+        raw: The same without suppression; None where there is none.
+        exact: Without suppression, as exactly as can be computed here.
+        rule: The suppression; has `classes`, `confidence` and `iou_threshold`.
+    """
+
+    own: Run
+    raw: Run | None
+    exact: Run
+    rule: Any = None
+
+
+def in_torch(network: Network, dtype: str = "float32") -> Run:
+    """Runs a network in torch, in float64 if told so."""
+    import torch
+
+    module = network.torch().module
+    module = module.double() if dtype == "float64" else module
+
+    def run(picture: NDArray[Any]) -> list[NDArray[Any]]:
+        with torch.inference_mode():
+            result = module(torch.from_numpy(picture.astype(dtype)))
+        return [item.numpy() for item in (result if isinstance(result, tuple) else (result,))]
+
+    return run
+
+
+def in_onnx(network: Network, *, optimised: bool = True) -> Run:
+    """Runs a network in onnxruntime; `optimised=False` one operation after the other, as it is written."""
+    import onnxruntime
+
+    graph, options = network.graph(), onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if not optimised:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in graph.initializers.values()]
+    options.add_external_initializers(list(graph.initializers), values)
+    session = onnxruntime.InferenceSession(graph.model, options, providers=["CPUExecutionProvider"])
+
+    def run(picture: NDArray[Any]) -> Sequence[NDArray[Any]]:
+        assert values is not None  # the session reads their memory
+        made: Sequence[NDArray[Any]] = session.run(None, {network.inputs[0].name: picture})
+        return made
+
+    return run
+
+
+def check_graph(path: Path, answers: Answers, shape: tuple[int, int, int, int], *, dynamic: bool, half: bool) -> None:
     """Runs both on noise and on a picture with smooth and sharp parts; dynamic graphs at a second size and batch too.
 
     A network may magnify rounding until two right answers differ by more than any tolerance. Where that seems so, both
-    are measured against the same network in float64, and the graph must not be much farther from it than torch.
+    are measured against a more exact answer, and the graph must not be much farther from it than the network.
 
     Args:
         path: The graph.
-        network: What was exported.
-        exact: The same, in float64.
+        answers: What to compare it with.
         shape: Of the input.
         dynamic: Whether other sizes and batches should run too.
         half: Whether the graph computes in float16.
@@ -45,9 +99,6 @@ def check_graph(
         BackendError: The graph cannot be run, or its outputs differ by more than the tolerance.
     """
     import onnxruntime
-    import torch
-
-    from lensmount_yolo.networks.suppress import WithSuppression
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
@@ -59,17 +110,6 @@ def check_graph(
     if dynamic:
         batch, channels, height, width = shape
         shapes.append((batch + 1, channels, height, max(width // 2 // 32 * 32, 64)))
-
-    def run(module: Any, picture: Any) -> list[NDArray[Any]]:
-        with torch.inference_mode():
-            result = module(picture)
-        return [item.numpy() for item in (result if isinstance(result, tuple) else (result,))]
-
-    def suppression(module: Any) -> Any:
-        return next((part for part in module.modules() if isinstance(part, WithSuppression)), None)
-
-    inside = suppression(network)
-
     for index, wanted in enumerate(shapes):
         for name, picture in (("noise", _noise(wanted, index)), ("a scene", _scene(wanted, index))):
             try:
@@ -78,17 +118,17 @@ def check_graph(
                 raise BackendError(
                     f"the exported graph does not run at {wanted}", found=" ".join(str(error).split())[:300]
                 ) from error
-            tensor = torch.from_numpy(picture)
-            expected: Sequence[Any] = run(network, tensor)
+            expected = answers.own(picture)
             subject = f"on {name} of {wanted}"
-            if inside is not None:
-                raw, truth = run(inside.network, tensor), run(suppression(exact).network, tensor.double())
-                _compare_suppressed(expected[0], found[0], raw[0], truth[0], inside, f"output0 {subject}", half)
+            if answers.raw is not None:
+                raw, truth = answers.raw(picture)[0], answers.exact(picture)[0]
+                _compare_suppressed(expected[0], found[0], raw, truth, answers.rule, f"output0 {subject}", half)
                 expected, found = expected[1:], found[1:]
             try:
                 _compare_all(expected, found, [None] * len(found), subject, half)
             except BackendError:
-                _compare_all(expected, found, run(exact, tensor.double()), subject, half)
+                exact = answers.exact(picture)
+                _compare_all(expected, found, exact[len(exact) - len(found) :], subject, half)
 
 
 def _compare_all(

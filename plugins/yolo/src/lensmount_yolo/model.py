@@ -62,7 +62,8 @@ def placed_names(
 def graph_channels(context: BuildContext, metadata: GraphMetadata) -> int:
     """Channels of the pictures that the network takes: as the graph fixes them, else as it says, else 3."""
     inputs = context.session.inputs
-    fixed = inputs[0].shape[1] if len(inputs) == 1 and len(inputs[0].shape) == 4 else None
+    place = 3 if context.package.format == "tflite" else 1
+    fixed = inputs[0].shape[place] if len(inputs) == 1 and len(inputs[0].shape) == 4 else None
     return fixed if isinstance(fixed, int) else metadata.channels or 3
 
 
@@ -85,6 +86,21 @@ def resolve_preprocess(package: ModelPackage, options: LoadOptions, metadata: Gr
             "input_size does not go with the network", found=str(spec.size), expected=f"multiples of {stride}"
         )
     return spec
+
+
+def in_pixels(main: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Raw predictions `(B, 4 + …, N)` with boxes in network pixels, whatever they are in.
+
+    Ultralytics' TFLite exports give shares of the picture's sides, early ones (8.0) pixels, and no file says which. The
+    numbers do: each cell has a box with its centre near it, so that the last ones are far beyond 2 in pixels.
+    """
+    if not main.size or np.abs(main[:, :2]).max() > 2:
+        return main
+    height, width = size
+    factors = np.ones(main.shape[1], np.float32)
+    factors[:4] = (width, height, width, height)
+    made: NDArray[np.float32] = main * factors[:, None]
+    return made
 
 
 class YoloDetector(Detector[Filter, Kept]):
@@ -208,6 +224,8 @@ class YoloDetector(Detector[Filter, Kept]):
             return on_device.keep_boxes(main, self.head, wanted, geometries, rotated=self.rotated)
         # Final rows are few: they come to the host as they are.
         main = host_array(main).astype(np.float32, copy=False)
+        if self._package.format == "tflite" and self.head.kind == "raw":
+            main = in_pixels(main, geometries[0].network_size)
         return [self._keep(main[i], wanted, geometry) for i, geometry in enumerate(geometries)]
 
     def _keep(self, output: NDArray[Any], wanted: Filter, geometry: Geometry) -> Kept:

@@ -21,6 +21,7 @@ def lensmount_architectures() -> Iterable[Architecture]:
         ),
         factory="lensmount_yolo.build:build",
         network="lensmount_yolo.checkpoint:network",
+        graph="lensmount_yolo.checkpoint:graph",
         recognise="lensmount_yolo.recognise:recognise",
         options="lensmount_yolo.options:LoadOptions",
         exporter="lensmount_yolo.export:export",

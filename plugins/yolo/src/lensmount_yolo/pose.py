@@ -51,8 +51,7 @@ class YoloPose(YoloDetector):
     ) -> KeypointDetections:
         count, values = self.keypoints
         table = kept.extra.reshape(len(kept.scores), count, values)
-        sure = table[:, :, 2:] if values == 3 else np.ones_like(table[:, :, :1])
-        points = np.concatenate((geometry.points_to_image(table[:, :, :2], clip=True), sure), axis=2)
+        points = np.concatenate((geometry.points_to_image(table[:, :, :2], clip=True), table[:, :, 2:]), axis=2)
         return self._made(
             KeypointDetections,
             kept,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lensmount.contracts import NotRunnable
 from lensmount.errors import ModelFileError
-from lensmount.specs import Preprocess
+from lensmount.specs import ModelCard, Preprocess
 from lensmount_reading import first_stranger, printable
 from lensmount_yolo.cards import bare_card
 from lensmount_yolo.head import read_head
@@ -16,7 +16,6 @@ from lensmount_yolo.metadata import TASKS, GraphMetadata, parse
 from lensmount_yolo.strangers import ANCHORS, STRANGERS, SUPPRESSED
 
 if TYPE_CHECKING:
-    from lensmount.specs import ModelCard
     from lensmount_reading import FileFacts
 
 _LEVELS = ((8, 16, 32), (4, 8, 16, 32), (8, 16, 32, 64))
@@ -34,7 +33,9 @@ def recognise(facts: FileFacts) -> ModelCard | NotRunnable | None:
     """
     card: ModelCard | NotRunnable | None = None
     if facts.kind == "onnx":
-        card = _onnx(facts)
+        card = _graph(facts, "onnx")
+    elif facts.kind == "tflite" and ("names" in facts.metadata or "task" in facts.metadata):
+        card = _tflite(facts)
     elif facts.kind in ("torch", "torch-legacy", "safetensors"):
         from lensmount_yolo.checkpoint import recognise_weights
 
@@ -42,7 +43,26 @@ def recognise(facts: FileFacts) -> ModelCard | NotRunnable | None:
     return card or first_stranger(facts, STRANGERS)
 
 
-def _onnx(facts: FileFacts) -> ModelCard | NotRunnable | None:
+def _tflite(facts: FileFacts) -> ModelCard | NotRunnable | None:
+    """An export of ultralytics: the graph of the ONNX export, but that pictures have their channels last."""
+    inputs = tuple(
+        replace(value, shape=(shape[0], shape[3], *shape[1:3])) if len(shape := value.shape or ()) == 4 else value
+        for value in facts.inputs
+    )
+    card = _graph(replace(facts, inputs=inputs), "tflite")
+    if not isinstance(card, ModelCard) or card.task == "classification":
+        return card
+    if card.task == "object-detection":
+        outputs = [(spec.name, spec.shape or ()) for spec in facts.outputs]
+        if _columns(outputs, parse(facts.metadata), card.task) is not None:
+            return card
+        return NotRunnable("a YOLO's TFLite graph with suppression in it", str(outputs[0][1]), SUPPRESSED)
+    return NotRunnable(
+        "a YOLO's TFLite graph for another task than detection and classification", card.task, f"load {_OURS}"
+    )
+
+
+def _graph(facts: FileFacts, format: str) -> ModelCard | NotRunnable | None:
     ours = "names" in facts.metadata or "task" in facts.metadata
     metadata = parse(facts.metadata) if ours else GraphMetadata()
     outputs = [(spec.name, spec.shape or ()) for spec in facts.outputs]
@@ -63,7 +83,7 @@ def _onnx(facts: FileFacts) -> ModelCard | NotRunnable | None:
     columns = _columns(outputs, metadata, task)
     channels = shape[1] if isinstance(shape[1], int) else metadata.channels or 3
     preprocess = None if task == "classification" else Preprocess(size=size, channels=channels)
-    card = bare_card(facts, metadata, task, "onnx", preprocess, columns)
+    card = bare_card(facts, metadata, task, format, preprocess, columns)
     return replace(card, notes=(*card.notes, *_notes(facts))) if task == "classification" else card
 
 

@@ -25,8 +25,8 @@ def attention(
 
     Args:
         query: `(…, N, D)`.
-        key: `(…, L, D)`.
-        value: `(…, L, V)`.
+        key: `(…, L, D)`; a batch of 1 serves all queries.
+        value: `(…, L, V)`; as `key`.
         mask: Bool, true for what may be seen, or float, added to the products; spreads to `(…, N, L)`.
         causal: Each of N = L places sees itself and those before it.
         scale: Factor of the products; None for 1 / sqrt(D).
@@ -37,6 +37,8 @@ def attention(
     if not isinstance(query, Value):
         import torch
 
+        if key.shape[0] != query.shape[0]:  # in a graph the products spread by themselves
+            key, value = (part.expand(query.shape[0], *part.shape[1:]) for part in (key, value))
         return torch.nn.functional.scaled_dot_product_attention(
             query, key, value, attn_mask=mask, is_causal=causal, scale=scale
         )

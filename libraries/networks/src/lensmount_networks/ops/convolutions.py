@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from lensmount_networks.sizes import AnySize, Size
-from lensmount_networks.values import Value
+from lensmount_networks.values import Value, require_fit
 
 Tensor = Any
 Pair = int | tuple[int, int]
@@ -19,6 +19,8 @@ def _pair(number: Pair) -> tuple[int, int]:
 def _window(size: AnySize, kernel: int, stride: int, padding: int, dilation: int = 1, ceil: bool = False) -> AnySize:
     """Places of a window along an axis."""
     left: Any = size + (2 * padding - dilation * (kernel - 1) - 1)
+    if isinstance(left, int) and left < 0:
+        raise TypeError(f"{size} elements are too few for a window of {kernel}, padding {padding}, dilation {dilation}")
     made: AnySize = (left + (stride - 1) * ceil) // stride + 1
     if ceil and isinstance(made, int) and isinstance(size, int) and (made - 1) * stride >= size + padding:
         made -= 1  # a window that begins in the padding at the end is left out
@@ -46,6 +48,8 @@ def conv2d(
         return torch.nn.functional.conv2d(x, weight, bias, stride, padding, dilation, groups)
     steps, pads, gaps = _pair(stride), _pair(padding), _pair(dilation)
     kernel = weight.shape[2:]
+    require_fit("channels of a convolution", x.shape[1], weight.shape[1] * groups)
+    require_fit("outputs of a convolution in groups", weight.shape[0] % groups, 0)
     sizes = [_window(x.shape[2 + i], kernel[i], steps[i], pads[i], gaps[i]) for i in (0, 1)]
     return x.graph.add(
         "Conv",
@@ -76,6 +80,7 @@ def conv_transpose2d(
         return torch.nn.functional.conv_transpose2d(x, weight, bias, stride, padding, output_padding, groups)
     steps, pads, more = _pair(stride), _pair(padding), _pair(output_padding)
     kernel = weight.shape[2:]
+    require_fit("channels of a transposed convolution", x.shape[1], weight.shape[0])
     sizes = [(x.shape[2 + i] - 1) * steps[i] + (kernel[i] - 2 * pads[i] + more[i]) for i in (0, 1)]
     return x.graph.add(
         "ConvTranspose",

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lensmount_networks.values import Value
+from lensmount_networks.values import Value, require_fit
 
 Tensor = Any
 
@@ -20,6 +20,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return torch.nn.functional.linear(x, weight, bias)
     # Gemm takes the weights as files hold them; MatMul wants them turned, and so a second copy of them all. The bias
     # stays outside: onnxruntime adds it together with what follows (GELU), and its Gemm is slower with one on few rows.
+    require_fit("inputs of a linear layer", x.shape[-1], weight.shape[1])
     rows = x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
     made = x.graph.add("Gemm", [rows, weight], (rows.shape[0], weight.shape[0]), transB=1)
     made = made if x.ndim == 2 else made.reshape(*x.shape[:-1], weight.shape[0])
@@ -64,6 +65,7 @@ def batch_norm(
 ) -> Tensor:
     """Normalises each channel of `(B, C, …)` by running statistics; `training` takes the batch's and updates those."""
     if isinstance(x, Value):
+        require_fit("channels of a normalisation", x.shape[1], weight.shape[0])
         return x.graph.add("BatchNormalization", [x, weight, bias, mean, variance], epsilon=float(eps))
     import torch
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lensmount_networks.sizes import AnySize, Size
-from lensmount_networks.values import Value
+from lensmount_networks.values import Value, require_fit
 
 Tensor = Any
 
@@ -24,6 +24,8 @@ def concat(parts: Sequence[Tensor], dim: int = 0) -> Tensor:
     size: AnySize = sum((part.shape[axis] for part in parts[1:]), start=first.shape[axis])
     shape = list(first.shape)
     for part in parts:  # a size that one of them knows is known
+        for place in {*range(part.ndim)} - {axis}:
+            require_fit(f"axis {place} of parts that are joined", part.shape[place], shape[place])
         shape = [b if isinstance(a, Size) else a for a, b in zip(shape, part.shape, strict=True)]
     shape[axis] = size
     return first.graph.add("Concat", list(parts), shape, fold=lambda *a: np.concatenate(a, axis), axis=axis)
@@ -61,6 +63,13 @@ def gather(x: Tensor, dim: int, ids: Tensor) -> Tensor:
     if isinstance(x, Value):
         return x.graph.add("GatherElements", [x, ids], ids.shape, x.dtype, axis=dim)
     return x.gather(dim, ids)
+
+
+def put(x: Tensor, places: Tensor, values: Tensor) -> Tensor:
+    """`x` with values `(n,)` at places `(n, x.ndim)`, int64, each place once."""
+    if isinstance(x, Value):
+        return x.graph.add("ScatterND", [x, places, values])
+    return x.index_put(tuple(places.unbind(1)), values)
 
 
 def topk(x: Tensor, count: AnySize, dim: int = -1) -> tuple[Tensor, Tensor]:
@@ -107,3 +116,8 @@ def full(shape: Sequence[AnySize], number: float, *, like: Tensor, dtype: str | 
     kind = like.dtype if dtype is None else getattr(torch, dtype)
     sizes: Any = tuple(shape)
     return torch.full(sizes, number, device=like.device, dtype=kind)
+
+
+def contiguous(x: Tensor) -> Tensor:
+    """The same, with its elements in memory in the order of its axes; in a graph they always are."""
+    return x if isinstance(x, Value) else x.contiguous()

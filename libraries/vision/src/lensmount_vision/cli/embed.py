@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lensmount.cli.settings import ArchitectureName, BackendName, DeviceName, ModelName, Offline, PrecisionName, Threads
+from lensmount.cli.settings import (
+    ArchitectureName,
+    BackendName,
+    DeviceName,
+    ModelName,
+    Offline,
+    PrecisionName,
+    Refresh,
+    Threads,
+)
 from lensmount.errors import InputError, LensmountError, OptionError
 
 if TYPE_CHECKING:
@@ -25,6 +34,7 @@ def embed(
     architecture: ArchitectureName = None,
     threads: Threads = None,
     offline: Offline = False,
+    refresh: Refresh = False,
 ) -> None:
     """Embed pictures into a file of vectors.
 
@@ -47,6 +57,7 @@ def embed(
         precision=precision,
         architecture=architecture,
         offline=offline,
+        refresh=refresh,
         threads=threads,
     ) as loaded:
         earlier = ([read_vectors(out)] if out.exists() else []) + journal.parts()

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lensmount.cli.settings import BackendName, DeviceName, ModelName, Offline, PrecisionName, Threads
+from lensmount.cli.settings import BackendName, DeviceName, ModelName, Offline, PrecisionName, Refresh, Threads
 from lensmount.errors import InputError, UnsupportedModelError
 from lensmount_vision.cli.options import (
     CocoFile,
@@ -46,6 +46,7 @@ def few_shot(
     threads: Threads = None,
     max_frames: MaxFrames = None,
     offline: Offline = False,
+    refresh: Refresh = False,
 ) -> None:
     """Find what example boxes show; the reference file is [{"image": path, "boxes": [{x, y, w, h, cls, negative}]}].
 
@@ -65,7 +66,13 @@ def few_shot(
     options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     extra: dict[str, Any] = {} if threads is None else {"threads": threads}
     with registry.load(
-        model, backend=backend, device=device, precision=precision, offline=offline or None, **extra
+        model,
+        backend=backend,
+        device=device,
+        precision=precision,
+        offline=offline or None,
+        refresh=refresh,
+        **extra,
     ) as loaded:
         if not hasattr(loaded, "fit"):
             raise UnsupportedModelError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,11 +14,14 @@ from lensmount.cli.settings import (
     Offline,
     Options,
     PrecisionName,
+    Refresh,
     Threads,
     load_options,
 )
 from lensmount.errors import InputError, LensmountError
 from lensmount_vision.cli.options import (
+    BoxOverlap,
+    ClassNames,
     CocoFile,
     Confidence,
     MaxDetections,
@@ -26,6 +29,7 @@ from lensmount_vision.cli.options import (
     ResultsFile,
     SaveFolder,
     SourceNames,
+    call_options,
 )
 
 if TYPE_CHECKING:
@@ -40,8 +44,8 @@ def predict(
     json_file: ResultsFile = None,
     coco: CocoFile = None,
     confidence: Confidence = None,
-    classes: Annotated[str | None, typer.Option(help="Names or ids of the classes wanted, comma-separated.")] = None,
-    iou: Annotated[float | None, typer.Option(help="Overlap above which the weaker box goes, 0 to 1.")] = None,
+    classes: ClassNames = None,
+    iou: BoxOverlap = None,
     max_detections: MaxDetections = None,
     backend: BackendName = None,
     device: DeviceName = None,
@@ -55,6 +59,7 @@ def predict(
     options: Options = None,
     max_frames: MaxFrames = None,
     offline: Offline = False,
+    refresh: Refresh = False,
 ) -> None:
     """Find things in pictures and videos; one bad picture is reported and the rest go on (exit status 1)."""
     from lensmount import registry
@@ -64,13 +69,7 @@ def predict(
 
     if json_file == "-" and coco == "-":
         raise InputError("--json - and --coco - both want standard output", fix="write one of them to a file")
-    wanted = {
-        "confidence": confidence,
-        "classes": _classes(classes),
-        "iou_threshold": iou,
-        "max_detections": max_detections,
-    }
-    call: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
+    call = call_options(confidence, classes, iou, max_detections)
     _not_swapped(model, source)
     entries_of(source)  # bad sources are refused before weights are fetched
     extra = load_options(options, threads)
@@ -83,6 +82,7 @@ def predict(
         precision=precision,
         architecture=architecture,
         offline=offline or None,
+        refresh=refresh,
         **extra,
     ) as loaded:
         sinks = Sinks(loaded, save=save, json_file=json_file, coco=coco)
@@ -110,15 +110,13 @@ def _not_swapped(model: str, source: list[str]) -> None:
         )
 
 
-def _classes(text: str | None) -> list[str | int] | None:
-    if text is None:
-        return None
-    parts = [part.strip() for part in text.split(",") if part.strip()]
-    return [int(part) if part.isdigit() else part for part in parts]
+def run(work: Stream, sinks: Sinks, what: str = "predict") -> None:
+    """Takes result by result, and writes what is written at the end.
 
-
-def run(work: Stream, sinks: Sinks) -> None:
-    """Predicts item by item, and writes what is written at the end.
+    Args:
+        work: What gives them.
+        sinks: Where they go.
+        what: The command's name, for the bar of progress.
 
     Raises:
         typer.Exit: With status 1 where a picture failed; with 130 where Ctrl-C ended what had an end of its own. What
@@ -135,7 +133,7 @@ def run(work: Stream, sinks: Sinks) -> None:
     hidden = not console.is_terminal or (work.total is not None and work.total < 3)
     done, stopped = 0, False
     with Progress(*columns, console=console, disable=hidden, transient=True) as progress, work:
-        task = progress.add_task("predict", total=work.total)
+        task = progress.add_task(what, total=work.total)
         try:
             for info, result in work:
                 with uninterrupted():

@@ -30,15 +30,19 @@ class DevicePath:
         spec: How it wants its pictures.
         dtype: Of its input.
         policy: Pictures that one run takes.
+        nhwc: Whether the input is `(batch, height, width, channels)`.
     """
 
-    def __init__(self, session: Session, spec: Preprocess, dtype: DType, policy: BatchPolicy) -> None:
+    def __init__(
+        self, session: Session, spec: Preprocess, dtype: DType, policy: BatchPolicy, *, nhwc: bool = False
+    ) -> None:
         assert isinstance(session, TensorSession)
         assert session.tensor_device is not None
         self._session = session
         self.device = session.tensor_device
         self._run = session.run_tensors
         self._policy = policy
+        self._nhwc = nhwc
         self.runtime: Runtime = runtime_for(session.tensor_device)
         self.prepare = DevicePreparer(spec, self.runtime, dtype, channels_last=session.channels_last)
 
@@ -52,5 +56,6 @@ class DevicePath:
         """Pictures of one network size to outputs on the device; see `SingleGraph.infer_pictures`."""
         with self.runtime.current(), settled():
             batch, geometries = self.prepare(pictures)
+            batch = batch.permute(0, 2, 3, 1).contiguous() if self._nhwc else batch
             with gate or nullcontext():
                 return self.forward(batch), geometries

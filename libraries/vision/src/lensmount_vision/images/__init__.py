@@ -19,6 +19,7 @@ _LAZY = {
     "lensmount_vision.images.source_keys": ("content_key", "image_key", "source_key"),
     "lensmount_vision.images.sources": ("Frame", "IMAGE_SUFFIXES", "expand_sources", "is_video", "video_frames"),
     "lensmount_vision.images.transforms": ("DType", "prepare"),
+    "lensmount_vision.images.writing": ("VideoWriter",),
 }
 
 if TYPE_CHECKING:
@@ -31,11 +32,12 @@ if TYPE_CHECKING:
     from lensmount_vision.images.source_keys import content_key, image_key, source_key
     from lensmount_vision.images.sources import IMAGE_SUFFIXES, Frame, expand_sources, is_video, video_frames
     from lensmount_vision.images.transforms import DType, prepare
+    from lensmount_vision.images.writing import VideoWriter
 
 __all__ = [
-    "IMAGE_SUFFIXES", "Color", "DType", "Frame", "Geometry", "Image", "Reduced", "content_key", "expand_sources",
-    "image_key", "import_cv2", "is_video", "load", "load_many", "matmul_single_threaded", "plan", "prepare",
-    "source_key", "split", "video_frames",
+    "IMAGE_SUFFIXES", "Color", "DType", "Frame", "Geometry", "Image", "Reduced", "VideoWriter", "content_key",
+    "expand_sources", "image_key", "import_cv2", "is_video", "load", "load_many", "matmul_single_threaded", "plan",
+    "prepare", "source_key", "split", "video_frames",
 ]  # fmt: skip
 
 __getattr__, __dir__ = lazy_names(__name__, _LAZY)

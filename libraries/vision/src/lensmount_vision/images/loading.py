@@ -11,7 +11,7 @@ import base64
 import binascii
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, unquote_to_bytes
@@ -33,6 +33,7 @@ from lensmount_vision.images.arrays import (
 from lensmount_vision.images.decoding import decode, pixel_limit
 from lensmount_vision.images.image import Color, Image
 from lensmount_vision.images.reduced_decode import Reduced
+from lensmount_vision.images.requests import from_request
 
 if TYPE_CHECKING:
     from lensmount.specs import Preprocess
@@ -52,8 +53,9 @@ def load(
         source: A path (`str`, `Path`), an `http(s)://` URL, a `data:` URI, bytes, a binary file object, a PIL image,
             an ndarray `(H, W)`, `(H, W, 1)`, `(H, W, 3)` or `(H, W, 4)` uint8, a torch tensor `(H, W)` or `(C, H, W)`
             with 1, 3 or 4 channels, uint8 or floating in 0..1; another library's array on a device (CuPy, JAX), taken
-            as an ndarray is; or an `Image`, which is returned as it is. What lies on a device stays there. Alpha is
-            dropped. EXIF orientation is applied to encoded images; a PIL image is taken as it lies in memory.
+            as an ndarray is; `{"type": "url" | "base64" | "file", "value": …}`, as inference servers take it; or an
+            `Image`, which is returned as it is. What lies on a device stays there. Alpha is dropped. EXIF orientation
+            is applied to encoded images; a PIL image is taken as it lies in memory.
         color: Channel order of an array or tensor: None means BGR for arrays and RGB for tensors.
         max_pixels: Limit for encoded and PIL images, checked before decoding; None for `LENSMOUNT_MAX_PIXELS`, else
             200 million.
@@ -75,6 +77,7 @@ def load(
     """
     if color not in (None, "bgr", "rgb"):
         raise OptionError("color is not valid", found=repr(color), expected="'bgr', 'rgb' or None")
+    source = from_request(source)
     if not is_plain(channels):
         _check_channels(source, color, channels)
     if isinstance(source, Image):
@@ -154,7 +157,7 @@ def split(sources: Any) -> Iterator[Any]:
 
 def several(sources: Any) -> Iterable[Any] | None:
     """The single inputs of an NHWC array, an NCHW tensor or an iterable; None for anything else."""
-    if is_single(sources) or isinstance(sources, (dict, set, frozenset)):
+    if is_single(sources) or isinstance(sources, (set, frozenset)):
         return None
     return sources if isinstance(sources, Iterable) or is_array(sources) else None
 
@@ -163,7 +166,7 @@ def is_single(source: Any) -> bool:
     """Whether this is one input, and neither several nor something that is no picture."""
     if is_array(source):
         return bool(source.ndim != 4)
-    known = isinstance(source, (Image, str, bytes, bytearray, memoryview, os.PathLike)) or is_pil(source)
+    known = isinstance(source, (Image, Mapping, str, bytes, bytearray, memoryview, os.PathLike)) or is_pil(source)
     return known or callable(getattr(source, "read", None))
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from lensmount.caches.keys import make_key
 from lensmount.errors import ImageError
+from lensmount_vision.images.requests import from_request
 
 if TYPE_CHECKING:
     from lensmount_vision.images.image import Color, Image
@@ -46,6 +47,7 @@ def source_key(source: Any, color: Color | None = None) -> str:
         ImageError: A file that is not there.
         InputError: Nothing that has a content.
     """
+    source = from_request(source)
     if isinstance(source, str | os.PathLike):
         text = os.fspath(source)
         if isinstance(text, str) and text.startswith("data:"):
@@ -68,6 +70,7 @@ def content_key(source: Any, color: Color | None = None) -> str:
         ImageError: A file that cannot be read.
         InputError: Nothing that has a content.
     """
+    source = from_request(source)
     if isinstance(source, str | os.PathLike):
         text = os.fsdecode(os.fspath(source))
         if text.startswith("data:"):

@@ -13,7 +13,13 @@ _LAZY = {
     "lensmount_vision.models.class_options": ("first_column", "listed_names"),
     "lensmount_vision.models.detector": ("Classes", "Detector", "Filter", "Kept", "read_class_names"),
     "lensmount_vision.models.entries": ("Feed",),
-    "lensmount_vision.models.exporting": ("describe_graph", "require_packages", "tail_nodes", "write_checked"),
+    "lensmount_vision.models.exporting": (
+        "describe_graph",
+        "keep_checked",
+        "require_packages",
+        "tail_nodes",
+        "write_checked",
+    ),
     "lensmount_vision.models.loaded": ("LoadedModel", "NotPicklableError", "class_of_task"),
     "lensmount_vision.models.leftovers": ("Taken", "require_all_used"),
     "lensmount_vision.models.numbers": ("NotFiniteError",),
@@ -27,7 +33,13 @@ if TYPE_CHECKING:
     from lensmount_vision.models.class_options import first_column, listed_names
     from lensmount_vision.models.detector import Classes, Detector, Filter, Kept, read_class_names
     from lensmount_vision.models.entries import Feed
-    from lensmount_vision.models.exporting import describe_graph, require_packages, tail_nodes, write_checked
+    from lensmount_vision.models.exporting import (
+        describe_graph,
+        keep_checked,
+        require_packages,
+        tail_nodes,
+        write_checked,
+    )
     from lensmount_vision.models.leftovers import Taken, require_all_used
     from lensmount_vision.models.loaded import LoadedModel, NotPicklableError, class_of_task
     from lensmount_vision.models.numbers import NotFiniteError
@@ -58,6 +70,7 @@ __all__ = [
     "class_of_task",
     "describe_graph",
     "first_column",
+    "keep_checked",
     "listed_names",
     "read_class_names",
     "read_image_processor",

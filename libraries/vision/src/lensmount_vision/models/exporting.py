@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -57,13 +57,18 @@ def describe_graph(
     return serialised
 
 
-def write_checked(data: bytes, target: Path, check: Callable[[Path], None]) -> Path:
-    """Writes next to the target, checks, renames: the file is complete and right, or not there.
+def write_checked(data: bytes | Callable[[Path], None], target: Path, check: Callable[[Path], None]) -> Path:
+    """Keeps a file of given content, or what a function writes to its path, if `check` lets it; see `keep_checked`."""
+    return keep_checked(target, data if callable(data) else lambda path: path.write_bytes(data), check)
+
+
+def keep_checked(target: Path, write: Callable[[Path], object], check: Callable[[Path], None]) -> Path:
+    """Writes in a folder next to the target, checks, moves: what is kept is complete and right, or not there.
 
     Args:
-        data: The file's content.
-        target: Where it goes.
-        check: Looks at the written file; what it raises keeps the file from being kept.
+        target: Where the file goes.
+        write: Writes it, and perhaps others beside it that it names, as a graph names the file of its weights.
+        check: Looks at the written file; what it raises keeps all of them from being kept.
 
     Returns:
         The target.
@@ -71,21 +76,22 @@ def write_checked(data: bytes, target: Path, check: Callable[[Path], None]) -> P
     Raises:
         StoreError: It cannot be written.
     """
-    partial = target.with_name(f".{target.name}.{secrets.token_hex(8)}.partial")
+    folder = target.with_name(f".{target.name}.{secrets.token_hex(8)}.partial")
+    partial = folder / target.name
     try:
-        with partial.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        folder.mkdir()
+        write(partial)
         check(partial)
-        partial.replace(target)
+        for path in sorted(folder.iterdir(), key=lambda path: path == partial):  # what names the others comes last
+            with path.open("r+b") as file:
+                os.fsync(file.fileno())
+            path.replace(target.parent / path.name)
     except OSError as error:
         if isinstance(error, StoreError):
             raise
         raise StoreError(f"{target} cannot be written: {error.strerror or error}", fix="check the folder") from error
     finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
     return target
 
 

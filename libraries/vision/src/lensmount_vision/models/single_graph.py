@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from lensmount_vision.device.path import DevicePath
     from lensmount_vision.images.geometry import Geometry
     from lensmount_vision.images.image import Color, Image
-    from lensmount_vision.images.transforms import DType
+    from lensmount_vision.images.transforms import DType, Layout
     from lensmount_vision.models.streaming import Policy, Stream
+    from lensmount_vision.tracking.naming import Maker
 
 BATCH = 16
 """Pictures that a call prepares at once when the caller passes more."""
@@ -45,7 +46,7 @@ class SingleGraph(LoadedModel):
             (`lensmount_vision.images.reduced_decode`).
 
     Raises:
-        ModelFileError: The graph does not take one NCHW picture input, or its size contradicts `preprocess`.
+        ModelFileError: The graph does not take one picture input, NCHW or NHWC, or its size contradicts `preprocess`.
         OptionError: `reduced_decode` with a package whose preparation needs every pixel.
     """
 
@@ -55,12 +56,14 @@ class SingleGraph(LoadedModel):
         inputs = self._session.inputs
         if len(inputs) != 1 or len(inputs[0].shape) != 4:
             raise ModelFileError(
-                f"{context.card.id!r} should take one picture input of shape (batch, channels, height, width)",
+                f"{context.card.id!r} should take one picture input, (batch, channels, height, width) or channels last",
                 found=str([(spec.name, spec.shape) for spec in inputs]),
                 expected="one input of 4 dimensions",
             )
         self._input = inputs[0]
-        channels = self._input.shape[1]
+        #: Whether the graph takes its pictures as `(batch, height, width, channels)`.
+        self._last = _channels_last(self._input.shape, preprocess.channels)
+        channels = self._input.shape[3 if self._last else 1]
         if reduced_decode:
             check(preprocess)
         self._reduced_decode = reduced_decode
@@ -82,11 +85,11 @@ class SingleGraph(LoadedModel):
             return None
         from lensmount_vision.device.path import DevicePath
 
-        return DevicePath(self._session, self.preprocess_spec, self._dtype, self.batch)
+        return DevicePath(self._session, self.preprocess_spec, self._dtype, self.batch, nhwc=self._last)
 
     def _complete(self, preprocess: Preprocess) -> Preprocess:
         """The graph's fixed size wins where the package names none; a contradiction is an error."""
-        height, width = self._input.shape[2:]
+        height, width = self._input.shape[1:3] if self._last else self._input.shape[2:]
         if not (isinstance(height, int) and isinstance(width, int)):
             return preprocess
         if preprocess.size is None or preprocess.size == (height, width):
@@ -132,7 +135,8 @@ class SingleGraph(LoadedModel):
             color: Channel order of arrays and tensors, `"bgr"` or `"rgb"`; None for their usual one.
 
         Returns:
-            The batch `(B, C, H, W)` in the network's dtype, and one geometry per picture.
+            The batch `(B, C, H, W)`, or `(B, H, W, C)` where the graph has its channels last, in the network's dtype;
+            and one geometry per picture.
         """
         return self._prepare(self.load_images(images, color))
 
@@ -141,13 +145,14 @@ class SingleGraph(LoadedModel):
     ) -> tuple[NDArray[Any], list[Geometry]]:
         from lensmount_vision.images.transforms import prepare
 
-        return prepare(pictures, self.preprocess_spec, dtype=self._dtype, out=out)
+        spec, layout = self.preprocess_spec, self._layout
+        return prepare(pictures, spec, dtype=self._dtype, layout=layout, out=out)
 
     def forward(self, batch: Any) -> dict[str, Any]:
         """Runs the network; a static graph gets the batch in chunks, the last one padded.
 
         Args:
-            batch: `(B, C, H, W)` in the network's dtype: an array, or a tensor on the device for sessions that take
+            batch: As `preprocess` makes it: an array, or a tensor on the device for sessions that take
                 tensors (`lensmount.contracts.session.TensorSession`).
 
         Returns:
@@ -233,11 +238,19 @@ class SingleGraph(LoadedModel):
         spec = self.preprocess_spec
         kept: NDArray[Any] | None = getattr(self._buffers, "batch", None)
         fixed = spec.size is not None and spec.divisible_by is None and not spec.rectangular
-        if fixed and kept is not None and len(kept) == len(pictures) and kept.shape[2:] == spec.size:
+        if fixed and kept is not None and len(kept) == len(pictures) and self._frame(kept) == spec.size:
             return self._prepare(pictures, out=kept)
         batch, geometries = self._prepare(pictures)
         self._buffers.batch = batch if batch.nbytes <= _LARGEST_BUFFER else None
         return batch, geometries
+
+    @property
+    def _layout(self) -> Layout:
+        return "nhwc" if self._last else "nchw"
+
+    def _frame(self, batch: NDArray[Any]) -> tuple[int, ...]:
+        """Height and width of a batch."""
+        return batch.shape[1:3] if self._last else batch.shape[2:]
 
     def stream(
         self,
@@ -249,6 +262,7 @@ class SingleGraph(LoadedModel):
         policy: Policy = "auto",
         max_frames: int | None = None,
         color: Color | None = None,
+        tracker: str | Maker | None = None,
         **options: Any,
     ) -> Stream:
         """Runs over pictures, videos and cameras with all stages overlapped; see `lensmount_vision.models.stream`."""
@@ -263,6 +277,7 @@ class SingleGraph(LoadedModel):
             policy=policy,
             max_frames=max_frames,
             color=color,
+            tracker=tracker,
             **options,
         )
 
@@ -309,7 +324,14 @@ class SingleGraph(LoadedModel):
             channels = self.preprocess_spec.channels
             self.infer_pictures([Image(np.zeros((height, width, 3 if channels == 1 else channels), np.uint8))])
             return
-        self.forward(np.zeros((1, self.preprocess_spec.channels, height, width), self._input.dtype))
+        channels = self.preprocess_spec.channels
+        shape = (1, height, width, channels) if self._last else (1, channels, height, width)
+        self.forward(np.zeros(shape, self._input.dtype))
+
+
+def _channels_last(shape: tuple[int | str | None, ...], channels: int) -> bool:
+    """Whether a picture input `(batch, …)` has its channels last: the last size is theirs, and the second is not."""
+    return shape[3] == channels and shape[1] != channels
 
 
 def _input_dtype(dtype: str, name: str) -> DType:

@@ -22,6 +22,8 @@ from lensmount_vision.models.loaded import NotPicklableError
 from lensmount_vision.models.numbers import NotFiniteError, finish, not_finite
 from lensmount_vision.models.pipeline import in_order
 from lensmount_vision.models.readers import Reader
+from lensmount_vision.tracking.naming import Maker, maker_of
+from lensmount_vision.tracking.sequences import Tracks, as_pairs
 
 if TYPE_CHECKING:
     from lensmount_vision.images.image import Color, Image
@@ -75,8 +77,17 @@ class Stream(Iterator[Pair]):
         concurrency: Of these, the most in the network at once.
     """
 
-    def __init__(self, reader: Reader, work: _Work, batch_size: int, workers: int, concurrency: int) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        work: _Work,
+        batch_size: int,
+        workers: int,
+        concurrency: int,
+        tracks: Tracks | None = None,
+    ) -> None:
         self._reader = reader
+        self._tracks = tracks
         self._run = _run(reader, work, batch_size, workers)
         self.live = reader.live
         self.total = reader.total
@@ -85,7 +96,9 @@ class Stream(Iterator[Pair]):
         self.concurrency = concurrency
 
     def __next__(self) -> Pair:
-        return next(self._run)
+        info, result = next(self._run)
+        # Here, and not in the threads: a tracker wants its frames one by one, in their order.
+        return info, result if self._tracks is None else as_pairs(self._tracks, info, result)
 
     def __reduce__(self) -> NoReturn:
         raise NotPicklableError(
@@ -115,6 +128,7 @@ def stream(
     policy: Policy = "auto",
     max_frames: int | None = None,
     color: Color | None = None,
+    tracker: str | Maker | None = None,
     **options: Any,
 ) -> Stream:
     """Runs a model over pictures, videos and cameras, in order, as fast as the slowest stage.
@@ -133,6 +147,9 @@ def stream(
             of an old one; `"auto"` is `"latest"` for cameras and network streams, `"all"` for the rest.
         max_frames: Most frames of one video, camera or animation.
         color: Channel order of arrays and tensors, `"bgr"` or `"rgb"`.
+        tracker: Gives objects numbers that stay theirs, as `tracker_id` of the results: `"bytetrack"`, `"sort"`,
+            `"ocsort"`, `"botsort"`, `"cbiou"`, `lensmount_vision.tracking.tracker(name, setting=…)`, or a function that
+            makes an `ObjectTracker`. Each video and camera has its own; pictures of one folder follow one another.
         **options: The model's call options; a wrong one is an error at once.
 
     Returns:
@@ -143,10 +160,12 @@ def stream(
 
     Raises:
         ImageError: A folder or glob holds no pictures.
-        OptionError: An option is out of range.
+        OptionError: An option is out of range; a tracker for a model without boxes, at its first result.
+        MissingDependencyError: A tracker, while the package `trackers` is not installed.
         UnknownOptionError: An option that the model's call does not have.
     """
     _check_options(model, options)
+    tracks = None if tracker is None else Tracks(maker_of(tracker))
     one_of("policy", policy, ("auto", "all", "latest"))
     on_cpu = str(getattr(model, "device", "cpu")) == "cpu"
     cores = cpu_count()
@@ -169,7 +188,7 @@ def stream(
     # A live source wants the result of a new frame soon rather than many in progress.
     count = workers or (gate + 1 if reader.live else gate + max(2, min(cores // 2, 6)))
     work = _Work(model, options, threading.Semaphore(gate))
-    return Stream(reader, work, size, count, gate)
+    return Stream(reader, work, size, count, gate, tracks)
 
 
 def _check_options(model: Any, options: Mapping[str, Any]) -> None:

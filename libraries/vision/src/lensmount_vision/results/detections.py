@@ -13,7 +13,13 @@ from lensmount.errors import InputError
 from lensmount_vision.images.checks import Floats, Indices, as_boxes, as_class_ids, as_scores, check_fraction
 from lensmount_vision.results.boxes import area
 from lensmount_vision.results.drawing import draw
-from lensmount_vision.results.formats import coco_annotations, coco_category, import_supervision, plain
+from lensmount_vision.results.formats import (
+    coco_annotations,
+    coco_category,
+    import_supervision,
+    plain,
+    supervision_masks,
+)
 from lensmount_vision.results.masks import Masks, checked_size
 from lensmount_vision.results.rows import Rows, checked_names, class_name, resolve_classes, store
 from lensmount_vision.results.shapes import Shapes
@@ -35,15 +41,19 @@ class Detections(Rows):
         class_names: Names of *all* classes of the model, by id.
         image_size: `(height, width)` of the original image.
         path: Where the image came from, if it came from a file or address.
+        tracker_id: int64 `(N,)` numbers that objects keep from frame to frame, from 1, and -1 for one that is not
+            followed yet; None where nothing was tracked.
 
     Raises:
         InputError: Arrays do not fit together, are not numeric or not finite.
     """
 
-    row_fields: ClassVar[tuple[str, ...]] = ("xyxy", "confidence", "class_id")
+    row_fields: ClassVar[tuple[str, ...]] = ("xyxy", "confidence", "class_id", "tracker_id")
     kind: ClassVar[str] = "detections"
     whole_fields: ClassVar[tuple[str, ...]] = ("image_size", "path", "class_names")
-    object_fields: ClassVar[Mapping[str, str]] = {n: n for n in ("class_id", "class_name", "confidence", "xyxy")}
+    object_fields: ClassVar[Mapping[str, str]] = {
+        n: n for n in ("class_id", "class_name", "confidence", "xyxy", "tracker_id")
+    }
 
     xyxy: Floats
     confidence: Floats
@@ -51,6 +61,7 @@ class Detections(Rows):
     class_names: tuple[str, ...]
     image_size: tuple[int, int]
     path: str | None = None
+    tracker_id: Indices | None = None
 
     def __post_init__(self) -> None:
         boxes = as_boxes(self.xyxy, "xyxy")
@@ -60,6 +71,15 @@ class Detections(Rows):
         store(self, "class_names", checked_names(self.class_names))
         store(self, "image_size", checked_size(self.image_size))
         store(self, "path", None if self.path is None else str(self.path))
+        if self.tracker_id is not None:
+            ids = np.asarray(self.tracker_id)
+            if ids.shape != (len(boxes),) or (ids.size and ids.dtype.kind not in "iu"):
+                raise InputError(
+                    "tracker_id does not fit the boxes",
+                    found=f"{ids.dtype} {ids.shape}",
+                    expected=f"({len(boxes)},) whole numbers",
+                )
+            store(self, "tracker_id", ids.astype(np.int64))
 
     @classmethod
     def empty(cls, image_size: tuple[int, int], class_names: Sequence[str] = (), path: str | None = None) -> Detections:
@@ -98,10 +118,14 @@ class Detections(Rows):
         return self[keep]
 
     def shapes(self) -> Shapes:
-        """What is drawn: the boxes with class names and confidences."""
+        """What is drawn: the boxes with class names and confidences; a followed object has a colour of its own."""
+        numbers, names = self.class_id.tolist(), self.class_name.tolist()
+        for row, number in enumerate([] if self.tracker_id is None else self.tracker_id.tolist()):
+            if number > 0:
+                numbers[row], names[row] = number, f"#{number} {names[row]}"
         return Shapes(
-            numbers=self.class_id.tolist(),
-            names=self.class_name.tolist(),
+            numbers=numbers,
+            names=names,
             scores=self.confidence,
             boxes=self.xyxy,
             outlined=True,
@@ -123,12 +147,14 @@ class Detections(Rows):
 
         Returns:
             One dict per object: `id image_id category_id bbox` (x, y, width, height) `area iscrowd score`, and
-            `segmentation` (run lengths) or `keypoints num_keypoints` where the result has them.
+            `segmentation` (run lengths), `keypoints num_keypoints` and `track_id` where the result has them.
 
         Raises:
             OptionError: A class id has no category.
         """
         areas, shapes = self._coco_shapes()
+        if self.tracker_id is not None:
+            shapes = [{**s, "track_id": number} for s, number in zip(shapes, self.tracker_id.tolist(), strict=True)]
         return coco_annotations(
             self.xyxy,
             areas,
@@ -146,17 +172,21 @@ class Detections(Rows):
     def to_supervision(self) -> supervision.Detections | supervision.KeyPoints:
         """A `supervision.Detections` (`supervision.KeyPoints` for keypoints), with names in `data["class_name"]`.
 
+        Masks stay compact: from supervision 0.28 on they are its `CompactMask`, before they are dense.
+
         Raises:
             MissingDependencyError: supervision is not installed.
         """
-        return import_supervision().Detections(**self._supervision_fields())
+        supervision = import_supervision()
+        return supervision.Detections(**self._supervision_fields(supervision))
 
-    def _supervision_fields(self) -> dict[str, Any]:
-        """What `supervision.Detections` is made of; it shares no memory with the result."""
+    def _supervision_fields(self, supervision: Any) -> dict[str, Any]:
+        """What the module's `Detections` is made of; it shares no memory with the result."""
         return {
             "xyxy": self.xyxy.copy(),
             "confidence": self.confidence.copy(),
             "class_id": self.class_id.copy(),
+            "tracker_id": None if self.tracker_id is None else self.tracker_id.copy(),
             "data": {"class_name": self.class_name},
         }
 
@@ -206,5 +236,5 @@ class InstanceSegmentation(Detections):
     def _coco_shapes(self) -> tuple[Sequence[float], list[dict[str, Any]]]:
         return self.masks.area.tolist(), [{"segmentation": mask} for mask in self.masks.to_rle()]
 
-    def _supervision_fields(self) -> dict[str, Any]:
-        return super()._supervision_fields() | {"mask": self.masks.dense()}
+    def _supervision_fields(self, supervision: Any) -> dict[str, Any]:
+        return super()._supervision_fields(supervision) | {"mask": supervision_masks(supervision, self.masks)}

@@ -167,7 +167,7 @@ def _draw_keypoints(
     radius = style.line + 2
     for points, color in zip(keypoints, colors, strict=True):
         at = np.round((points[:, :2] - 0.5) * 16).clip(-(2**30), 2**30).astype(np.int32).tolist()
-        seen = (points[:, 2] >= _VISIBLE).tolist()
+        seen = (points[:, 2] >= _VISIBLE).tolist() if points.shape[1] == 3 else [True] * len(points)
         for a, b in skeleton:
             if seen[a] and seen[b]:
                 cv2.line(canvas, at[a], at[b], color, style.line, cv2.LINE_AA, 4)

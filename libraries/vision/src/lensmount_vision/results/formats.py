@@ -87,10 +87,10 @@ def coco_category(class_id: int, category_ids: Mapping[int, int] | Sequence[int]
 
 
 def coco_keypoints(points: NDArray[np.float32]) -> dict[str, Any]:
-    """COCO's flat x, y, v: 2 for visible, 1 for a point that is placed but probably hidden."""
+    """COCO's flat x, y, v: 2 for visible, 1 for a point that is placed but probably hidden. 2 where nothing is said."""
     values: list[float] = []
-    for x, y, confidence in points:
-        values += [float(str(x)), float(str(y)), 2 if confidence >= 0.5 else 1]
+    for x, y, *confidence in points:
+        values += [float(str(x)), float(str(y)), 2 if not confidence or confidence[0] >= 0.5 else 1]
     return {"keypoints": values, "num_keypoints": len(points)}
 
 
@@ -108,3 +108,25 @@ def import_supervision() -> Any:
             fix='pip install "lensmount[supervision]"',
         ) from error
     return supervision
+
+
+def supervision_masks(supervision: Any, masks: Masks) -> Any:
+    """Masks as supervision keeps them: its `CompactMask`, made from the crops; dense `(N, H, W)` bool before 0.28.
+
+    Each crop is encoded by supervision itself and then moved to its place, so that neither a dense mask is made nor
+    supervision's own encoding assumed. The result shares no memory with `masks`.
+    """
+    kind = getattr(supervision, "CompactMask", None)
+    if kind is None or 0 in masks.image_size:
+        return masks.dense()
+    if not len(masks):
+        return kind([], np.zeros((0, 2), np.int32), np.zeros((0, 2), np.int32), masks.image_size)
+    parts = []
+    for index, (x, y) in enumerate(masks.origins.tolist()):
+        crop = masks.crop(index)
+        if not crop.size:
+            crop, x, y = np.zeros((1, 1), np.bool_), 0, 0
+        height, width = crop.shape
+        whole = np.array([[0, 0, width - 1, height - 1]], np.float32)  # supervision counts the last pixel in
+        parts.append(kind.from_dense(crop[None], whole, (height, width)).with_offset(x, y, masks.image_size))
+    return kind.merge(parts)

@@ -13,7 +13,7 @@ from lensmount.errors import InputError
 from lensmount_vision.images.checks import Floats, Indices, as_array, as_scores
 from lensmount_vision.results.boxes import top_candidates
 from lensmount_vision.results.drawing import draw
-from lensmount_vision.results.formats import coco_annotations, import_supervision
+from lensmount_vision.results.formats import coco_annotations, import_supervision, supervision_masks
 from lensmount_vision.results.masks import Masks, checked_size
 from lensmount_vision.results.rows import Record, Rows, checked_names, class_name, store
 from lensmount_vision.results.shapes import Shapes
@@ -252,14 +252,14 @@ class PromptedMasks(Rows):
         )
 
     def to_supervision(self) -> supervision.Detections:
-        """A `supervision.Detections` with dense masks, their boxes and scores.
+        """A `supervision.Detections` of the masks (a `CompactMask` from supervision 0.28 on), their boxes and scores.
 
         Raises:
             MissingDependencyError: supervision is not installed.
         """
-        return import_supervision().Detections(
-            xyxy=self.masks.boxes, mask=self.masks.dense(), confidence=self.scores.copy()
-        )
+        supervision = import_supervision()
+        masks = supervision_masks(supervision, self.masks)
+        return supervision.Detections(xyxy=self.masks.boxes, mask=masks, confidence=self.scores.copy())
 
     def draw(
         self,

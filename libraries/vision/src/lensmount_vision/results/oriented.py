@@ -76,8 +76,8 @@ class OrientedDetections(Detections):
         areas: list[float] = plain(self.xywhr[:, 2] * self.xywhr[:, 3])
         return areas, [{"segmentation": [plain(corners.reshape(-1))]} for corners in self.corners]
 
-    def _supervision_fields(self) -> dict[str, Any]:
-        fields = super()._supervision_fields()
+    def _supervision_fields(self, supervision: Any) -> dict[str, Any]:
+        fields = super()._supervision_fields(supervision)
         return fields | {"data": fields["data"] | {"xyxyxyxy": self.corners}}
 
     @property

@@ -13,7 +13,7 @@ from lensmount_vision.results.formats import plain
 from lensmount_vision.results.masks import Masks, checked_size
 
 # What a result's dict may lack.
-_OPTIONAL = frozenset(["path", "keypoint_names", "skeleton", "prompt_id"])
+_OPTIONAL = frozenset(["path", "keypoint_names", "skeleton", "point_values", "prompt_id", "tracker_id"])
 
 Self = TypeVar("Self", bound="Rows")
 

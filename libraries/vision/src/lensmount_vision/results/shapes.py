@@ -22,7 +22,7 @@ class Shapes:
         outlined: Whether outlines are drawn: `corners` where there are any, else `boxes`.
         corners: float32 `(N, 4, 2)` of rotated boxes.
         masks: One per object. They can be left out of a drawing that has outlines.
-        keypoints: float32 `(N, K, 3)`: x, y and confidence.
+        keypoints: float32 `(N, K, 3)`: x, y and confidence; or `(N, K, 2)`.
         skeleton: Pairs of point numbers to join.
     """
 

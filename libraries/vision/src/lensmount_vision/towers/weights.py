@@ -70,7 +70,9 @@ class TowerWeights:
         from lensmount_vision.towers.transformer import TextTower, fold_quick_gelu, set_epsilon
 
         sizes = text_geometry({name: tuple(tensor.shape) for name, tensor in self.tensors.items()}, self.text_heads)
-        scale, bias = math.exp(float(self.tensors["logit_scale"])), float(self.tensors.get("logit_bias", 0.0))
+        # Single numbers, which some files keep in arrays of one.
+        scale, shift = math.exp(float(self.tensors["logit_scale"].reshape(()))), self.tensors.get("logit_bias")
+        bias = 0.0 if shift is None else float(shift.reshape(()))
         lengths = {CONTEXT: str(sizes["context"]), VOCABULARY: str(sizes["vocabulary"]), CLEANING: self.cleaning}
         facts = {ARCHITECTURE: architecture, SCALE: repr(scale), BIAS: repr(bias)}
         side = self.resolution

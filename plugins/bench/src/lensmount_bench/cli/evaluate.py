@@ -27,15 +27,26 @@ if TYPE_CHECKING:
 
 def evaluate(
     model: ModelName,
-    images: Annotated[Path, typer.Option(help="Folder of pictures; for classification one folder per class in it.")],
-    annotations: Annotated[Path | None, typer.Option(help="COCO's JSON, for boxes and masks.")] = None,
-    task: Annotated[
-        str | None, typer.Option(help="object-detection, instance-segmentation, classification; None for the model's.")
+    images: Annotated[
+        Path,
+        typer.Option(help="Folder of pictures; for classification one folder per class; for tracking a video too."),
+    ],
+    annotations: Annotated[
+        Path | None, typer.Option(help="COCO's JSON, for boxes and masks; the MOTChallenge's gt.txt, for tracking.")
     ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="object-detection, instance-segmentation, classification, tracking; None for the model's own."
+        ),
+    ] = None,
+    tracker: Annotated[str | None, typer.Option(help="For tracking: bytetrack, sort, ocsort, botsort, cbiou.")] = None,
     backend: BackendNames = None,
     precision: PrecisionNames = None,
     device: DeviceName = None,
-    confidence: Annotated[float, typer.Option(help="Lowest score of detections that count.")] = 0.001,
+    confidence: Annotated[
+        float | None, typer.Option(help="Lowest score of detections that count; None for 0.001, for tracking 0.25.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(help="Only the first so many pictures.")] = None,
     renamed: Annotated[
         list[str] | None, typer.Option("--map", help="'model class=annotated class', where the names differ.")
@@ -45,7 +56,7 @@ def evaluate(
     json_file: NumbersFile = None,
     offline: Offline = False,
 ) -> None:
-    """Average precision (COCO) of boxes and masks, accuracy of classifiers, and what is confused."""
+    """Average precision (COCO) of boxes and masks, accuracy of classifiers, HOTA and IDF1 of tracks."""
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
     from lensmount.cli.output import err, out, write_json
@@ -68,6 +79,7 @@ def evaluate(
             confidence=confidence,
             limit=limit,
             renamed=_pairs(renamed or []),
+            tracker=tracker,
             load=load,
             progress=tell,
         )
@@ -104,6 +116,8 @@ def show(console: Console, report: EvalReport) -> None:
         if row.error is not None:
             console.print(f"{row.label}: not evaluated: {row.error}", markup=False, soft_wrap=True)
     first = done[0]
+    if first.tracking:
+        return
     kinds = ["accuracy" if first.accuracy else "box AP", *(["mask AP"] if first.mask_classes else [])]
     classes = table("class", *kinds)
     for name, value in first.classes.items():

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from dataclasses import replace
+
+from lensmount_networks import Layer, Network, ops
+from lensmount_networks.layers import Tensor
 
 
-class HalfInside(nn.Module):
-    """Casts a network to float16, in place, and its outputs back to float32."""
+class HalfInside(Layer):
+    """Casts what goes into a network to float16, and what comes out back."""
 
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network.half()
+    def __init__(self, network: Layer) -> None:
+        self.network = network
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, ...]:
         """As the network's."""
-        return tuple(output.to(torch.float32) for output in self.network(pictures.to(torch.float16)))
+        return tuple(ops.cast(made, "float32") for made in self.network(ops.cast(pictures, "float16")))
+
+
+def half_inside(network: Network) -> Network:
+    """The network with its weights in float16; numbers beyond that type's range become infinite, as in torch."""
+    import numpy as np
+
+    with np.errstate(over="ignore"):
+        tensors = {f"network.{name}": array.astype(np.float16) for name, array in network.tensors.items()}
+    return replace(network, layer=lambda: HalfInside(network.layer()), tensors=tensors)

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lensmount.errors import ModelFileError, UnsafeFileError, UnsupportedModelError
 from lensmount.specs import BatchPolicy, Pairs, Preprocess, Requirements, ResizeMode
+from lensmount_roboflow.packages.strangers import OTHER, STRANGERS, TASKS_OF
 
 if TYPE_CHECKING:
     from lensmount_roboflow.packages.schema import (
@@ -126,22 +127,32 @@ def identify_names(architecture: str | None, task: str | None, backend: str | No
         if not value:
             raise ModelFileError(f"{where} is malformed at {key}", found="nothing", expected="a name")
     if architecture not in ARCHITECTURES:
+        what, instead = STRANGERS.get(architecture or "", (None, None))
         raise UnsupportedModelError(
-            f"{where} is of an architecture that lensmount does not know",
-            found=repr(architecture),
+            f"{where} is of an architecture that lensmount does not {'run' if what else 'know'}",
+            found=f"{architecture!r}: {what}" if what else repr(architecture),
             expected=", ".join(ARCHITECTURES),
+            fix=instead,
+        )
+    name, family = ARCHITECTURES[architecture]
+    ours = TASKS.get(task, task) if task else DEFAULT_TASKS[name]
+    if ours not in TASKS_OF[name]:
+        raise UnsupportedModelError(
+            f"{where} is of a task that lensmount does not run with the architecture {architecture!r}",
+            found=repr(task),
+            expected=", ".join(TASKS_OF[name]),
+            fix=OTHER,
         )
     if backend not in FORMATS:
         raise UnsupportedModelError(
             f"{where} is for a backend that lensmount does not know", found=repr(backend), expected=", ".join(FORMATS)
         )
-    name, family = ARCHITECTURES[architecture]
     settings: list[tuple[str, Any]] = [("origin", "inference-models")]
     if family is not None:
         settings.append(("family", family))
     if backend == "hugging-face":
         settings.append(("layout", "hugging-face"))
-    return Identity(name, TASKS.get(task, task) if task else DEFAULT_TASKS[name], FORMATS[backend], tuple(settings))
+    return Identity(name, ours, FORMATS[backend], tuple(settings))
 
 
 def preprocess_of(config: InferenceConfig, where: str) -> Preprocess:

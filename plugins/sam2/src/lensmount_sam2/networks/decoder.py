@@ -2,79 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
-
+from lensmount_networks import Layer, ops
+from lensmount_networks.layers import (
+    Conv2d,
+    ConvTranspose2d,
+    LayerNorm,
+    Layers,
+    Sequential,
+    Tensor,
+    buffer,
+    parameter,
+)
 from lensmount_sam2.networks.encoder import HIGH_RESOLUTION, WIDTH
-from lensmount_sam2.networks.layers import Attention, ChannelNorm, Perceptron
+from lensmount_sam2.networks.layers import Attention, ChannelNorm, Gelu, Perceptron
 from lensmount_sam2.networks.positions import fourier
 
 MASKS = 4
 """Masks that come out: one for a prompt without doubt, three for one with."""
 
 
-class PromptEncoder(nn.Module):
+class PromptEncoder(Layer):
     """Points and an earlier mask to what the decoder attends to."""
 
-    fourier_matrix: Tensor
-    grid: Tensor
-
     def __init__(self, image_size: int) -> None:
-        super().__init__()
         self._image_size = image_size
-        self._cells = image_size // 16
-        self.register_buffer("fourier_matrix", torch.zeros(2, WIDTH // 2))
+        self.fourier_matrix = buffer(2, WIDTH // 2)
         # Rows: negative and positive point, a box's first and second corner.
-        self.point_embeddings = nn.Parameter(torch.zeros(4, WIDTH))
-        self.not_a_point_embed = nn.Parameter(torch.zeros(1, WIDTH))
-        self.no_mask_embed = nn.Parameter(torch.zeros(1, WIDTH))
-        self.mask_downscaling = nn.Sequential(
-            nn.Conv2d(1, 4, 2, 2), ChannelNorm(4), nn.GELU(), nn.Conv2d(4, 16, 2, 2), ChannelNorm(16), nn.GELU(),
-            nn.Conv2d(16, WIDTH, 1),
+        self.point_embeddings = parameter(4, WIDTH)
+        self.not_a_point_embed = parameter(1, WIDTH)
+        self.no_mask_embed = parameter(1, WIDTH)
+        self.mask_downscaling = Sequential(
+            Conv2d(1, 4, 2, 2), ChannelNorm(4), Gelu(), Conv2d(4, 16, 2, 2), ChannelNorm(16), Gelu(),
+            Conv2d(16, WIDTH, 1),
         )  # fmt: skip
-        self.register_buffer("grid", torch.zeros(1, self._cells**2, WIDTH), persistent=False)
+        self.grid = buffer(1, (image_size // 16) ** 2, WIDTH)  # the encoding of the cells; see `checkpoint`
 
-    def prepare(self) -> None:
-        """Works out the encoding of the grid once the Fourier matrix is loaded."""
-        steps = (torch.arange(self._cells, dtype=torch.float32) + 0.5) / self._cells
-        rows, columns = torch.meshgrid(steps, steps, indexing="ij")
-        self.grid = fourier(torch.stack((columns, rows), dim=2).reshape(1, -1, 2), self.fourier_matrix.float())
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PromptEncoder:
-        # Places stay in float32 whatever the precision: bfloat16 would round a point by pixels.
+    def _apply(self, fn: Any, recurse: bool = True) -> PromptEncoder:
+        # Of torch's module. Places stay in float32 whatever the precision: bfloat16 would round a point by pixels.
         matrix = self.fourier_matrix
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        super()._apply(fn, recurse)  # type: ignore[misc]  # the torch form's class has it
         self.fourier_matrix = matrix.to(self.fourier_matrix.device)
         return self
 
     def sparse(self, points: Tensor, labels: Tensor) -> Tensor:
         """float32 `(P, N, 2)` network pixels and `(P, N)` labels (-1 for no point) to `(P, N, C)`."""
-        kinds = self.point_embeddings[labels.clamp(min=0)]
+        kinds = ops.embedding(ops.clamp(labels, 0), self.point_embeddings)
         places = fourier((points + 0.5) / self._image_size, self.fourier_matrix).to(kinds.dtype)
-        return torch.where((labels >= 0).unsqueeze(2), places + kinds, self.not_a_point_embed)
+        return ops.where((labels >= 0)[..., None], places + kinds, self.not_a_point_embed)
 
     def dense(self, masks: Tensor, given: Tensor) -> Tensor:
         """`(P, 1, 4h, 4w)` logits and a flag `(P,)` for those that count to `(P, C, h, w)`."""
         absent = self.no_mask_embed.reshape(1, -1, 1, 1)
-        return torch.where(given.reshape(-1, 1, 1, 1) > 0, self.mask_downscaling(masks), absent)
+        return ops.where(given.reshape(-1, 1, 1, 1) > 0, self.mask_downscaling(masks), absent)
 
 
-class TwoWayBlock(nn.Module):
+class TwoWayBlock(Layer):
     """Tokens look at each other and at the image, then the image at the tokens."""
 
     def __init__(self, first: bool) -> None:
-        super().__init__()
         self._first = first
         self.self_attn = Attention(WIDTH, WIDTH, 8)
-        self.norm1 = nn.LayerNorm(WIDTH)
+        self.norm1 = LayerNorm(WIDTH)
         self.cross_attn_token_to_image = Attention(WIDTH, WIDTH // 2, 8)
-        self.norm2 = nn.LayerNorm(WIDTH)
+        self.norm2 = LayerNorm(WIDTH)
         self.mlp = Perceptron(WIDTH, 2048, WIDTH)
-        self.norm3 = nn.LayerNorm(WIDTH)
-        self.norm4 = nn.LayerNorm(WIDTH)
+        self.norm3 = LayerNorm(WIDTH)
+        self.norm4 = LayerNorm(WIDTH)
         self.cross_attn_image_to_token = Attention(WIDTH, WIDTH // 2, 8)
 
     def forward(self, tokens: Tensor, image: Tensor, prompts: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
@@ -88,7 +83,7 @@ class TwoWayBlock(nn.Module):
         keys = image + grid
         tokens = self.norm2(tokens + self.cross_attn_token_to_image(tokens + prompts, keys, image))
         tokens = self.norm3(tokens + self.mlp(tokens))
-        image = self.norm4(image + self._look_back(keys, tokens + prompts, tokens))
+        image = self.norm4(self._look_back(keys, tokens + prompts, tokens) + image)
         return tokens, image
 
     def _look_back(self, image: Tensor, keys: Tensor, tokens: Tensor) -> Tensor:
@@ -100,14 +95,13 @@ class TwoWayBlock(nn.Module):
         )
 
 
-class TwoWayTransformer(nn.Module):
+class TwoWayTransformer(Layer):
     """Two such blocks, and a last look of the tokens at the image."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList([TwoWayBlock(first=True), TwoWayBlock(first=False)])
+        self.layers = Layers([TwoWayBlock(first=True), TwoWayBlock(first=False)])
         self.final_attn_token_to_image = Attention(WIDTH, WIDTH // 2, 8)
-        self.norm_final_attn = nn.LayerNorm(WIDTH)
+        self.norm_final_attn = LayerNorm(WIDTH)
 
     def forward(self, prompts: Tensor, image: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens `(P, N, C)` and image `(P or 1, H * W, C)` to both, refined."""
@@ -118,7 +112,7 @@ class TwoWayTransformer(nn.Module):
         return self.norm_final_attn(tokens + seen), image
 
 
-class MaskDecoder(nn.Module):
+class MaskDecoder(Layer):
     """Prompts and an image's maps to masks.
 
     Args:
@@ -126,19 +120,17 @@ class MaskDecoder(nn.Module):
     """
 
     def __init__(self, image_size: int) -> None:
-        super().__init__()
         fine, middle = HIGH_RESOLUTION
         self._cells = image_size // 16
         self.prompts = PromptEncoder(image_size)
         self.transformer = TwoWayTransformer()
-        self.obj_score_token = nn.Parameter(torch.zeros(1, WIDTH))
-        self.iou_token = nn.Parameter(torch.zeros(1, WIDTH))
-        self.mask_tokens = nn.Parameter(torch.zeros(MASKS, WIDTH))
-        self.output_upscaling = nn.Sequential(
-            nn.ConvTranspose2d(WIDTH, middle, 2, 2), ChannelNorm(middle), nn.GELU(),
-            nn.ConvTranspose2d(middle, fine, 2, 2),
+        self.obj_score_token = parameter(1, WIDTH)
+        self.iou_token = parameter(1, WIDTH)
+        self.mask_tokens = parameter(MASKS, WIDTH)
+        self.output_upscaling = Sequential(
+            ConvTranspose2d(WIDTH, middle, 2, 2), ChannelNorm(middle), Gelu(), ConvTranspose2d(middle, fine, 2, 2)
         )  # fmt: skip
-        self.output_hypernetworks_mlps = nn.ModuleList(Perceptron(WIDTH, WIDTH, WIDTH, fine) for _ in range(MASKS))
+        self.output_hypernetworks_mlps = Layers(Perceptron(WIDTH, WIDTH, WIDTH, fine) for _ in range(MASKS))
         self.iou_prediction_head = Perceptron(WIDTH, WIDTH, WIDTH, MASKS, sigmoid=True)
         self.pred_obj_score_head = Perceptron(WIDTH, WIDTH, WIDTH, 1)
 
@@ -157,17 +149,17 @@ class MaskDecoder(nn.Module):
         """
         embedding, fine, middle = maps
         image = (embedding + dense).flatten(2).transpose(1, 2)
-        own = torch.cat((self.obj_score_token, self.iou_token, self.mask_tokens))
-        tokens = torch.cat((own.unsqueeze(0).expand(sparse.shape[0], -1, -1), sparse), dim=1)
+        own = ops.concat((self.obj_score_token, self.iou_token, self.mask_tokens))
+        tokens = ops.concat((own[None].expand(sparse.shape[0], -1, -1), sparse), 1)
         tokens, image = self.transformer(tokens, image, self.prompts.grid)
-        image = image.transpose(1, 2).reshape(-1, WIDTH, self._cells, self._cells)
+        count = image.shape[0]
+        image = image.transpose(1, 2).reshape(count, WIDTH, self._cells, self._cells)
         up, norm, act, last = self.output_upscaling
-        large = last(act(norm(up(image) + middle))) + fine
-        large = F.gelu(large)
+        large = ops.gelu(last(act(norm(up(image) + middle))) + fine)
         found = tokens[:, 2 : 2 + MASKS]
-        weights = torch.stack([mlp(found[:, index]) for index, mlp in enumerate(self.output_hypernetworks_mlps)], dim=1)
+        weights = ops.stack([mlp(found[:, index]) for index, mlp in enumerate(self.output_hypernetworks_mlps)], 1)
         side = 4 * self._cells
-        logits = (weights @ large.flatten(2)).reshape(-1, MASKS, side, side)
+        logits = (weights @ large.flatten(2)).reshape(count, MASKS, side, side)
         return logits, self.iou_prediction_head(tokens[:, 1]), self.pred_obj_score_head(tokens[:, 0]), found
 
     def forward(

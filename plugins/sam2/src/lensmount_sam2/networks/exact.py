@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from typing import cast
-
-import torch
-from torch import Tensor, nn
-
+from lensmount_networks import Layer
+from lensmount_networks.layers import Tensor
 from lensmount_sam2.networks.decoder import MaskDecoder
 
 
-class ExactPoints(nn.Module):
-    """A decoder whose points come as the bits of float32 numbers, in an int32 tensor.
+class ExactPoints(Layer):
+    """A decoder for torch whose points come as the bits of float32 numbers, in an int32 tensor.
 
     A session casts what floats to the precision that it computes in, and bfloat16 would move a point by pixels.
     """
 
     def __init__(self, decoder: MaskDecoder) -> None:
-        super().__init__()
         self.decoder = decoder
 
     def forward(
@@ -31,6 +27,10 @@ class ExactPoints(nn.Module):
         has_mask: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """See `MaskDecoder.forward`."""
+        import torch
+
         places = points.view(torch.float32)
-        made = self.decoder(embedding, high_res_0, high_res_1, places, labels, masks, has_mask)
-        return cast("tuple[Tensor, Tensor, Tensor]", made)
+        made: tuple[Tensor, Tensor, Tensor] = self.decoder(
+            embedding, high_res_0, high_res_1, places, labels, masks, has_mask
+        )
+        return made

@@ -1,16 +1,21 @@
-"""What video adds: frames and their masks to memories, and a new frame that attends to them."""
+"""What video adds: frames and their masks to memories, and a new frame that attends to them. It runs in torch alone."""
 
 from __future__ import annotations
 
-from typing import cast
-
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
-
+from lensmount_networks import Layer, ops
+from lensmount_networks.layers import (
+    Conv2d,
+    LayerNorm,
+    Layers,
+    Linear,
+    Sequential,
+    Tensor,
+    constant,
+    parameter,
+)
 from lensmount_sam2.geometry import Geometry
 from lensmount_sam2.networks.encoder import WIDTH
-from lensmount_sam2.networks.layers import Attention, ChannelNorm, Perceptron
+from lensmount_sam2.networks.layers import Attention, ChannelNorm, Gelu, Perceptron
 from lensmount_sam2.networks.positions import rotate, rotations, sine_grid, sine_time
 
 MEMORY = 64
@@ -42,22 +47,21 @@ class RotaryAttention(Attention):
         frames = placed // query.shape[1]
         cosine, sine = (turn.repeat(frames, 1) for turn in turns)
         turned = rotate(keys[:, :, :placed], cosine, sine)
-        keys = torch.cat((turned, keys[:, :, placed:]), dim=2) if free else turned
+        keys = ops.concat((turned, keys[:, :, placed:]), 2) if free else turned
         return self.attend(queries, keys, self.split(self.v_proj(value)))
 
 
-class MemoryLayer(nn.Module):
+class MemoryLayer(Layer):
     """The frame looks at itself, then at its memories."""
 
     def __init__(self) -> None:
-        super().__init__()
         self.self_attn = RotaryAttention()
         self.cross_attn_image = RotaryAttention(MEMORY)
-        self.linear1 = nn.Linear(WIDTH, 2048)
-        self.linear2 = nn.Linear(2048, WIDTH)
-        self.norm1 = nn.LayerNorm(WIDTH)
-        self.norm2 = nn.LayerNorm(WIDTH)
-        self.norm3 = nn.LayerNorm(WIDTH)
+        self.linear1 = Linear(WIDTH, 2048)
+        self.linear2 = Linear(2048, WIDTH)
+        self.norm1 = LayerNorm(WIDTH)
+        self.norm2 = LayerNorm(WIDTH)
+        self.norm3 = LayerNorm(WIDTH)
 
     def forward(self, x: Tensor, memory: Tensor, placed: Tensor, turns: tuple[Tensor, Tensor], free: int) -> Tensor:
         """`(B or 1, L, C)` frame, `(B, S, M)` memory with and without its encoding of places, to `(B, L, C)`."""
@@ -65,48 +69,45 @@ class MemoryLayer(nn.Module):
         x = x + self.self_attn(own, own, own, turns)
         query = self.norm2(x).expand(memory.shape[0], -1, -1)
         x = x + self.cross_attn_image(query, placed, memory, turns, free)
-        return cast("Tensor", x + self.linear2(F.relu(self.linear1(self.norm3(x)))))
+        return x + self.linear2(ops.relu(self.linear1(self.norm3(x))))
 
 
-class MemoryAttention(nn.Module):
+class MemoryAttention(Layer):
     """Four such layers."""
 
     def __init__(self, layers: int = 4) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(MemoryLayer() for _ in range(layers))
-        self.norm = nn.LayerNorm(WIDTH)
+        self.layers = Layers(MemoryLayer() for _ in range(layers))
+        self.norm = LayerNorm(WIDTH)
 
     def forward(self, x: Tensor, memory: Tensor, placed: Tensor, turns: tuple[Tensor, Tensor], free: int) -> Tensor:
         """See `MemoryLayer`."""
         for layer in self.layers:
             x = layer(x, memory, placed, turns, free)
-        return cast("Tensor", self.norm(x))
+        return self.norm(x)
 
 
-class FuserBlock(nn.Module):
+class FuserBlock(Layer):
     """A ConvNeXt block (arXiv 2201.03545)."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.dwconv = nn.Conv2d(WIDTH, WIDTH, 7, padding=3, groups=WIDTH)
+        self.dwconv = Conv2d(WIDTH, WIDTH, 7, padding=3, groups=WIDTH)
         self.norm = ChannelNorm(WIDTH)
-        self.pwconv1 = nn.Linear(WIDTH, 4 * WIDTH)
-        self.pwconv2 = nn.Linear(4 * WIDTH, WIDTH)
-        self.gamma = nn.Parameter(torch.zeros(WIDTH))
+        self.pwconv1 = Linear(WIDTH, 4 * WIDTH)
+        self.pwconv2 = Linear(4 * WIDTH, WIDTH)
+        self.gamma = parameter(WIDTH)
 
     def forward(self, x: Tensor) -> Tensor:
         """Same shape out."""
         inner = self.norm(self.dwconv(x)).permute(0, 2, 3, 1)
-        inner = self.gamma * self.pwconv2(F.gelu(self.pwconv1(inner)))
-        return x + cast("Tensor", inner.permute(0, 3, 1, 2))
+        inner = self.gamma * self.pwconv2(ops.gelu(self.pwconv1(inner)))
+        return x + inner.permute(0, 3, 1, 2)
 
 
-class Fuser(nn.Module):
+class Fuser(Layer):
     """Blocks one after the other, under the checkpoint's name for them."""
 
     def __init__(self, blocks: int = 2) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(FuserBlock() for _ in range(blocks))
+        self.layers = Layers(FuserBlock() for _ in range(blocks))
 
     def forward(self, x: Tensor) -> Tensor:
         """Same shape out."""
@@ -115,38 +116,36 @@ class Fuser(nn.Module):
         return x
 
 
-class MaskDownsampler(nn.Module):
+class MaskDownsampler(Layer):
     """Masks at input size to maps at 16 pixels per cell."""
 
     def __init__(self) -> None:
-        super().__init__()
-        parts: list[nn.Module] = []
+        parts: list[Layer] = []
         for inner, outer in ((1, 4), (4, 16), (16, 64), (64, 256)):
-            parts += [nn.Conv2d(inner, outer, 3, 2, 1), ChannelNorm(outer), nn.GELU()]
-        self.encoder = nn.Sequential(*parts, nn.Conv2d(256, WIDTH, 1))
+            parts += [Conv2d(inner, outer, 3, 2, 1), ChannelNorm(outer), Gelu()]
+        self.encoder = Sequential(*parts, Conv2d(256, WIDTH, 1))
 
     def forward(self, masks: Tensor) -> Tensor:
         """`(B, 1, S, S)` to `(B, 256, S/16, S/16)`."""
-        return cast("Tensor", self.encoder(masks))
+        return self.encoder(masks)
 
 
-class MemoryEncoder(nn.Module):
+class MemoryEncoder(Layer):
     """A frame's map and an object's mask to a memory."""
 
     def __init__(self) -> None:
-        super().__init__()
         self.mask_downsampler = MaskDownsampler()
-        self.pix_feat_proj = nn.Conv2d(WIDTH, WIDTH, 1)
+        self.pix_feat_proj = Conv2d(WIDTH, WIDTH, 1)
         self.fuser = Fuser()
-        self.out_proj = nn.Conv2d(WIDTH, MEMORY, 1)
+        self.out_proj = Conv2d(WIDTH, MEMORY, 1)
 
     def forward(self, embedding: Tensor, masks: Tensor) -> Tensor:
         """`(1, 256, h, w)` and `(B, 1, S, S)` to `(B, 64, h, w)`."""
         mixed = self.pix_feat_proj(embedding) + self.mask_downsampler(masks)
-        return cast("Tensor", self.out_proj(self.fuser(mixed)))
+        return self.out_proj(self.fuser(mixed))
 
 
-class Memory(nn.Module):
+class Memory(Layer):
     """All that tracking adds to the image encoder and the mask decoder.
 
     Args:
@@ -154,32 +153,21 @@ class Memory(nn.Module):
         image_size: Side of the encoder's square input in pixels.
     """
 
-    frame_places: Tensor
-    memory_places: Tensor
-    cosines: Tensor
-    sines: Tensor
-
     def __init__(self, geometry: Geometry, image_size: int) -> None:
-        super().__init__()
         cells = image_size // 16
         self._image_size = image_size
         self.memory_attention = MemoryAttention()
         self.memory_encoder = MemoryEncoder()
-        self.maskmem_tpos_enc = nn.Parameter(torch.zeros(geometry.memories, 1, 1, MEMORY))
-        self.no_obj_ptr = nn.Parameter(torch.zeros(1, WIDTH))
-        self.mask_downsample = nn.Conv2d(1, 1, 4, 4)
+        self.maskmem_tpos_enc = parameter(geometry.memories, 1, 1, MEMORY)
+        self.no_obj_ptr = parameter(1, WIDTH)
+        self.mask_downsample = Conv2d(1, 1, 4, 4)
         self.obj_ptr_proj = Perceptron(WIDTH, WIDTH, WIDTH, WIDTH)
-        self.no_obj_embed_spatial = nn.Parameter(torch.zeros(1, MEMORY)) if geometry.occlusion else None
-        self.obj_ptr_tpos_proj = nn.Linear(WIDTH, MEMORY) if geometry.pointer_time else None
+        self.no_obj_embed_spatial = parameter(1, MEMORY) if geometry.occlusion else None
+        self.obj_ptr_tpos_proj = Linear(WIDTH, MEMORY) if geometry.pointer_time else None
         cosines, sines = rotations(cells, cells, WIDTH)
-        places = {
-            "frame_places": sine_grid(cells, cells, WIDTH).flatten(1).T.unsqueeze(0).contiguous(),
-            "memory_places": sine_grid(cells, cells, MEMORY).flatten(1).T.contiguous(),
-            "cosines": cosines,
-            "sines": sines,
-        }
-        for name, value in places.items():
-            self.register_buffer(name, value, persistent=False)
+        self.frame_places = constant(sine_grid(cells, cells, WIDTH)[None])
+        self.memory_places = constant(sine_grid(cells, cells, MEMORY))
+        self.cosines, self.sines = constant(cosines), constant(sines)
 
     @property
     def reach(self) -> int:
@@ -212,11 +200,11 @@ class Memory(nn.Module):
         else:
             waves = self.obj_ptr_tpos_proj(sine_time(times, WIDTH).to(dtype))
             when = waves.repeat_interleave(split, dim=0).expand(count, -1, -1)
-        memory = torch.cat((memories.flatten(1, 2).to(dtype), tokens), dim=1)
-        placed = memory + torch.cat((places, when), dim=1)
+        memory = ops.concat((memories.flatten(1, 2).to(dtype), tokens), 1)
+        placed = memory + ops.concat((places, when), 1)
         turns = (self.cosines, self.sines)
         seen = self.memory_attention(frame, memory, placed, turns, tokens.shape[1])
-        return cast("Tensor", seen.transpose(1, 2).reshape(count, *embedding.shape[1:]))
+        return seen.transpose(1, 2).reshape(count, *embedding.shape[1:])
 
     def remember(self, embedding: Tensor, logits: Tensor, presence: Tensor, prompted: bool) -> Tensor:
         """Encodes what was found on a frame.
@@ -231,14 +219,14 @@ class Memory(nn.Module):
             bfloat16 `(B, h * w, 64)`, as the reference keeps it, on the CPU as well.
         """
         side = (self._image_size, self._image_size)
-        large = F.interpolate(logits.float(), size=side, mode="bilinear", align_corners=False)
+        large = ops.resize(logits.float(), side, mode="bilinear")
         share = (large > 0).float() if prompted else large.sigmoid()
         memory = self.memory_encoder(embedding, (share * MASK_SCALE + MASK_BIAS).to(embedding.dtype))
         if self.no_obj_embed_spatial is not None:
             absent = (presence <= 0).to(memory.dtype)[..., None, None]
             memory = memory + absent * self.no_obj_embed_spatial[..., None, None]
-        return cast("Tensor", memory.flatten(2).transpose(1, 2).to(torch.bfloat16))
+        return ops.cast(memory.flatten(2).transpose(1, 2), "bfloat16")
 
     def pointer(self, token: Tensor, presence: Tensor) -> Tensor:
         """`(B, 256)` mask tokens and `(B, 1)` presence logits to object pointers `(B, 256)`."""
-        return torch.where(presence > 0, self.obj_ptr_proj(token), self.no_obj_ptr)
+        return ops.where(presence > 0, self.obj_ptr_proj(token), self.no_obj_ptr)

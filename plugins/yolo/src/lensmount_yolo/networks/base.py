@@ -1,43 +1,42 @@
-"""What all blocks share: they can be put together from parts that exist already."""
+"""What all blocks share: they are put together from parts that exist already."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-import torch
-from torch import Tensor, nn
+from lensmount_networks import Layer
+from lensmount_networks.layers import Tensor
+from lensmount_reading import printable
 
 B = TypeVar("B", bound="Block")
 
 
 def halves(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Cuts `(B, C, …)` into two along the channels.
-
-    One split of fixed sizes in exported graphs: `chunk` becomes two slices of one tensor there, which OpenVINO puts
-    together again, and wrongly if one of them has no end.
-    """
-    half = int(x.shape[1]) // 2
-    first, second = torch.split(x, [half, half], 1)
+    """Cuts `(B, C, …)` into two along the channels."""
+    half = x.shape[1] // 2
+    first, second = x.split([half, half], 1)
     return first, second
 
 
-class Block(nn.Module):
-    """A module that is either constructed with fresh weights, or assembled from given parts."""
+class Block(Layer):
+    """A layer made of given parts. `optional` names those that are None where a file has none."""
+
+    optional: tuple[str, ...] = ()
 
     @classmethod
-    def assembled(cls: type[B], parts: Mapping[str, nn.Module], settings: Mapping[str, Any]) -> B:
-        """The block made of `parts`, with what its constructor would have derived taken from `settings`.
+    def assembled(cls: type[B], parts: Mapping[str, Layer], settings: Mapping[str, Any]) -> B:
+        """The block made of `parts`.
 
         Which parts each kind needs is in `parts.PARTS`; whoever assembles has seen to it.
 
         Raises:
             ValueError: A setting makes no sense.
         """
-        block = cls.__new__(cls)
-        nn.Module.__init__(block)
-        for name, part in parts.items():
-            block.add_module(name, part)
+        if odd := [name for name in parts if not name.isidentifier() or hasattr(cls, name)]:
+            raise ValueError(f"a part of a name that none can have: {printable(odd[0])}")
+        block = cls()
+        vars(block).update({**dict.fromkeys(cls.optional), **parts})
         block.configure(settings)
         return block
 

@@ -2,112 +2,109 @@
 
 from __future__ import annotations
 
-import torch
-from torch import nn
-from torch.nn import functional as F
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-from .blocks import Conv
-from .elan import RepConv
-from .heads import Detect
-from .lean import RepVGGDW
+import numpy as np
+
+from lensmount_yolo.networks.nodes import Node
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Arrays = dict[str, NDArray[Any]]
 
 
-def fuse(network: nn.Module) -> nn.Module:
-    """Makes a network as small and quick as its function allows, in place; outputs stay the same up to rounding.
+def fuse(network: Node, tensors: Mapping[str, NDArray[Any]]) -> tuple[Node, Arrays]:
+    """Makes a network as small and quick as its function allows; outputs stay the same up to rounding.
 
     Folds batch normalisation, merges the parallel convolutions of `RepConv` and `RepVGGDW`, and drops the training
-    branches of heads that need no suppression.
+    branches of heads that need no suppression. In evaluation mode batch normalisation is
+    `y = gamma * (x - mean) / sqrt(var + eps) + beta`, an affine map per channel, so the convolution's weights take the
+    factor and its bias the rest. Both are worked out in float64.
 
     Args:
-        network: In evaluation mode; what is folded already is left as it is.
+        network: Its tree; what is folded already is left as it is.
+        tensors: By official name. They are not changed.
 
     Returns:
-        The same module.
+        The tree and the tensors of the folded network: `conv.weight` and `conv.bias`, as in the official exports.
+
+    Raises:
+        ValueError: Branches to be merged are not those of one convolution.
     """
-    fuse_conv_bn(network)
-    for module in network.modules():
-        if isinstance(module, RepConv) and module.conv is None:
-            _merge_rep_conv(module)
-        elif isinstance(module, RepVGGDW) and module.conv1 is not None:
-            module.conv = _merged(_plain(module.conv), _plain(module.conv1))
-            module.conv1 = None
-        elif isinstance(module, Detect) and module.end_to_end:
-            drop_training_branches(module)
-    return network
+    made = dict(tensors)
+    return _fused(network, "model." if network.kind == "Network" else "", made), made
 
 
-def drop_training_branches(head: Detect) -> None:
-    """Removes what a head without suppression uses in training alone."""
-    for name in ("cv2", "cv3"):
-        if hasattr(head, name):
-            delattr(head, name)
+def _fused(node: Node, prefix: str, tensors: Arrays) -> Node:
+    node = replace(node, parts={name: _fused(part, f"{prefix}{name}.", tensors) for name, part in node.parts.items()})
+    parts = dict(node.parts)
+    if node.kind in ("Conv", "DWConv") and _is_norm(parts.get("bn")):
+        gain, shift = _affine(parts.pop("bn"), f"{prefix}bn.", tensors)
+        weight = tensors[f"{prefix}conv.weight"]
+        tensors[f"{prefix}conv.weight"] = weight * gain.astype(weight.dtype).reshape(-1, 1, 1, 1)
+        if f"{prefix}conv.bias" in tensors:
+            shift += tensors[f"{prefix}conv.bias"] * gain
+        tensors[f"{prefix}conv.bias"] = shift.astype(weight.dtype)
+        parts["conv"] = _with_bias(parts["conv"])
+    elif node.kind == "RepConv" and "conv" not in parts:
+        branches = [_plain(parts.pop(name), f"{prefix}{name}.", tensors) for name in ("conv1", "conv2")]
+        parts["conv"] = _merged(branches, f"{prefix}conv.", tensors, (parts.pop("bn", None), f"{prefix}bn."))
+    elif node.kind == "RepVGGDW" and "conv1" in parts:
+        branches = [_plain(parts.pop(name), f"{prefix}{name}.", tensors) for name in ("conv", "conv1")]
+        parts["conv"] = _merged(branches, f"{prefix}conv.", tensors)
+    elif {"one2one_cv2", "one2one_cv3"} <= set(parts):
+        for name in {"cv2", "cv3"} & set(parts):
+            del parts[name]
+            for key in [key for key in tensors if key.startswith(f"{prefix}{name}.")]:
+                del tensors[key]
+    return replace(node, parts=parts)
 
 
-def fuse_conv_bn(network: nn.Module) -> nn.Module:
-    """Folds every `Conv`'s batch normalisation into its convolution, in place.
-
-    In evaluation mode batch normalisation is `y = gamma * (x - mean) / sqrt(var + eps) + beta`, an affine map per
-    channel, so the convolution's weights take the factor and its bias the rest. Both are worked out in float64.
-
-    Args:
-        network: Any module; already folded `Conv`s are left as they are.
-
-    Returns:
-        The same module. `Conv.bn` is an Identity thereafter; tensors are `conv.weight` and `conv.bias`, as in the
-        official exports.
-    """
-    for module in network.modules():
-        if isinstance(module, Conv) and isinstance(module.bn, nn.BatchNorm2d):
-            module.conv = _folded(module.conv, module.bn)
-            module.bn = nn.Identity()
-    return network
+def _is_norm(node: Node | None) -> bool:
+    return node is not None and node.kind == "BatchNorm2d"
 
 
-def _folded(conv: nn.Conv2d, bn: nn.BatchNorm2d) -> nn.Conv2d:
-    assert bn.running_mean is not None
-    assert bn.running_var is not None
-    with torch.no_grad():
-        gain = bn.weight.double() / torch.sqrt(bn.running_var.double() + bn.eps)
-        weight = conv.weight * gain.to(conv.weight.dtype).view(-1, 1, 1, 1)
-        bias = bn.bias.double() - bn.running_mean.double() * gain
-        if conv.bias is not None:
-            bias += conv.bias.double() * gain
-        conv.weight = nn.Parameter(weight, requires_grad=False)
-        conv.bias = nn.Parameter(bias.to(weight.dtype), requires_grad=False)
-    return conv
+def _affine(norm: Node, prefix: str, tensors: Arrays) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Factor and addend of a normalisation in float64; its tensors are taken out."""
+    weight, bias, mean, variance = (
+        tensors.pop(prefix + name).astype(np.float64) for name in ("weight", "bias", "running_mean", "running_var")
+    )
+    gain = weight / np.sqrt(variance + norm.settings["eps"])
+    return gain, bias - mean * gain
 
 
-def _plain(branch: nn.Module) -> nn.Conv2d:
-    """The convolution of a folded branch without activation."""
-    conv = branch.conv if isinstance(branch, Conv) else branch
-    if not isinstance(conv, nn.Conv2d) or (isinstance(branch, Conv) and not isinstance(branch.act, nn.Identity)):
+def _with_bias(conv: Node) -> Node:
+    return replace(conv, settings={**conv.settings, "bias": True})
+
+
+def _plain(branch: Node, prefix: str, tensors: Arrays) -> tuple[Node, NDArray[Any], NDArray[Any] | float]:
+    """The convolution of a folded branch without activation, its weight and bias, which are taken out."""
+    if branch.kind == "Conv":
+        bare = branch.parts.get("act", Node("Identity")).kind == "Identity" and "bn" not in branch.parts
+        branch, prefix = branch.parts["conv"] if bare else branch, f"{prefix}conv."
+    if branch.kind != "Conv2d":
         raise ValueError("a branch to be merged is not a plain convolution")
-    return conv
+    return branch, tensors.pop(f"{prefix}weight"), tensors.pop(f"{prefix}bias", 0.0)
 
 
-def _merge_rep_conv(block: RepConv) -> None:
-    block.conv = _merged(_plain(block.conv1), _plain(block.conv2), block.bn)
-    block.bn = None
-    del block.conv1, block.conv2
-
-
-def _merged(large: nn.Conv2d, small: nn.Conv2d, identity: nn.Module | None = None) -> nn.Conv2d:
+def _merged(branches: Any, prefix: str, tensors: Arrays, identity: tuple[Node | None, str] = (None, "")) -> Node:
     """The sum of two convolutions, and of a normalised input where there is one, as one: sums of kernels and biases."""
-    margin = (large.kernel_size[0] - small.kernel_size[0]) // 2
-    if (large.stride, large.groups) != (small.stride, small.groups) or margin < 0:
+    (large, kernel, shift), (small, inner, other) = branches
+    margin = (kernel.shape[2] - inner.shape[2]) // 2
+    if any(large.settings[name] != small.settings[name] for name in ("stride", "groups")) or margin < 0:
         raise ValueError("branches to be merged have other strides or groups")
-    with torch.no_grad():
-        weight = large.weight.double() + F.pad(small.weight.double(), [margin] * 4)
-        bias = sum((c.bias.double() for c in (large, small) if c.bias is not None), torch.zeros(len(weight)).double())
-        if isinstance(identity, nn.BatchNorm2d):
-            assert identity.running_mean is not None
-            assert identity.running_var is not None
-            gain = identity.weight.double() / torch.sqrt(identity.running_var.double() + identity.eps)
-            middle = large.kernel_size[0] // 2
-            rows = torch.arange(len(weight))
-            weight[rows, rows % weight.shape[1], middle, middle] += gain
-            bias = bias + identity.bias.double() - identity.running_mean.double() * gain
-        dtype = large.weight.dtype
-        large.weight = nn.Parameter(weight.to(dtype), requires_grad=False)
-        large.bias = nn.Parameter(bias.to(dtype), requires_grad=False)
-    return large
+    weight = kernel.astype(np.float64)
+    middle = slice(margin, margin + inner.shape[2])
+    weight[:, :, middle, middle] += inner
+    bias = np.zeros(len(weight)) + shift + other
+    norm, place = identity
+    if norm is not None and _is_norm(norm):
+        gain, addend = _affine(norm, place, tensors)
+        rows, centre = np.arange(len(weight)), kernel.shape[2] // 2
+        weight[rows, rows % weight.shape[1], centre, centre] += gain
+        bias += addend
+    tensors[f"{prefix}weight"], tensors[f"{prefix}bias"] = weight.astype(kernel.dtype), bias.astype(kernel.dtype)
+    return _with_bias(large)

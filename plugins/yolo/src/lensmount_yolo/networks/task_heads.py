@@ -6,19 +6,15 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
+from lensmount_networks import Layer, ops
+from lensmount_networks.layers import Tensor
 from lensmount_reading import printable
+from lensmount_yolo.networks.base import Block, halves
+from lensmount_yolo.networks.heads import RawOutputs, WithCoefficients, flatten_levels, sampling_points
 
-from .base import Block, halves
-from .heads import Detect, RawOutputs, flatten_levels, sampling_points
 
-
-class Pose(Detect):
+class Pose(WithCoefficients):
     """Detection head with keypoints per cell."""
-
-    cv4: nn.ModuleList
 
     def configure(self, settings: Mapping[str, Any]) -> None:
         """`kpt_shape` is `(keypoints, values)`: x, y and, with three values, how sure the point is to be seen."""
@@ -28,29 +24,21 @@ class Pose(Detect):
             raise ValueError(f"kpt_shape should be a count and 2 or 3, not {settings['kpt_shape']}")
         self.keypoints = (int(count), int(values))
 
-    def raw(self, maps: list[Tensor]) -> RawOutputs:
-        """Predictions before decoding; keypoints as coefficients."""
-        raw = super().raw(maps)
-        raw.coefficients = [conv(x) for conv, x in zip(self.cv4, maps, strict=True)]
-        return raw
-
     def extras(self, raw: RawOutputs) -> Tensor:
         """`(B, keypoints * values, N)`: x and y in network pixels, how sure in 0..1."""
         count, values = self.keypoints
         flat = flatten_levels(raw.coefficients)
         batch, _, cells = flat.shape
         points, strides = sampling_points(raw.coefficients, raw.strides)
-        table = flat.view(batch, count, values, cells)
+        table = flat.reshape(batch, count, values, cells)
         # An offset of 0.5 stands for the cell's centre, hence the corner (point - 0.5) as the origin.
-        offsets, *sure = torch.split(table, [2, values - 2] if values == 3 else [2], 2)
+        offsets, *sure = table.split([2, values - 2], 2) if values == 3 else [table]
         places = (offsets * 2 + (points - 0.5)) * strides
-        return torch.cat((places, *(part.sigmoid() for part in sure)), 2).reshape(batch, count * values, cells)
+        return ops.concat((places, *(ops.sigmoid(part) for part in sure)), 2).reshape(batch, count * values, cells)
 
 
-class OBB(Detect):
+class OBB(WithCoefficients):
     """Detection head whose boxes are turned by an angle per cell."""
-
-    cv4: nn.ModuleList
 
     def configure(self, settings: Mapping[str, Any]) -> None:
         """One angle per cell."""
@@ -58,39 +46,29 @@ class OBB(Detect):
         if settings.get("ne", 1) != 1:
             raise ValueError(f"an oriented box has one angle, not {printable(settings.get('ne'))}")
 
-    def raw(self, maps: list[Tensor]) -> RawOutputs:
-        """Predictions before decoding; angles as coefficients."""
-        raw = super().raw(maps)
-        raw.coefficients = [conv(x) for conv, x in zip(self.cv4, maps, strict=True)]
-        return raw
-
     def extras(self, raw: RawOutputs) -> Tensor:
         """Angles `(B, 1, N)` in radians, from -pi/4 to 3 pi/4, clockwise in the picture."""
-        angles: Tensor = (flatten_levels(raw.coefficients).sigmoid() - 0.25) * math.pi
-        return angles
+        return (ops.sigmoid(flatten_levels(raw.coefficients)) - 0.25) * math.pi
 
     def decode(self, raw: RawOutputs) -> Tensor:
         """Boxes and scores of every cell: centre x, centre y, width and height before turning, in network pixels."""
         near, far, points, strides = self.sides(raw)
         angle = self.extras(raw)
-        cos, sin = angle.cos(), angle.sin()
+        cos, sin = ops.cos(angle), ops.sin(angle)
         x, y = halves((far - near) / 2)
-        centre = torch.cat((x * cos - y * sin, x * sin + y * cos), 1) + points
-        return torch.cat((torch.cat((centre, near + far), 1) * strides, flatten_levels(raw.scores).sigmoid()), 1)
+        centre = ops.concat((x * cos - y * sin, x * sin + y * cos), 1) + points
+        boxes = ops.concat((centre, near + far), 1) * strides
+        return ops.concat((boxes, ops.sigmoid(flatten_levels(raw.scores))), 1)
 
 
 class Classify(Block):
     """Classification head: convolution, mean over the map, a linear layer."""
 
-    conv: nn.Module
-    pool: nn.Module
-    linear: nn.Linear
-
-    def configure(self, settings: Mapping[str, Any]) -> None:
-        """The linear layer says how many classes there are."""
-        self.classes = self.linear.out_features
+    conv: Layer
+    pool: Layer
+    linear: Layer
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps `(B, C, H, W)` to probabilities `(B, classes)`; to logits in training mode."""
-        logits: Tensor = self.linear(self.pool(self.conv(x)).flatten(1))
-        return logits if self.training else logits.softmax(1)
+        logits = self.linear(self.pool(self.conv(x)).flatten(1))
+        return logits if self.training else ops.softmax(logits, 1)

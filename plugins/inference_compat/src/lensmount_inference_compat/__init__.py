@@ -1,0 +1,1 @@
+"""The import path `inference_models` over lensmount; `table` lists its names."""

@@ -1,0 +1,1 @@
+"""LiteRT as a backend of lensmount: TFLite graphs on the CPU."""

@@ -1,0 +1,1 @@
+"""MediaPipe's face detectors on lensmount: BlazeFace, from Google's TFLite files."""
