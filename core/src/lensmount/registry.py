@@ -47,7 +47,7 @@ class Registry:
         id_or_path: Name,
         *,
         backend: str | None = None,
-        device: str | None = None,
+        device: Any = None,
         precision: str | None = None,
         architecture: str | None = None,
         task: str | None = None,
@@ -67,8 +67,8 @@ class Registry:
             id_or_path: Model id or alias, `distribution:id`, path of a file or package folder, or address
                 (`hf://owner/repo`).
             backend: `onnx`, `torch`, `tensorrt` or a third party's; obeyed or refused, never replaced. `fastest` for
-                what `lensmount tune` measured to be the quickest on this machine. None to choose.
-            device: `cpu`, `cuda:0`, `mps`; obeyed or refused.
+                what `lensmount tune` measured to be the quickest on this machine. None or `auto` to choose.
+            device: `cpu`, `cuda:0`, `mps`, `gpu`, a number, a `torch.device`; obeyed or refused. None to choose.
             precision: `fp32`, `fp16`, `bf16`; obeyed or refused. Several with commas where any of them will do.
             architecture: For files that several architectures recognise.
             task: Refuses a model of another task.
@@ -164,7 +164,7 @@ class Registry:
         id_or_path: Name,
         *,
         backend: str | None = None,
-        device: str | None = None,
+        device: Any = None,
         precision: str | None = None,
         architecture: str | None = None,
         task: str | None = None,
@@ -193,7 +193,7 @@ class Registry:
             source=source, api_key=api_key, offline=offline, options=options,
         )  # fmt: skip
         card = resolve(ask, self.index)
-        needed = options or backend in self.index.selectors
+        needed = options or ask.backend in self.index.selectors
         groups = split_options(options, self.site.architecture_of(card), card) if needed else ()
         return plan(card, self.site, ask.request, name=ask.name, options=groups)
 
@@ -262,7 +262,7 @@ class Registry:
         batch: int | Sequence[int] | None = None,
         architecture: str | None = None,
         offline: bool | None = None,
-        device: str | None = None,
+        device: Any = None,
         progress: bool | None = None,
         settings: Mapping[str, Any] | None = None,
         calibration: str | os.PathLike[str] | None = None,

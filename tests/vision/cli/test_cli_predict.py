@@ -106,6 +106,7 @@ def test_predict_a_video(model, tmp_path):
         (["MODEL", "PICTURES", "--classes", "catt"], "did you mean cat"),
         (["MODEL", "EMPTY"], "no images"),
         (["missing.onnx", "PICTURES"], "no such file"),
+        (["street.jpg", "shapes-nano"], "lensmount predict shapes-nano street.jpg"),
         (["MODEL", "PICTURES", "--json", "-", "--coco", "-"], "standard output"),
     ],
 )

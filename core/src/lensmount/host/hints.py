@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from fnmatch import fnmatch
-from pathlib import Path
 from typing import Literal
+
+from lensmount.specs.options import shipped
 
 MARKERS = {"model_config.json": "lensmount-roboflow"}
 """Distributions that read folders, by the file that marks these."""
@@ -31,13 +31,7 @@ SELECTORS = {"fastest": 'pip install "lensmount[bench]"'}
 
 def first_party(table: Literal["models", "commands"]) -> dict[str, list[str]]:
     """What lensmount's own distributions bring, installed or not: patterns of model ids, or names of commands."""
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    file = Path(__file__).parents[1] / "first_party.toml"
-    found: dict[str, list[str]] = tomllib.loads(file.read_text(encoding="utf-8"))[table]
-    return found
+    return dict(shipped("first_party")[table])
 
 
 def known_plugin(text: str) -> str | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -17,6 +16,7 @@ from lensmount.host.selection import select, without_less_exact
 from lensmount.host.site import Name, Site
 from lensmount.specs.imports import call, import_string
 from lensmount.specs.logs import log
+from lensmount.specs.options import build_options, check_names, meant, shipped
 
 if TYPE_CHECKING:
     from lensmount.contracts.session import BackendOptions
@@ -29,7 +29,7 @@ class Ask:
 
     name: Name
     backend: str | None = None
-    device: str | None = None
+    device: Any = None
     precision: str | None = None
     architecture: str | None = None
     task: str | None = None
@@ -42,6 +42,11 @@ class Ask:
     refresh: bool = False
     caches: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        words = shipped("foreign_names")["backends"]
+        object.__setattr__(self, "backend", words.get(str(self.backend).lower(), self.backend) or None)
+        object.__setattr__(self, "device", None if self.device in (None, "auto") else str(self.device))
 
     @property
     def subject(self) -> Name:
@@ -74,7 +79,6 @@ def split_options(
         UnknownOptionError: An option that neither has.
     """
     from lensmount.contracts.session import BackendOptions
-    from lensmount.specs.options import build_options, check_names
 
     session_names = {f.name for f in fields(BackendOptions)}
     own = {name: value for name, value in options.items() if name not in session_names}
@@ -128,14 +132,9 @@ def candidates(card: ModelCard, site: Site, request: Request) -> LoadPlan:
     index = site.index
     known = [*index.backends, *index.selectors]
     if request.backend is not None and request.backend not in known:
-        near = difflib.get_close_matches(request.backend, known, 1)
-        meant = f"did you mean {near[0]!r}?" if near else "install the plugin that brings it; lensmount doctor"
-        raise UnknownBackendError(
-            f"no backend {request.backend!r}",
-            found=", ".join(known),
-            expected="one of those found",
-            fix="; ".join([SELECTORS.get(request.backend, meant), *index.left_out]),
-        )
+        fix = meant(request.backend, known) or "install the plugin that brings it; lensmount doctor"
+        fixes = "; ".join([SELECTORS.get(request.backend, fix), *index.left_out])
+        raise UnknownBackendError(f"no backend {request.backend!r}", expected=", ".join(known), fix=fixes)
     by_selector = request.backend in index.selectors
     for backend in index.backends.values():
         if backend.builder is not None and (by_selector or request.backend == backend.name):
@@ -205,7 +204,7 @@ def require_choice(plan: LoadPlan) -> Choice:
         raise NoPackageError(
             f"no package of {plan.card.id!r} can run here as asked",
             found="\n" + str(plan),
-            fix="; or ".join(dict.fromkeys(fixes)) or "ask for less: lensmount explain shows what would then run",
+            fix="; or ".join(dict.fromkeys(fixes)) or "lensmount explain: what would run; lensmount export: make one",
         )
     log("host", "info", "selected %s for %s", plan.selected, plan.card.id)
     return plan.selected

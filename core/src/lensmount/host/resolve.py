@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import os
+import re
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from lensmount.host.hints import BARE_FILES, MARKERS, known_plugin
 from lensmount.specs import ModelCard
 from lensmount.specs.imports import ask as ask_plugin
 from lensmount.specs.imports import call, call_quickly
+from lensmount.specs.options import meant
 from lensmount.store.addresses import known_as, path_of, public
 
 if TYPE_CHECKING:
@@ -42,13 +43,11 @@ def resolve(ask: Ask, index: Index) -> ModelCard:
     card = _find(ask.subject, index, ask.fetch, ask.architecture)
     if card.base is not None:
         card = _on_base(card, index, ask.fetch)
-    text, task, architecture = os.fspath(ask.subject), ask.task, ask.architecture
+    text, task, architecture = public(os.fspath(ask.subject)), ask.task, ask.architecture
     if task is not None and card.task != task:
-        raise ModelNotFoundError(f"{public(text)!r} is for another task", found=card.task, expected=task)
+        raise ModelNotFoundError(f"{text!r} is for another task", found=card.task, expected=task)
     if architecture is not None and card.architecture != architecture:
-        raise ModelNotFoundError(
-            f"{public(text)!r} has another architecture", found=card.architecture, expected=architecture
-        )
+        raise ModelNotFoundError(f"{text!r} has another architecture", found=card.architecture, expected=architecture)
     if ask.locked is not False:
         from lensmount.store.lock import NAME, read_lock
 
@@ -116,12 +115,10 @@ def _from_id(text: str, index: Index) -> ModelCard:
 
 
 def _not_found(text: str, index: Index) -> ModelNotFoundError:
-    near = difflib.get_close_matches(text, list(index.cards), 4, 0.6)
-    fixes = [f"did you mean {', '.join(near)}?"] if near else []
-    plugin = known_plugin(text)
-    fixes = [*(_to_install(plugin, index) if plugin else []), *fixes]
-    if Path(text).exists():
-        fixes.append(f"to load the path of this name, write ./{text}")
+    near, plugin = meant(text, index.cards, 4), known_plugin(text.lower())
+    fixes = [*(_to_install(plugin, index) if plugin else []), *([near] if near else [])]
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", text):
+        fixes.append(f"a repository of Hugging Face is hf://{text}")
     fixes += index.left_out
     return ModelNotFoundError(
         f"no model {public(text)!r}",
@@ -144,10 +141,10 @@ def _to_install(distribution: str, index: Index) -> list[str]:
 
 
 def _looks_like_path(text: str, index: Index) -> bool:
-    """Whether a string can only be a path: it starts like one, ends like a model file, or is a folder with a marker."""
+    """Whether a string is a path: it starts like one, ends like a model file, or is no id and there is such a path."""
     if text.startswith(("file://", "./", "../", "/", "~", ".\\", "..\\")) or text.lower().endswith(MODEL_SUFFIXES):
         return True
-    return Path(text).is_dir() and any(Path(text, marker).exists() for marker in {*_marked(index), *MARKERS})
+    return text not in index.cards and ":" not in text[2:] and Path(text).exists()
 
 
 def _marked(index: Index) -> dict[str, Reader]:
@@ -157,9 +154,9 @@ def _marked(index: Index) -> dict[str, Reader]:
 
 def _from_path(path: Path, index: Index, architecture: str | None) -> ModelCard:
     if not path.exists():
-        raise ModelFileError(
-            f"no such file or folder: {public(str(path))}", fix="check the path; model ids: lensmount models"
-        )
+        near = meant(path.stem, index.cards, 4)
+        fix = f"an id has no suffix: {near}" if near else "check the path; model ids: lensmount models"
+        raise ModelFileError(f"no such file or folder: {public(str(path))}", fix=fix)
     if path.is_dir():
         for marker, reader in _marked(index).items():
             if (path / marker).exists():
@@ -242,9 +239,6 @@ def _from_address(text: str, index: Index, fetch: FetchOptions, architecture: st
 def _found_at(
     finder: Finder, owner: str, text: str, index: Index, fetch: FetchOptions, architecture: str | None
 ) -> ModelCard:
-    from lensmount.contracts.finder import Repository
-    from lensmount.specs import ModelCard
-
     card: ModelCard | None = ask_plugin(owner, (ModelCard, type(None)), finder.find, text, fetch)
     if card is not None:
         return card

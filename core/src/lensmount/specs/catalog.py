@@ -25,18 +25,13 @@ value as it is (a number stays a number), and is left out where the row has none
 from __future__ import annotations
 
 import pkgutil  # importlib.resources would do the same, at 8 ms more to import
-import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lensmount.errors import LensmountError, PluginError, reason
 from lensmount.specs.descriptors import ModelCard
+from lensmount.specs.options import read_toml
 from lensmount.specs.parsing import from_dict
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 _ABSENT = object()
 
@@ -59,8 +54,8 @@ def read_catalog(package: str, resource: str = "catalog.toml") -> tuple[ModelCar
         content = pkgutil.get_data(package, resource)
         if content is None:
             raise FileNotFoundError(f"package {package!r} has no files")
-        return parse(tomllib.loads(content.decode("utf-8")), where)
-    except (OSError, ImportError, UnicodeDecodeError, tomllib.TOMLDecodeError, LensmountError) as error:
+        return parse(read_toml(content), where)
+    except (OSError, ImportError, ValueError, LensmountError) as error:
         raise PluginError(f"catalogue {where} cannot be used: {reason(error)}") from error
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import difflib
 import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
+from functools import cache
 from numbers import Integral, Real
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
 from lensmount.errors import OptionError, UnknownOptionError
@@ -15,8 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["build_options", "check_names", "class_ids", "class_thresholds", "flag", "fraction", "is_whole", "one_of"]
-__all__ += ["positive"]
+__all__ = ["build_options", "check_names", "class_ids", "class_thresholds", "flag", "fraction", "is_whole", "meant"]
+__all__ += ["one_of", "positive", "read_toml", "shipped"]
 
 T = TypeVar("T")
 
@@ -68,9 +71,8 @@ def one_of(name: str, value: object, allowed: Sequence[str]) -> str:
         OptionError: Anything else, with near matches.
     """
     if value not in allowed:
-        near = difflib.get_close_matches(str(value), allowed, 1)
-        hint = f"did you mean {near[0]!r}?" if near else None
-        raise OptionError(f"{name} has an unknown value", found=repr(value), expected=", ".join(allowed), fix=hint)
+        expected, fix = ", ".join(allowed), meant(str(value), allowed)
+        raise OptionError(f"{name} has an unknown value", found=repr(value), expected=expected, fix=fix)
     return str(value)
 
 
@@ -104,13 +106,9 @@ def class_ids(classes: str | int | Iterable[str | int] | None, names: Sequence[s
     for item in [classes] if isinstance(classes, str) or not isinstance(classes, Iterable) else classes:
         if isinstance(item, str):
             if item not in names:
-                near = difflib.get_close_matches(item, names, 3)
-                raise OptionError(
-                    "classes names a class that this model does not have",
-                    found=repr(item),
-                    expected=f"one of {len(names)} names such as {', '.join(list(names)[:5])}",
-                    fix=f"did you mean {', '.join(near)}?" if near else None,
-                )
+                problem = "classes names a class that this model does not have"
+                known = f"one of {len(names)} names such as {', '.join(list(names)[:5])}"
+                raise OptionError(problem, found=repr(item), expected=known, fix=meant(item, names, 3))
             ids.update(i for i, name in enumerate(names) if name == item)
             continue
         number = int(_number("classes", item, "class names or ids"))
@@ -172,9 +170,30 @@ def check_names(values: Mapping[str, Any], known: Iterable[str], subject: str, a
     for name in values:
         if name not in allowed:
             everything = sorted({*allowed, *also})
-            near = difflib.get_close_matches(name, everything, 1)
-            raise UnknownOptionError(
-                f"{subject} has no option {name!r}",
-                expected=", ".join(everything) or "no options",
-                fix=f"did you mean {near[0]!r}?" if near else None,
-            )
+            foreign = shipped("foreign_names")
+            ours = [word for word in foreign["options"].get(name, ()) if word in everything]
+            fix = f"did you mean {ours[0]!r}?" if ours else foreign["elsewhere"].get(name) or meant(name, everything)
+            expected = ", ".join(everything) or "no options"
+            raise UnknownOptionError(f"{subject} has no option {name!r}", expected=expected, fix=fix)
+
+
+def meant(text: str, known: Iterable[str], count: int = 1) -> str | None:
+    """What may have been meant by a word that is not known, whatever its case, as the fix of an error; or None."""
+    words = {word.lower(): word for word in known}
+    near = [words[word] for word in difflib.get_close_matches(text.lower(), words, count)]
+    return f"did you mean {repr(near[0]) if count == 1 else ', '.join(near)}?" if near else None
+
+
+@cache
+def shipped(name: str) -> dict[str, Any]:
+    """A table that comes in the core's wheel, by the name of its TOML file."""
+    return read_toml((Path(__file__).parents[1] / f"{name}.toml").read_bytes())
+
+
+def read_toml(content: bytes) -> dict[str, Any]:
+    """What a TOML file says; a `ValueError` where it is none."""
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    return tomllib.loads(content.decode("utf-8"))

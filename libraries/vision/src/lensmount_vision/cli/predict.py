@@ -73,6 +73,7 @@ def predict(
     if json_file == "-" and coco == "-":
         raise InputError("--json - and --coco - both want standard output", fix="write one of them to a file")
     call = call_options(confidence, classes, iou, max_detections)
+    _not_swapped(model, source)
     entries_of(source)  # bad sources are refused before weights are fetched
     extra = load_options(options, threads)
     if reduced_decode:
@@ -89,6 +90,27 @@ def predict(
     ) as loaded:
         sinks = Sinks(loaded, save=save, json_file=json_file, coco=coco)
         run(stream(loaded, source, max_frames=max_frames, slice=tile(slice_size), **call), sinks)
+
+
+def _not_swapped(model: str, source: list[str]) -> None:
+    """Refuses a picture in the model's place with a model after it, before each is missed as what it is not.
+
+    Raises:
+        InputError: They are in the wrong order.
+    """
+    from pathlib import Path
+
+    from lensmount import registry
+    from lensmount_vision.images.sources import IMAGE_SUFFIXES
+
+    if Path(model).suffix.lower() in IMAGE_SUFFIXES and source[0] in {
+        name for card in registry.models() for name in (card.id, *card.aliases)
+    }:
+        raise InputError(
+            "the model comes first, then the pictures",
+            found=f"{model}, {source[0]}",
+            fix=f"lensmount predict {source[0]} {model}",
+        )
 
 
 def run(work: Stream, sinks: Sinks, what: str = "predict") -> None:

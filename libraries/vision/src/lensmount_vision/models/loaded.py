@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from lensmount.errors import ClosedError, InputError, UnsupportedModelError
 from lensmount.specs.logs import log
+from lensmount.specs.options import check_names
 from lensmount.store import path_of
 
 if TYPE_CHECKING:
@@ -33,6 +37,12 @@ class LoadedModel(ABC):
         package: The package that runs.
         runs: What runs it, a session or the model that it stands on; closed with it.
     """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name, method in list(vars(cls).items()):
+            if isinstance(method, FunctionType) and (name == "__call__" or not name.startswith("_")):
+                setattr(cls, name, refusing(method))
 
     def __init__(self, card: ModelCard, package: ModelPackage, runs: Session | LoadedModel) -> None:
         self._card = card
@@ -124,6 +134,28 @@ class LoadedModel(ABC):
 
     def __repr__(self) -> str:
         return f"<{self._card.id} {self._card.task} on {self.backend} {self.device} {self.precision}>"
+
+
+def refusing(method: Callable[..., T]) -> Callable[..., T]:
+    """The method of a model, refusing options that it does not have as `lensmount.specs.options.check_names` does.
+
+    Python's own `TypeError` would say neither what there is nor what another library's word (`conf`) is called here.
+    One that has no options, or takes any and checks them itself, is returned as it is.
+    """
+    parameters = inspect.signature(method).parameters.values()
+    if not any(p.kind is p.KEYWORD_ONLY for p in parameters) or any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return method
+    known = tuple(p.name for p in list(parameters)[1:] if p.kind is not p.VAR_POSITIONAL)
+    called = "a call" if method.__name__ == "__call__" else method.__name__
+
+    @functools.wraps(method)
+    def checked(self: Any, *args: Any, **options: Any) -> T:
+        if not options.keys() <= allowed:
+            check_names(options, known, f"{called} of {getattr(getattr(self, 'card', None), 'id', self)!r}")
+        return method(self, *args, **options)
+
+    allowed = frozenset(known)
+    return checked
 
 
 def specification(model: Any) -> dict[str, str]:

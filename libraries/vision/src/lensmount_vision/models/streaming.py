@@ -202,7 +202,9 @@ def _check_options(model: Any, options: Mapping[str, Any]) -> None:
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
         return
     names = [name for name in list(known)[1:] if name != "color"]
-    check_names(options, names, f"a call of {getattr(getattr(model, 'card', None), 'id', model)!r}")
+    own = inspect.signature(stream).parameters.values()
+    also = [parameter.name for parameter in own if parameter.kind is parameter.KEYWORD_ONLY]
+    check_names(options, names, f"a call of {getattr(getattr(model, 'card', None), 'id', model)!r}", also)
 
 
 def _batch_size(model: Any, live: bool, on_cpu: bool) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 D = TypeVar("D", bound="Detections")
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Detections(Rows):
     """Boxes of one image.
 
@@ -97,6 +98,28 @@ class Detections(Rows):
     def class_name(self) -> NDArray[np.str_]:
         """Array of str `(N,)`: each object's class name; `class_7` for an id without one."""
         return np.array([class_name(self.class_names, i) for i in self.class_id.tolist()], dtype=np.str_)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many objects there are of each class that has any, the most frequent first."""
+        return dict(Counter(self.class_name.tolist()).most_common())
+
+    def summary(self) -> str:
+        """How many objects, and of which classes: `5: 4 person, 1 bus`."""
+        found = [f"{count} {name}" for name, count in self.counts.items()]
+        shown = [*found[:5], f"{len(found) - 5} more classes"] if len(found) > 6 else found
+        return f"{len(self)}: {', '.join(shown)}" if found else "none"
+
+    def __str__(self) -> str:
+        """The line of `repr`, and one line for each object: class, confidence and corners."""
+        width = max((len(name) for name in self.counts), default=0)
+        rows = zip(self.class_name.tolist(), self.confidence.tolist(), self.xyxy.tolist(), strict=True)
+        lines = [f"  {name:<{width}}  {score:.3f}  {' '.join(f'{v:7.1f}' for v in box)}" for name, score, box in rows]
+        return "\n".join([repr(self), *lines])
+
+    def _named(self, key: str) -> NDArray[np.bool_]:
+        """The objects of a class; none where the model has the class and the picture does not."""
+        return np.isin(self.class_id, resolve_classes(key, self.class_names))
 
     def filter(
         self: D, *, confidence: float | None = None, classes: Iterable[int | str] | int | str | None = None
@@ -204,7 +227,7 @@ class Detections(Rows):
         return draw(image, self, labels=labels, confidence=confidence, masks=masks, thickness=thickness, color=color)
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class InstanceSegmentation(Detections):
     """Boxes with masks.
 

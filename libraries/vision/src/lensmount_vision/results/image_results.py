@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import supervision
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Classification(Record):
     """Class probabilities of one image.
 
@@ -59,6 +59,10 @@ class Classification(Record):
             (i, class_name(self.class_names, i), float(self.probabilities[i]))
             for i in top_candidates(self.probabilities, k).tolist()
         ]
+
+    def summary(self) -> str:
+        """The most probable class: `tabby 0.83`."""
+        return ", ".join(f"{name} {score:.2f}" for _, name, score in self.top(1))
 
     @property
     def class_id(self) -> Indices:
@@ -100,7 +104,7 @@ class Classification(Record):
         return draw(image, self, labels=labels, confidence=confidence, color=color)
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Embeddings(Rows):
     """Feature vectors of images, texts or regions.
 
@@ -124,6 +128,10 @@ class Embeddings(Rows):
             raise InputError("the vectors are not of length 1", expected="normalized=False, or vectors of length 1")
         store(self, "vectors", vectors)
         store(self, "normalized", bool(self.normalized))
+
+    def summary(self) -> str:
+        """How many vectors, and how long: `2 of 512 values`."""
+        return f"{len(self)} of {self.vectors.shape[1]} values"
 
     def normalize(self) -> Embeddings:
         """The same directions at length 1.
@@ -154,7 +162,7 @@ class Embeddings(Rows):
         return result
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class PromptedMasks(Rows):
     """Masks that answer prompts (SAM).
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import supervision
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Keypoints(Detections):
     """Boxes with keypoints.
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     pass
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class OrientedDetections(Detections):
     """Rotated boxes; `xyxy` are the upright boxes around them.
 

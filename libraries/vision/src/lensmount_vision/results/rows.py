@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any, ClassVar, TypeVar
@@ -31,6 +32,17 @@ class Record:
     __slots__ = ()
 
     kind: ClassVar[str] = ""
+
+    def __repr__(self) -> str:
+        """One line: the class, what it holds, the picture's width and height, and its name."""
+        size: tuple[int, int] | None = getattr(self, "image_size", None)
+        path: str | None = getattr(self, "path", None)
+        facts = [self.summary(), f"{size[1]}x{size[0]}" if size else "", re.split(r"[\\/]", path)[-1] if path else ""]
+        return f"{type(self).__name__}({'; '.join(fact for fact in facts if fact)})"
+
+    def summary(self) -> str:
+        """What it holds, in a few words: `5: 4 person, 1 bus`."""
+        return self.kind
 
     # What `to_dict` writes: fields that concern the whole result; and of each object, under a name of its own, a field.
     whole_fields: ClassVar[tuple[str, ...]] = ()
@@ -88,20 +100,27 @@ class Rows(Record):
     def __len__(self) -> int:
         return len(getattr(self, self.row_fields[0]))
 
+    def summary(self) -> str:
+        """How many rows there are: `3`."""
+        return str(len(self))
+
+    def _named(self, key: str) -> Any:
+        """The rows that a text chooses; a `TypeError` where rows have no names."""
+        raise TypeError("these rows have no names")
+
     def __getitem__(self: Self, key: Any) -> Self:
-        """The chosen objects, in the order asked for.
+        """The chosen objects, in the order asked for; of results with classes, a text takes those of that class.
 
         Raises:
             InputError: The key is no number, slice, index array or bool array for these rows.
         """
         try:
-            chosen = np.atleast_1d(np.arange(len(self))[key])
+            chosen = np.atleast_1d(np.arange(len(self))[self._named(key) if isinstance(key, str) else key])
         except (IndexError, TypeError) as error:
             raise InputError(
                 f"rows cannot be chosen by {key!r}"[:200],
                 found=str(error),
                 expected=f"a number, slice, index array or bool array for {len(self)} rows",
-                fix="objects of one class: result[result.class_name == 'name']" if isinstance(key, str) else None,
             ) from error
         if chosen.ndim != 1:
             raise InputError("rows are chosen by a key of one axis", found=f"{chosen.ndim} axes")

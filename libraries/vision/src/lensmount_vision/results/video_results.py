@@ -15,7 +15,7 @@ from lensmount_vision.results.rows import store
 from lensmount_vision.results.shapes import Shapes
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class VideoMasks(PromptedMasks):
     """The tracked objects in one frame of a video, one mask each; an object that is not in sight has an empty mask.
 
