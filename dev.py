@@ -316,7 +316,11 @@ def test(arguments: argparse.Namespace, extra: list[str]) -> int:
 def light(arguments: argparse.Namespace, extra: list[str]) -> int:
     """Compares the models with their references where torch is not installed; what follows is handed to pytest."""
     environment = ensure(light_environment(arguments.env or ".venv-light"), not arguments.unpinned)
-    chosen = [] if any(not word.startswith("-") for word in extra) else [ROOT / path for path in WITHOUT_TORCH]
+    chosen = (
+        []
+        if any((ROOT / word.partition("::")[0]).exists() for word in extra)
+        else [ROOT / path for path in WITHOUT_TORCH]
+    )
     return run([environment.python, "-m", "pytest", "-q", *side_by_side(extra), *chosen, *extra])
 
 
@@ -454,7 +458,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         summary = (function.__doc__ or "").strip()
         sub = subparsers.add_parser(name, help=summary, description=summary, allow_abbrev=False)
         sub.add_argument(
-            "--env", metavar="DIR", help="the environment (default: .venv, .venv-dev, .venv-light, .venv-docs, .venv-fuzz)"
+            "--env",
+            metavar="DIR",
+            help="the environment (default: .venv, .venv-dev, .venv-light, .venv-docs, .venv-fuzz)",
         )
         sub.add_argument("--unpinned", action="store_true", help="take the newest releases instead of the pinned")
         if name == "release":
