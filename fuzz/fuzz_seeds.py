@@ -168,15 +168,15 @@ def peers() -> dict[str, bytes]:
         "class_names_operations": [{"type": "class_name_removal", "class_name": "cat"}],
     }
     found = {}
-    for name, architecture, backend in (
-        ("yolo", "yolov8", "onnx"),
-        ("engine", "rfdetr", "trt"),
-        ("torch", "sam2", "torch"),
+    for name, architecture, backend, task in (
+        ("yolo", "yolov8", "onnx", "object-detection"),
+        ("engine", "rfdetr", "trt", "object-detection"),
+        ("torch", "sam2", "torch", "interactive-segmentation"),
     ):
         model = {
             "model_id": "a/1",
             "model_architecture": architecture,
-            "task_type": "object-detection",
+            "task_type": task,
             "backend_type": backend,
             "quantization": "fp16",
             "static_batch_size": 1,

@@ -225,7 +225,7 @@ def test_the_site_is_built_strictly_in_an_environment_without_our_packages(
 
 
 def test_fuzzing_has_an_environment_of_its_own(dev: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("plugins/roboflow", "fuzz"):
+    for name in ("libraries/networks", "plugins/mediapipe", "plugins/pypi", "plugins/roboflow", "fuzz"):
         (dev.ROOT / name).mkdir(parents=True)
         (dev.ROOT / name / "pyproject.toml").write_text("")
     (dev.ROOT / dev.FUZZ_REQUIREMENTS).write_text("engine==1\n")

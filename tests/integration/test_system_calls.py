@@ -278,6 +278,7 @@ def test_every_command_is_watched(tmp_path, monkeypatch):
     installed = {command.name for command in lensmount_commands()}
     installed |= set(registry.default().site.index_of("lensmount_commands").commands)
     watched = {"track", "few-shot", "embed", "search"}  # made of networks, which is slow
+    watched.add("serve")  # it listens until it is stopped; tests/serve says to whom it answers and what it asks for
     light = [name for name in COMMANDS if name not in ("track", "few-shot", "embed and search")]
     watched |= {str(line[0]) for name in light for line in COMMANDS[name](tmp_path)}
     assert installed == watched - {"--help"}

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import shutil
 import threading
+from importlib.resources import files
 
 import pytest
 
@@ -91,6 +92,7 @@ def test_what_a_measurement_finds(measured):
     assert {(t.package, t.backend, t.device, t.precision) for t in found.record.timings} == {
         ("onnx-fp32", "onnx", "cpu", "fp32"),
         ("torch-fp32", "torch", "cpu", "fp32"),
+        ("torch-fp32", "onnx", "cpu", "fp32"),  # the same weights as a graph in memory
     }
     assert all(t.milliseconds > 0 and t.calls >= 6 and t.error is None for t in found.record.timings)
     quickest = min(found.record.timings, key=lambda t: t.milliseconds)
@@ -98,7 +100,7 @@ def test_what_a_measurement_finds(measured):
     assert found.plan.request.backend == FASTEST
     assert dict(found.record.options) == {"threads": 1}
     assert dict(found.record.files).keys() == {"onnx-fp32/weights.onnx", "torch-fp32/weights.safetensors"}
-    assert told[-1][1] == told[-1][2] == 6  # two cold starts and two rounds of both
+    assert told[-1][1] == told[-1][2] == 9  # three cold starts and two rounds of all
     assert "ms a picture" in str(found)
 
 
@@ -193,11 +195,12 @@ def test_one_choice_is_said_to_be_one(home):
     here = detect()
     packages = tuple(pair for pair in here.packages if pair[0] != "torch")
     alone = registry.Registry(environment=dataclasses.replace(here, packages=packages))
-    found = tune(MODEL, registry=alone)
+    graph = files("lensmount_shapes") / "data" / "shapes-nano.onnx"  # the graph alone; the model has torch weights too
+    found = tune(graph, registry=alone)
     assert (found.record, found.path) == (None, None)
     assert found.plan.decision == "one choice only: there is nothing to compare"
     assert tuning_records.list_kept() == []
-    with alone.load(MODEL, backend=FASTEST) as model:
+    with alone.load(graph, backend=FASTEST) as model:
         assert model.backend == "onnx"
 
 
@@ -214,8 +217,7 @@ def test_what_cannot_run_is_kept_as_such(home):
     assert (failed.device, failed.milliseconds) == ("cuda:0", None)
     assert "cuda:0" in failed.error
     assert found.plan.selected.backend.name == "onnx"
-    (rejection,) = found.plan.rejected
-    assert rejection.reasons[0].check == "run"
+    assert "run" in {rejection.reasons[0].check for rejection in found.plan.rejected}
 
 
 def test_one_measurement_at_a_time(home, monkeypatch):
@@ -266,7 +268,7 @@ def test_the_command(lensmount, home, tmp_path):
     assert "lensmount tune shapes-nano" in untuned.out
     said = lensmount("tune", MODEL, "--threads", 1, "--seconds", 0.4, "--rounds", 2, "--json", tmp_path / "times.json")
     assert said.status == 0, said.err
-    assert "the quickest of 2 measured" in said.out
+    assert "the quickest of 3 measured" in said.out
     assert "kept in" in said.out
     times = json.loads((tmp_path / "times.json").read_text())
     assert {t["backend"] for t in times["timings"]} == {"onnx", "torch"}

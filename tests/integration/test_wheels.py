@@ -55,9 +55,8 @@ def test_contents(name: str, wheels: dict[str, Path]) -> None:
     assert f"{name}/py.typed" in files
     assert (f"{name}/catalog.toml" in files) or name not in CATALOGUES
     tops = {file.partition("/")[0] for file in files}
-    assert {top for top in tops if not top.endswith(".dist-info")} == {name} | FURTHER.get(
-        name, set()
-    )  # no tests, no stray module
+    packages = {top for top in tops if not top.endswith(".dist-info")}
+    assert packages == {name} | FURTHER.get(name, set())  # no tests, no `core`, no stray module
     own = [
         file for file in files if not file.startswith("lensmount_testing/scaffold/templates/")
     ]  # those hold tests to write

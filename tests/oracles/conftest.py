@@ -29,8 +29,22 @@ from oracle_kit import Outcome
 ROOT = Path(__file__).resolve().parents[2]
 _outcome = Outcome()
 
-# No reference may ask a hub for anything; transformers reads this at import.
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# No reference may ask a hub for anything. Libraries read this when they are imported, which the tests' modules do while
+# they are collected; all other tests run without it.
+_earlier = os.environ.get("HF_HUB_OFFLINE")
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def pytest_collection_finish() -> None:
+    if _earlier is None:
+        os.environ.pop("HF_HUB_OFFLINE", None)
+    else:
+        os.environ["HF_HUB_OFFLINE"] = _earlier
+
+
+@pytest.fixture(autouse=True)
+def _no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

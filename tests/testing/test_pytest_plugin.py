@@ -17,7 +17,14 @@ import pytest
 import lensmount_testing
 import spots
 from lensmount.contracts.session import Session, TensorSpec
-from lensmount.errors import BackendError, ClosedError, DeviceError, MissingDependencyError, NoPackageError
+from lensmount.errors import (
+    BackendError,
+    ClosedError,
+    DeviceError,
+    MissingDependencyError,
+    NoPackageError,
+    PluginWarning,
+)
 from lensmount.specs import Backend, hookimpl
 from lensmount_testing import pytest_plugin
 
@@ -229,7 +236,7 @@ def test_fake_backend_is_gone_afterwards(isolated_registry):
         isolated_registry.add_plugin(spots.plugin())
         backend.formats = ("spots",)
         isolated_registry.add_plugin(backend.plugin)
-    with pytest.raises(NoPackageError, match="does not exist"):
+    with pytest.warns(PluginWarning, match="does not exist"), pytest.raises(NoPackageError, match="does not exist"):
         isolated_registry.load("spots-classification", backend="fake")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from lensmount import registry
 from triton_server import TritonServer
 
 
@@ -14,4 +15,6 @@ def triton(monkeypatch):
     with TritonServer() as server:
         monkeypatch.setenv("LENSMOUNT_TRITON_URL", server.url)
         monkeypatch.setenv("LENSMOUNT_TRITON_UPLOAD", "1")
+        registry.refresh()  # a backend that could not run is not asked again
         yield server
+    registry.refresh()

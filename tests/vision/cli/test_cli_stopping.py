@@ -88,7 +88,15 @@ def test_predict_over_a_video(model, clip, tmp_path):
     assert [path.name for path in (tmp_path / "drawn").iterdir()] == ["clip.mp4"]
 
 
-def test_ctrl_c_waits_for_the_files_of_one_result():
+@pytest.fixture
+def python_takes_ctrl_c():
+    """As in a program that was started from a terminal, whatever a library or the shell has set."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, signal.default_int_handler if before is None else before)
+
+
+def test_ctrl_c_waits_for_the_files_of_one_result(python_takes_ctrl_c):
     done = []
     with pytest.raises(KeyboardInterrupt), stopping.uninterrupted():
         signal.raise_signal(signal.SIGINT)

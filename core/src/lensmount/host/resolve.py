@@ -43,11 +43,12 @@ def resolve(ask: Ask, index: Index) -> ModelCard:
     card = _find(ask.subject, index, ask.fetch, ask.architecture)
     if card.base is not None:
         card = _on_base(card, index, ask.fetch)
-    text, task, architecture = public(os.fspath(ask.subject)), ask.task, ask.architecture
+    text, task, architecture = os.fspath(ask.subject), ask.task, ask.architecture
     if task is not None and card.task != task:
-        raise ModelNotFoundError(f"{text!r} is for another task", found=card.task, expected=task)
+        raise ModelNotFoundError(f"{public(text)!r} is for another task", found=card.task, expected=task)
     if architecture is not None and card.architecture != architecture:
-        raise ModelNotFoundError(f"{text!r} has another architecture", found=card.architecture, expected=architecture)
+        problem = f"{public(text)!r} has another architecture"
+        raise ModelNotFoundError(problem, found=card.architecture, expected=architecture)
     if ask.locked is not False:
         from lensmount.store.lock import NAME, read_lock
 
