@@ -34,7 +34,6 @@ WITHOUT_TORCH = (
     "tests/owlv2/test_owlv2_goldens.py",
     "tests/perception_encoder/test_pe_parity.py",
     "tests/clip/test_clip_parity.py",
-    "examples/lensmount-shapes/tests",
 )
 """Tests of official weights against their references that run where torch is not installed."""
 DOCS_REQUIREMENTS = "docs/requirements.txt"
