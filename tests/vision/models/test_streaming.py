@@ -47,7 +47,12 @@ def network(model):
 
 
 def threads_left():
-    return [t.name for t in threading.enumerate() if t.name.startswith("lensmount")]
+    return [
+        t.name
+        for t in threading.enumerate()
+        if t.name.startswith("lensmount")
+        and not t.name.startswith(("lensmount-serve", "lensmount-load", "lensmount-run"))
+    ]
 
 
 def assert_quiet(seconds=3.0):
