@@ -11,7 +11,7 @@ from lensmount.contracts import OpenRequest, TensorSpec
 from lensmount.errors import BackendError, DeviceError, ModelFileError, OptionError
 from lensmount_reading import GraphFile, inspect_graph
 from lensmount_triton import server as triton
-from lensmount_triton.config import DEVICE, TYPES, UPLOAD, Server, batches, server
+from lensmount_triton.config import DEVICE, TYPES, UPLOAD, Server, batches, server, sizes_of
 from lensmount_triton.digest import KEY, digest
 from lensmount_triton.session import TritonSession
 
@@ -93,7 +93,7 @@ def described(name: str, inputs: Sequence[TensorSpec], outputs: Sequence[TensorS
     most = MAX_BATCH if batches(inputs, outputs) else 0
 
     def value(spec: TensorSpec) -> dict[str, Any]:
-        sizes = [size if isinstance(size, int) else -1 for size in spec.shape[1 if most else 0 :]]
+        sizes = sizes_of(spec, most)
         dims: dict[str, Any] = {"dims": sizes} if sizes else {"dims": [1], "reshape": {"shape": []}}
         return {"name": spec.name, "data_type": f"TYPE_{TYPES[spec.dtype]}", **dims}
 
@@ -146,13 +146,13 @@ def _compare(
     place: Server,
 ) -> None:
     """Refuses a server's model that does not take and give what the graph's file says."""
-    batched = 1 if int(config.get("max_batch_size") or 0) else 0
+    most = int(config.get("max_batch_size") or 0)
     for word, specs_ in (("input", inputs), ("output", outputs)):
         there = {str(value.get("name")): value for value in config.get(word) or ()}
         for spec in specs_:
             value = there.get(spec.name, {})
             dims = [int(size) for size in (value.get("reshape") or {}).get("shape", value.get("dims", ()))]
-            wanted = [size if isinstance(size, int) else -1 for size in spec.shape[batched:]]
+            wanted = sizes_of(spec, most)
             same = value.get("data_type") == f"TYPE_{TYPES[spec.dtype]}" and len(dims) == len(wanted)
             if not same or any(a != b for a, b in zip(dims, wanted, strict=True) if -1 not in (a, b)):
                 raise BackendError(

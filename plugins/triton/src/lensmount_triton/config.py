@@ -178,8 +178,13 @@ def _type(spec: TensorSpec) -> str:
     return TYPES[spec.dtype]
 
 
+def sizes_of(spec: TensorSpec, max_batch_size: int) -> list[int]:
+    """Sizes as Triton says them: -1 where one is free, and without the batch where Triton puts requests together."""
+    return [size if isinstance(size, int) else -1 for size in spec.shape[1 if max_batch_size else 0 :]]
+
+
 def _dims(spec: TensorSpec, max_batch_size: int) -> str:
-    sizes = [size if isinstance(size, int) else -1 for size in spec.shape[1 if max_batch_size else 0 :]]
+    sizes = sizes_of(spec, max_batch_size)
     if not sizes:  # Triton wants at least one; the reshape takes it away again
         return "dims: [ 1 ]\n  reshape { shape: [ ] }"
     return f"dims: [ {', '.join(map(str, sizes))} ]"
